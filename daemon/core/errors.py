@@ -1,0 +1,274 @@
+"""What can go wrong: each error has a stable code, says what it happened to, and hints what to do next."""
+
+from enum import Enum
+
+
+class Treatment(Enum):
+    """What the retry loop does about an error that a store raised."""
+
+    TRANSIENT = "transient"  # try again after a delay
+    CONNECT = "connect"  # as transient; many in a row mean that the endpoint is down
+    MISMATCH = "mismatch"  # as transient, on a new connection
+    IDENTITY = "identity"  # renew the credentials once for all, else stop all that use them
+    REGION = "region"  # follow once, remember for the bucket
+    PERMANENT = "permanent"  # asking again would give the same answer
+
+
+class ActorsyncError(Exception):
+    """Anything that we raise on purpose.
+
+    `code` is stable and for machines, the message is for people and names the thing and the values,
+    `hint` says what to do next ("" where there is nothing to say). None of them ever holds a secret.
+    """
+
+    code = "error"
+    hint = ""
+    treatment = Treatment.PERMANENT
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        if hint is not None:
+            self.hint = hint
+
+
+# --- what was asked for cannot be started -----------------------------------------------------------------------------
+
+
+class ConfigError(ActorsyncError):
+    """A setting, or something that must be there before a run, is wrong: exit 78."""
+
+    code = "config-invalid"
+
+
+class CredentialsMissing(ConfigError):
+    """No source of AWS credentials is complete; raised at the first request that needs a signature."""
+
+    code = "credentials-not-configured"
+
+
+class DataDirOwned(ActorsyncError):
+    """Another instance holds the lock of this data directory: exit 75."""
+
+    code = "data-dir-owned"
+
+
+class DaemonUnreachable(ActorsyncError):
+    """No daemon answers for this data directory."""
+
+    code = "daemon-unreachable"
+    hint = "is it running? start it with `python -m daemon`, or name its data directory with --data-dir"
+
+
+# --- manifests --------------------------------------------------------------------------------------------------------
+
+
+class ManifestError(ActorsyncError):
+    """A manifest that gives no list of images."""
+
+
+class ManifestMissing(ManifestError):
+    """There is no such file (yet): a warning, not a failure."""
+
+    code = "manifest-missing"
+
+
+class ManifestPending(ManifestError):
+    """The job that writes the list has not completed: a warning, not a failure."""
+
+    code = "manifest-pending"
+
+
+class ManifestRejected(ManifestError):
+    """Unreadable, or not what a manifest must be. `torn`: perhaps only half written, so worth another look."""
+
+    code = "manifest-rejected"
+
+    def __init__(self, message: str, *, code: str, hint: str = "", torn: bool = False) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.torn = torn
+
+
+# --- one image, before any request ------------------------------------------------------------------------------------
+
+
+class NameUnusable(ActorsyncError):
+    """An actor's or image's name that is not one plain path segment."""
+
+    code = "name-unusable"
+
+
+class NameCollision(ActorsyncError):
+    """Two different URLs would become one local file."""
+
+    code = "name-collision"
+
+
+class UrlRefused(ActorsyncError):
+    """A URL that names no S3 object that we may ask for. Codes: see core/s3url.py."""
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+class StoreError(ActorsyncError):
+    """The store did not give the object.
+
+    `status`: HTTP status, None when no response came. `s3_code`: the `<Code>` of S3's answer.
+    `retry_after_seconds`: what the server asked for. `region`: where the server says that the bucket is.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        hint: str | None = None,
+        status: int | None = None,
+        s3_code: str | None = None,
+        retry_after_seconds: float | None = None,
+        region: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.status = status
+        self.s3_code = s3_code
+        self.retry_after_seconds = retry_after_seconds
+        self.region = region
+
+
+class StoreUnavailable(StoreError):
+    """The store, or the way there, failed for now: throttled, 5xx, reset, malformed answer."""
+
+    code = "store-unavailable"
+    hint = "S3 or the network had a passing fault; run again, or lower --workers-per-actor and --concurrent-actors"
+    treatment = Treatment.TRANSIENT
+
+
+class ConnectFailed(StoreError):
+    """No connection could be made: name not resolved, refused, timed out, TLS failed."""
+
+    code = "connect-failed"
+    hint = "check the network, the proxy settings and --endpoint-url"
+    treatment = Treatment.CONNECT
+
+
+class TimedOut(StoreError):
+    """Nothing, or next to nothing, came for too long."""
+
+    code = "timed-out"
+    hint = "a slow link wants fewer downloads at once (--workers-per-actor 5 --concurrent-actors 3) or a longer --read-timeout"
+    treatment = Treatment.TRANSIENT
+
+
+class ShortBody(StoreError):
+    """Fewer bytes came than were announced, or more."""
+
+    code = "short-body"
+    hint = "the connection broke in mid-transfer; run again"
+    treatment = Treatment.TRANSIENT
+
+
+class IntegrityMismatch(StoreError):
+    """The bytes are not those that the store vouches for. `digest`: the MD5 of what came, hex."""
+
+    code = "integrity-mismatch"
+    hint = "something between the store and this machine changes bytes (a proxy, bad memory), or the store's copy is damaged"
+    treatment = Treatment.MISMATCH
+
+    def __init__(self, message: str, *, digest: str) -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
+class EtagNotMd5(StoreError):
+    """The same bytes came twice and both miss an ETag that looks like an MD5: this store's ETags are something else."""
+
+    code = "etag-not-md5"
+    hint = "if this store's ETags are known to be no MD5s, set --accept-opaque-etags: images are then verified by length"
+
+
+class IdentityRejected(StoreError):
+    """The store does not accept who we say we are. `generation`: after how many lookups of credentials it was asked."""
+
+    code = "identity-rejected"
+    generation = 0
+    hint = "the AWS credentials expired or are wrong: renew them; check this machine's clock"
+    treatment = Treatment.IDENTITY
+
+
+class RegionRedirect(StoreError):
+    """The bucket is elsewhere; `region` says where, if the server did. `tried_region`: where it was asked for."""
+
+    code = "region-redirect"
+    tried_region: str | None = None
+    hint = "the bucket's region could not be followed: name it in the URL, or set AWS_REGION"
+    treatment = Treatment.REGION
+
+
+class ObjectNotFound(StoreError):
+    """There is no such object."""
+
+    code = "object-not-found"
+    hint = "upload it, or take it out of response.json"
+
+
+class AccessDenied(StoreError):
+    """Not allowed, or not there."""
+
+    code = "access-denied"
+    hint = "allow s3:GetObject on it; or it is missing: without the ListBucket permission S3 says 403 for both"
+
+
+class RequestRefused(StoreError):
+    """Any other answer that asking again will not change."""
+
+    code = "request-refused"
+    hint = "S3's error code says why: the S3 API reference lists them"
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+class DiskError(ActorsyncError):
+    """The operating system refused a file operation."""
+
+    code = "disk-error"
+
+
+class DiskFull(DiskError):
+    """Free space is below the floor, or ran out."""
+
+    code = "disk-full"
+    hint = "make room, then run again: what is there stays"
+
+
+class NoRoomForImage(DiskError):
+    """There is room for others, but not for so large an image: no reason to stop them."""
+
+    code = "disk-full"
+    hint = "make room, or look whether the object is really so large"
+
+
+class NameOccupied(DiskError):
+    """Something that is not a file stands under the image's name."""
+
+    code = "name-occupied"
+    hint = "move it away: actorsync removes nothing that it did not write"
+
+
+# --- not tried, or not to the end -------------------------------------------------------------------------------------
+
+
+class EndpointDown(ActorsyncError):
+    """So many connects failed in a row that no more are tried."""
+
+    code = "endpoint-down"
+    hint = "check the network, the proxy settings and --endpoint-url, then run again"
+
+
+class Interrupted(ActorsyncError):
+    """We were told to stop before this image was done."""
+
+    code = "interrupted"
+    hint = "run again: what is there stays"

@@ -1,0 +1,197 @@
+"""The values that flow: bytes -> Manifest -> Plan -> Download -> Received -> Outcome -> Report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from daemon.core.errors import ActorsyncError
+
+
+class Secret:
+    """A text that shows itself only when asked to by name."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not serialised")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A pair of AWS keys from one source, with the session token of that same source."""
+
+    access_key: str
+    secret_key: Secret
+    session_token: Secret | None
+    source: str  # for people: "AWS_ACCESS_KEY in the environment"
+
+    def __repr__(self) -> str:
+        return f"Credentials(access_key='****{self.access_key[-4:]}', source={self.source!r})"
+
+
+class Door(Enum):
+    """Which of S3's front doors a URL names; each but the first has host names of its own."""
+
+    STANDARD = "standard"
+    DUALSTACK = "dualstack"
+    FIPS = "fips"
+    FIPS_DUALSTACK = "fips-dualstack"
+    ACCELERATE = "accelerate"
+    ACCELERATE_DUALSTACK = "accelerate-dualstack"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """One S3 object, and by which way to ask for it.
+
+    `key` is decoded. `region` None: the URL does not say. `presigned_url` is a secret (its query signs): it is
+    sent as it is, and never shown.
+    """
+
+    bucket: str
+    key: str
+    version_id: str | None = None
+    region: str | None = None
+    door: Door = Door.STANDARD
+    presigned_url: str | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The local file name: the key's last segment, not yet proved usable."""
+        return self.key.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        version = f"?versionId={self.version_id}" if self.version_id else ""
+        return f"s3://{self.bucket}/{self.key}{version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an actor's response.json was when it was last read. `digest` None: it was not there, or not readable."""
+
+    stamp: int | None
+    digest: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What one response.json lists, in its order; entries are whatever JSON had there."""
+
+    entries: tuple[object, ...] = field(repr=False)  # among them presigned URLs
+
+
+class Reason(Enum):
+    """Why an image is, or is not, to be downloaded."""
+
+    MISSING = "missing"
+    EMPTY = "empty"  # a regular file of no bytes stands under the name
+    PRESENT = "present"
+    APPEARED = "appeared"  # somebody put a file there after the plan was made
+
+
+class FileKind(Enum):
+    """What stands under an image's name."""
+
+    EMPTY = "empty"  # a regular file of no bytes
+    IMAGE = "image"  # a regular file, or a link to one
+    OCCUPIED = "occupied"  # anything else: a directory, a socket, a dangling link
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One image to fetch: from where, to which name, and why."""
+
+    ref: ObjectRef
+    name: str
+    reason: Reason
+
+
+class Kind(Enum):
+    """What sort of failure: who says it, and how it counts."""
+
+    OWN = "own"  # this image's: said for itself, counted as failed
+    SHARED = "shared"  # something failed for everybody: said once for all, counted as failed
+    INTERRUPTED = "interrupted"  # we were told to stop first: counted as unattempted
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One image that was not synced. `image` is its name, or `#3` (its place in the list) where it has none."""
+
+    image: str
+    code: str
+    error: str
+    hint: str = ""
+    kind: Kind = Kind.OWN
+
+    @classmethod
+    def of(cls, image: str, error: ActorsyncError, kind: Kind = Kind.OWN) -> "Failure":
+        return cls(image, error.code, str(error), error.hint, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an actor lacks: a value that can be printed and thrown away."""
+
+    actor: str
+    downloads: tuple[Download, ...]
+    present: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    repeated: int = 0  # identical URLs that were listed again
+
+    @property
+    def total(self) -> int:
+        return len(self.downloads) + len(self.present) + len(self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectHead:
+    """What a store says of an object before its bytes.
+
+    `size_bytes` None: the response has no Content-Length. `checksums`: algorithm in lower case -> base64 value.
+    `encrypted`: KMS or SSE-C, under which an ETag is no MD5.
+    """
+
+    size_bytes: int | None
+    etag: str | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    encrypted: bool = False
+
+
+class Proof(Enum):
+    """What showed that the bytes are the store's."""
+
+    MD5 = "md5"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One image that was put under its name, or found there at the last moment (`reason` APPEARED)."""
+
+    name: str
+    size_bytes: int
+    verified_by: Proof
+    seconds: float  # from the first request to the commit, waits between attempts included
+    attempts: int
+    reason: Reason
+
+
+Outcome = Received | Failure

@@ -1,0 +1,229 @@
+"""How it went: outcomes folded into an actor's tally, tallies into a run's, and a run's into what is reported."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from daemon.core.errors import ActorsyncError
+from daemon.core.model import Failure, Kind, Outcome, Reason, Received, Seen
+
+MAX_FAILURES_KEPT = 20  # for each actor: a count says the rest
+
+
+class Histogram:
+    """Durations in fixed bins, 20 to a decade from 1 ms to 1,000 s: percentiles within 12% in constant memory."""
+
+    _EDGES = tuple(10 ** (n / 20 - 3) for n in range(121))  # seconds; the last bin is open
+
+    def __init__(self) -> None:
+        self._bins = [0] * (len(self._EDGES) + 1)
+        self._count = 0
+        self.max_seconds = 0.0
+
+    def record(self, seconds: float) -> None:
+        self._bins[bisect_left(self._EDGES, seconds)] += 1
+        self._count += 1
+        self.max_seconds = max(self.max_seconds, seconds)
+
+    def add(self, other: "Histogram") -> None:
+        self._bins = [mine + theirs for mine, theirs in zip(self._bins, other._bins, strict=True)]
+        self._count += other._count
+        self.max_seconds = max(self.max_seconds, other.max_seconds)
+
+    def percentile_seconds(self, share: float) -> float:
+        """The upper edge of the bin that the share (0.5: the median) falls into, at most the maximum; 0 when empty."""
+        wanted = share * self._count
+        passed = 0
+        for edge, count in zip((*self._EDGES, self.max_seconds), self._bins, strict=True):
+            passed += count
+            if count and passed >= wanted:
+                return min(edge, self.max_seconds)
+        return 0.0
+
+
+class Tally:
+    """Every outcome counted once. One owner folds: an actor's greenlets into its own, the loop those into the run's."""
+
+    def __init__(self) -> None:
+        self.downloaded = 0
+        self.skipped = 0
+        self.failed = 0
+        self.unattempted = 0  # planned, but we were told to stop first
+        self.size_bytes = 0
+        self.requests: Counter[str] = Counter()  # by kind: "first", "retry", "region", "identity"
+        self.verified_by: Counter[str] = Counter()
+        self.image_seconds = Histogram()
+
+    @property
+    def total(self) -> int:
+        return self.downloaded + self.skipped + self.failed + self.unattempted
+
+    @property
+    def retries(self) -> int:
+        return self.requests["retry"]
+
+    def count(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Failure):
+            if outcome.kind is Kind.INTERRUPTED:
+                self.unattempted += 1
+            else:
+                self.failed += 1
+        elif isinstance(outcome, Received):
+            if outcome.reason is Reason.APPEARED:
+                self.skipped += 1
+                return
+            self.downloaded += 1
+            self.size_bytes += outcome.size_bytes
+            self.verified_by[outcome.verified_by.value] += 1
+            self.image_seconds.record(outcome.seconds)
+
+    def add(self, other: "Tally") -> None:
+        self.downloaded += other.downloaded
+        self.skipped += other.skipped
+        self.failed += other.failed
+        self.unattempted += other.unattempted
+        self.size_bytes += other.size_bytes
+        self.requests.update(other.requests)
+        self.verified_by.update(other.verified_by)
+        self.image_seconds.add(other.image_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorResult:
+    """How one actor came out.
+
+    `failures`: the first MAX_FAILURES_KEPT. `problem`: why its manifest gave no list, and `manifest_failed` whether
+    that counts as a failure.
+    """
+
+    actor: str
+    tally: Tally
+    elapsed_seconds: float = 0.0
+    failures: tuple[Failure, ...] = ()
+    problem: ActorsyncError | None = None
+    manifest_failed: bool = False
+    seen: Seen | None = None  # the manifest that this came of
+
+    @property
+    def success(self) -> bool:
+        return not (self.tally.failed or self.tally.unattempted or self.manifest_failed)
+
+    def document(self) -> dict[str, object]:
+        """Its entry in the report's results[]."""
+        failed = [f for f in self.failures if f.kind is not Kind.INTERRUPTED]  # as the tally counts them
+        errors: list[object] = [{"image": f.image, "code": f.code, "error": f.error, "hint": f.hint} for f in failed]
+        if self.problem is not None:
+            errors.append({"code": self.problem.code, "error": str(self.problem), "hint": self.problem.hint})
+        if (more := self.tally.failed - len(failed)) > 0:
+            errors.append({"code": "more", "error": f"and {more} more"})
+        return {
+            "actor": self.actor,
+            "success": self.success,
+            "downloaded": self.tally.downloaded,
+            "skipped": self.tally.skipped,
+            "failed": self.tally.failed,
+            "total": self.tally.total,
+            "errors": errors,
+        }
+
+
+class Status(Enum):
+    """How a run ended."""
+
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(slots=True)
+class RunReport:
+    """One run, folded by the loop that owns it; `results` only where a report was asked for."""
+
+    run_id: str
+    trigger: str
+    started_at: float  # the clock's seconds, as all times here
+    cpu_at_start: float
+    keep_results: bool = False
+    tally: Tally = field(default_factory=Tally)
+    actors: int = 0
+    manifests_failed: int = 0  # actorsData.json's bad entries among them
+    interrupted: bool = False
+    stopped_by: ActorsyncError | None = None  # nothing more was started because of it
+    results: list[ActorResult] = field(default_factory=list)
+
+    def fold(self, result: ActorResult) -> None:
+        self.actors += 1
+        self.manifests_failed += result.manifest_failed
+        self.tally.add(result.tally)
+        if self.keep_results:
+            self.results.append(result)
+
+    @property
+    def status(self) -> Status:
+        if self.interrupted:
+            return Status.INTERRUPTED
+        failed = self.tally.failed or self.tally.unattempted or self.manifests_failed or self.stopped_by is not None
+        return Status.PARTIAL if failed else Status.COMPLETE
+
+    def completed_facts(self, now: float, cpu_seconds: float, max_rss_bytes: int) -> dict[str, object]:
+        """The facts of `run.completed`; `cpu_seconds` is the process's total until now."""
+        elapsed = max(now - self.started_at, 1e-9)
+        tally = self.tally
+        return {
+            "run_id": self.run_id,
+            "trigger": self.trigger,
+            "status": self.status.value,
+            "actors": self.actors,
+            "downloaded": tally.downloaded,
+            "skipped": tally.skipped,
+            "failed": tally.failed,
+            "manifests_failed": self.manifests_failed,
+            "unattempted": tally.unattempted,
+            "retries": tally.retries,
+            "requests": dict(tally.requests),
+            "size_bytes": tally.size_bytes,
+            "elapsed_seconds": round(elapsed, 3),
+            "images_per_second": round(tally.downloaded / elapsed, 1),
+            "bytes_per_second": round(tally.size_bytes / elapsed),
+            "image_seconds_p50": round(tally.image_seconds.percentile_seconds(0.50), 4),
+            "image_seconds_p95": round(tally.image_seconds.percentile_seconds(0.95), 4),
+            "image_seconds_max": round(tally.image_seconds.max_seconds, 4),
+            "verified_by": dict(tally.verified_by),
+            "cpu_seconds": round(cpu_seconds - self.cpu_at_start, 3),
+            "max_rss_bytes": max_rss_bytes,
+        }
+
+    def document(self, facts: Mapping[str, object]) -> dict[str, object]:
+        """The JSON document of --report, from the facts of `run.completed`."""
+        return {
+            "total_actors": self.actors,
+            "total_downloaded": self.tally.downloaded,
+            "total_skipped": self.tally.skipped,
+            "total_failed": self.tally.failed,
+            "results": [result.document() for result in self.results],
+            **facts,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the open run is, for a live view; images are those to download, done or failed.
+
+    `images_known` counts those of the `actors_known` actors whose manifests were read so far (0: all of them).
+    """
+
+    images_done: int
+    images_known: int
+    bytes_done: int
+    actors_done: int
+    actors_total: int
+    actors_known: int = 0
+
+    @property
+    def images_expected(self) -> float:
+        """Of all actors: those not read yet are taken to be like those that were."""
+        if 0 < self.actors_known < self.actors_total:
+            return self.images_known * self.actors_total / self.actors_known
+        return self.images_known

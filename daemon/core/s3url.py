@@ -1,0 +1,403 @@
+r"""An S3 URL, in any of its forms, to the object that it names, and back.
+
+What is understood ("-": the URL does not say). The bucket is whatever precedes the service's own labels, read from the
+right; hosts know no case; http and https name the same object.
+
+| URL                                                   | bucket/key               | region        | door                 |
+|-------------------------------------------------------|--------------------------|---------------|----------------------|
+| https://b.s3.us-west-2.amazonaws.com/a/k.png          | b/a/k.png                | us-west-2     | standard             |
+| http://b.s3.us-west-2.amazonaws.com/k                 | b/k                      | us-west-2     | standard             |
+| HTTPS://B.S3.US-WEST-2.AMAZONAWS.COM:443/K            | b/K                      | us-west-2     | standard             |
+| http://b.s3.us-west-2.amazonaws.com:80/k              | b/k                      | us-west-2     | standard             |
+| https://s3.us-west-2.amazonaws.com/My_B/a/k           | My_B/a/k                 | us-west-2     | standard             |
+| https://b.s3.amazonaws.com/k                          | b/k                      | -             | standard             |
+| https://s3.amazonaws.com/b/k                          | b/k                      | -             | standard             |
+| https://b.s3-us-west-2.amazonaws.com/k                | b/k                      | us-west-2     | standard             |
+| https://s3-us-west-2.amazonaws.com/b/k                | b/k                      | us-west-2     | standard             |
+| https://b.s3-external-1.amazonaws.com/k               | b/k                      | us-east-1     | standard             |
+| https://s3-external-1.amazonaws.com/b/k               | b/k                      | us-east-1     | standard             |
+| https://b.s3.cn-north-1.amazonaws.com.cn/k            | b/k                      | cn-north-1    | standard             |
+| https://s3.dualstack.cn-north-1.amazonaws.com.cn/b/k  | b/k                      | cn-north-1    | dualstack            |
+| https://b.s3.dualstack.us-west-2.amazonaws.com/k      | b/k                      | us-west-2     | dualstack            |
+| https://s3.dualstack.us-west-2.amazonaws.com/b/k      | b/k                      | us-west-2     | dualstack            |
+| https://b.s3-fips.us-gov-west-1.amazonaws.com/k       | b/k                      | us-gov-west-1 | fips                 |
+| https://s3-fips-us-gov-west-1.amazonaws.com/b/k       | b/k                      | us-gov-west-1 | fips                 |
+| https://b.s3-fips.dualstack.us-east-1.amazonaws.com/k | b/k                      | us-east-1     | fips-dualstack       |
+| https://b.s3-accelerate.amazonaws.com/k               | b/k                      | -             | accelerate           |
+| https://b.s3-accelerate.dualstack.amazonaws.com/k     | b/k                      | -             | accelerate-dualstack |
+| https://a.b.c.s3.us-west-2.amazonaws.com/k            | a.b.c/k                  | us-west-2     | standard             |
+| https://s3.s3.s3.amazonaws.com/k                      | s3.s3/k                  | -             | standard             |
+| https://s3-us-west-2.s3.amazonaws.com/k               | s3-us-west-2/k           | -             | standard             |
+| https://s3.dualstack.s3.us-west-2.amazonaws.com/k     | s3.dualstack/k           | us-west-2     | standard             |
+| https://s3.amazonaws.com.s3.amazonaws.com/k           | s3.amazonaws.com/k       | -             | standard             |
+| https://s3-website-us-west-2.s3.amazonaws.com/k       | s3-website-us-west-2/k   | -             | standard             |
+| https://b.s3.amazonaws.com//a//../b/.                 | b//a//../b/.             | -             | standard             |
+| https://b.s3.amazonaws.com/folder/                    | b/folder/                | -             | standard             |
+| https://b.s3.amazonaws.com/a%20b+c%2Bd%2Fe%252F.png   | b/a b+c+d/e%2F.png       | -             | standard             |
+| https://b.s3.amazonaws.com/a b\%C3%A9é.png            | b/a b\éé.png             | -             | standard             |
+| https://b.s3.amazonaws.com/k?x=%zz&versionId=#v?w     | b/k                      | -             | standard             |
+| s3://My.B_1/a%20b?v=1#c+d//..                         | My.B_1/a%20b?v=1#c+d//.. | -             | standard             |
+
+The path is percent-decoded once, and after it was split: `%2F` never ends a bucket. `+` is a plus. The fragment is dropped,
+and so is the query but for `versionId`. What follows `s3://` is the bucket and the key to the letter, as aws-cli writes it.
+A query that signs (`X-Amz-Signature` or `X-Amz-Algorithm`; or `Signature` with `AWSAccessKeyId`) makes the URL presigned: it
+is kept to the letter, less its fragment. With an endpoint, its host and port are an S3 host as well, path style; AWS's remain.
+
+What is refused. No message holds more of the URL than its host and bucket: queries and user names are secrets.
+
+| code             | URL                                                                    |
+|------------------|------------------------------------------------------------------------|
+| url-malformed    |                                                                        |
+| url-malformed    | k.png                                                                  |
+| url-malformed    | b.s3.amazonaws.com/k                                                   |
+| url-malformed    | //b.s3.amazonaws.com/k                                                 |
+| url-malformed    | https:b.s3.amazonaws.com/k                                             |
+| url-malformed    | https:\\b.s3.amazonaws.com\k                                           |
+| url-malformed    | https:///k                                                             |
+| url-malformed    | data:image/png;base64,AA                                               |
+| url-malformed    | https://b.s3.amazonaws.com                                             |
+| url-malformed    | https://b.s3.amazonaws.com/                                            |
+| url-malformed    | https://b.s3.amazonaws.com?X-Amz-Signature=0                           |
+| url-malformed    | https://s3.amazonaws.com/b                                             |
+| url-malformed    | https://s3.amazonaws.com/b/                                            |
+| url-malformed    | https://s3.amazonaws.com//k                                            |
+| url-malformed    | https://s3.amazonaws.com/../k                                          |
+| url-malformed    | https://s3.amazonaws.com/b%2Fk/k                                       |
+| url-malformed    | https://s3-accelerate.amazonaws.com/b/k                                |
+| url-malformed    | https://a.b.s3-accelerate.amazonaws.com/k                              |
+| url-malformed    | https://b.s3.amazonaws.com/a b?X-Amz-Signature=0                       |
+| url-malformed    | s3://                                                                  |
+| url-malformed    | s3:///k                                                                |
+| url-malformed    | s3://b                                                                 |
+| url-malformed    | s3://b/                                                                |
+| url-malformed    | s3://user@b/k                                                          |
+| url-encoding     | https://b.s3.amazonaws.com/%zz                                         |
+| url-encoding     | https://b.s3.amazonaws.com/100%                                        |
+| url-encoding     | https://b.s3.amazonaws.com/%FF                                         |
+| url-encoding     | https://b.s3.amazonaws.com/%ED%A0%80                                   |
+| url-encoding     | https://b.s3.amazonaws.com/k?versionId=%zz                             |
+| url-not-s3       | file:///etc/passwd                                                     |
+| url-not-s3       | ftp://b.s3.amazonaws.com/k                                             |
+| url-not-s3       | https://example.com/k                                                  |
+| url-not-s3       | https://example.com/k?X-Amz-Signature=0                                |
+| url-not-s3       | https://amazonaws.com/b/k                                              |
+| url-not-s3       | https://ec2.us-west-2.amazonaws.com/b/k                                |
+| url-not-s3       | https://1.s3-control.us-west-2.amazonaws.com/k                         |
+| url-not-s3       | https://bs3.amazonaws.com/k                                            |
+| url-not-s3       | https://s3.amazonaws.com.evil.com/b/k                                  |
+| url-not-s3       | https://evil.com/s3.amazonaws.com/b/k                                  |
+| url-not-s3       | https://b.s3.amazonaws.com@evil.com/k                                  |
+| url-not-s3       | https://user:pw@b.s3.amazonaws.com/k                                   |
+| url-not-s3       | https://evil.com\@b.s3.amazonaws.com/k                                 |
+| url-not-s3       | https://b.s3.amazonaws.com\.evil.com/k                                 |
+| url-not-s3       | https://evil.com\.s3.amazonaws.com/k                                   |
+| url-not-s3       | https://b.s3.amazonaws.com:8443/k                                      |
+| url-not-s3       | https://b.s3.amazonaws.com:80/k                                        |
+| url-not-s3       | https://b.s3.amazonaws.com:x/k                                         |
+| url-not-s3       | https://b.s3.amazonaws.com./k                                          |
+| url-not-s3       | https://.s3.amazonaws.com/k                                            |
+| url-not-s3       | https://a..s3.amazonaws.com/k                                          |
+| url-not-s3       | https://b.s3%2Eamazonaws.com/k                                         |
+| url-not-s3       | https://b.s3.amazonaws。com/k                                           |
+| url-not-s3       | https://é.s3.amazonaws.com/k                                           |
+| url-not-s3       | https://b s3.amazonaws.com/k                                           |
+| url-not-s3       | https://s3xamazonaws.com/b/k                                           |
+| url-not-s3       | https://b.s3.dualstack.amazonaws.com/k                                 |
+| url-not-s3       | https://b.s3.dualstack-us-west-2.amazonaws.com/k                       |
+| url-not-s3       | https://b.s3.us-west-2.amazonaws.com.cn/k                              |
+| url-not-s3       | https://b.s3.cn-north-1.amazonaws.com/k                                |
+| url-not-s3       | https://b.s3.amazonaws.com.cn/k                                        |
+| url-not-s3       | https://b.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/k                 |
+| url-not-s3       | http://169.254.169.254/latest/meta-data                                |
+| url-not-s3       | http://[fd00:ec2::254]/latest/meta-data                                |
+| url-not-s3       | http://localhost:9000/b/k                                              |
+| url-website      | http://b.s3-website-us-west-2.amazonaws.com/k                          |
+| url-website      | http://b.s3-website.eu-central-1.amazonaws.com/k                       |
+| url-website      | http://b.s3-website.cn-north-1.amazonaws.com.cn/k                      |
+| url-access-point | https://p-1.s3-accesspoint.us-west-2.amazonaws.com/k                   |
+| url-access-point | https://p-1.s3-accesspoint-fips.dualstack.us-west-2.amazonaws.com/k    |
+| url-access-point | https://p-1.s3-object-lambda.us-west-2.amazonaws.com/k                 |
+| url-access-point | https://p-1.op-1.s3-outposts.us-west-2.amazonaws.com/k                 |
+| url-access-point | https://m.accesspoint.s3-global.amazonaws.com/k                        |
+| url-access-point | s3://arn:aws:s3:us-west-2:1:accesspoint/p/k                            |
+| url-access-point | s3://m.mrap/k                                                          |
+| url-express      | https://b--usw2-az1--x-s3.s3express-usw2-az1.us-west-2.amazonaws.com/k |
+| url-express      | https://s3express-control.us-west-2.amazonaws.com/b/k                  |
+| url-express      | https://b--usw2-az1--x-s3.s3.us-west-2.amazonaws.com/k                 |
+| url-express      | https://s3.us-west-2.amazonaws.com/b--usw2-az1--x-s3/k                 |
+| url-express      | s3://b--usw2-az1--x-s3/k                                               |
+
+And what no table can show: anything but a text is `url-not-text`; a control character anywhere, or white space at an end, is
+`url-malformed` (urlsplit drops them in silence, and then names another object); a lone surrogate in a key is `url-encoding`.
+"""
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote, unquote, unquote_to_bytes
+
+from daemon.core.errors import UrlRefused
+from daemon.core.model import Door, ObjectRef
+
+# The service's labels for each door: what stands between the bucket and the region.
+_LABELS = {
+    Door.STANDARD: "s3",
+    Door.DUALSTACK: "s3.dualstack",
+    Door.FIPS: "s3-fips",
+    Door.FIPS_DUALSTACK: "s3-fips.dualstack",
+    Door.ACCELERATE: "s3-accelerate",
+    Door.ACCELERATE_DUALSTACK: "s3-accelerate.dualstack",
+}
+_DOORS = {label: door for door, label in _LABELS.items()} | {"s3-external-1": Door.STANDARD}
+_ACCELERATED = (Door.ACCELERATE, Door.ACCELERATE_DUALSTACK)
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{0,5}))?")
+_BUCKET = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,255}")
+_DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_AS_IT_IS = re.compile(r"[!-~]+")
+_S3_HOST = re.compile(
+    r"""
+    (?:(?P<bucket> [a-z0-9_-]{1,63} (?:\.[a-z0-9_-]{1,63})* )\.)?    # greedy: the service is read from the right
+    (?P<service>
+        (?:
+            (?P<label>
+                s3 (?:-fips)? (?:\.dualstack)?
+              | s3-website
+              | s3-(?:accesspoint|object-lambda|outposts) (?:-fips)? (?:\.dualstack)?
+              | s3express-[a-z0-9-]+ (?:\.dualstack)?
+            )
+            (?: \. | (?<!dualstack)- )                               # s3-us-west-2: the older spelling
+            (?P<region> [a-z]{2} (?:-[a-z]+)+ -[0-9]{1,2} )
+          | (?P<worldwide> s3 | s3-external-1 | s3-accelerate (?:\.dualstack)? | accesspoint\.s3-global )
+        )
+        \. (?P<domain> amazonaws\.com (?:\.cn)? )
+    )
+    """,
+    re.VERBOSE,
+)
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+_EXPRESS_ENDINGS = ("--x-s3", "--xa-s3")
+_ACCESS_POINT_ENDINGS = (".mrap", "--op-s3")
+
+_WANTED = "an S3 URL looks like https://BUCKET.s3.REGION.amazonaws.com/KEY or s3://BUCKET/KEY"
+_HINTS = {
+    "url-not-text": _WANTED,
+    "url-malformed": _WANTED,
+    "url-encoding": "write the key as UTF-8, percent-encoded once ('%' itself is %25)",
+    "url-not-s3": "only S3 is asked for images: " + _WANTED + "; for the host of an S3-compatible store, set --endpoint-url",
+    "url-website": "website hosts are not supported: use the bucket's own host, https://BUCKET.s3.REGION.amazonaws.com/KEY",
+    "url-access-point": "access points are not supported: use the bucket's own host, https://BUCKET.s3.REGION.amazonaws.com/KEY",
+    "url-express": "S3 Express directory buckets are not supported: copy the images to a general purpose bucket",
+}
+
+
+class _Place(NamedTuple):
+    """What scheme and authority say. `bucket` None: it begins the path. `service`: the host without the bucket."""
+
+    service: str
+    bucket: str | None = None
+    region: str | None = None
+    door: Door = Door.STANDARD
+
+
+def parse_s3_url(url: object, endpoint: str | None = None) -> ObjectRef:
+    """The object that `url` names, by the tables above. `endpoint`: `scheme://host[:port]`. Raises UrlRefused."""
+    if not isinstance(url, str):
+        raise _refused("url-not-text", f"the entry is {type(url).__name__}, not text")
+    if not url.isprintable() and _CONTROL.search(url):  # first the quick look that nearly every URL passes
+        raise _refused("url-malformed", "the URL holds a control character")
+    if url != url.strip():
+        raise _refused("url-malformed", "the URL begins or ends with white space")
+    split = _URL.fullmatch(url)
+    if split is None:
+        raise _refused("url-malformed", "the entry is not a URL: it does not begin with https://")
+    scheme, authority, path, query = split.groups()
+    if scheme in ("s3", "S3"):
+        return _parse_s3_uri(url[len("s3://") :])
+    place = _place_of(scheme, authority, endpoint)
+    bucket = place.bucket
+    if bucket is None:
+        first, _, raw_key = path[1:].partition("/")
+        bucket = _path_bucket(first, place.service)
+    else:
+        raw_key = path[1:]
+    key = _decoded(raw_key, place.service)
+    if not key:
+        raise _refused("url-malformed", f"the URL names bucket {bucket!r} and no key in it")
+    if query is None:
+        return ObjectRef(bucket, key, None, place.region, place.door)
+    version_id, presigned = _read_query(query, place.service)
+    presigned_url = None
+    if presigned:
+        presigned_url = url.partition("#")[0]
+        if not _AS_IT_IS.fullmatch(presigned_url):  # a space would end the request line early
+            raise _refused("url-malformed", f"the presigned URL at {place.service!r} is not percent-encoded")
+    return ObjectRef(bucket, key, version_id, place.region, place.door, presigned_url)
+
+
+def build_s3_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
+    """The URL to ask for `ref`; a presigned one as it is. `region`, where given, is known better than the ref's.
+
+    Encoded as SigV4 canonicalises for S3: all but A-Z a-z 0-9 - . _ ~ and / as upper-case %XX, nothing normalised.
+    """
+    if ref.presigned_url is not None:
+        return ref.presigned_url
+    path = quote(ref.key, safe="/")
+    if ref.version_id:
+        path += "?versionId=" + quote(ref.version_id, safe="")
+    if endpoint is not None:
+        return f"{endpoint.rstrip('/')}/{ref.bucket}/{path}"
+    # A certificate for *.s3.amazonaws.com vouches for one label: a dot, or what DNS cannot hold, goes into the path.
+    if _DNS_LABEL.fullmatch(ref.bucket):
+        return f"https://{ref.bucket}.{s3_host(ref.door, region or ref.region)}/{path}"
+    # Transfer Acceleration has no path style; the bucket's ordinary host gives the same object.
+    door = Door.STANDARD if ref.door in _ACCELERATED else ref.door
+    return f"https://{s3_host(door, region or ref.region)}/{ref.bucket}/{path}"
+
+
+def origin_of(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
+    """`scheme://host[:port]` of the request for `ref`, without its bucket: what is up or down as one."""
+    if ref.presigned_url is not None:
+        split = _URL.fullmatch(ref.presigned_url)
+        assert split is not None  # parse_s3_url made it
+        scheme, host, port = _host_and_port(split[1], split[2])
+        found = _S3_HOST.fullmatch(host)
+        return f"{scheme}://{found['service'] if found else host}" + (f":{port}" if port is not None else "")
+    if endpoint is not None:
+        return endpoint.rstrip("/")
+    return "https://" + s3_host(ref.door, region or ref.region)
+
+
+def s3_host(door: Door, region: str | None) -> str:
+    """AWS's host for a door and a region, without a bucket.
+
+    Acceleration has no regions; a door that must have one and gets none takes that of the global host, us-east-1.
+    """
+    if door in _ACCELERATED or (door is Door.STANDARD and region is None):
+        return f"{_LABELS[door]}.{_domain(None)}"
+    region = region or "us-east-1"
+    return f"{_LABELS[door]}.{region}.{_domain(region)}"
+
+
+def _domain(region: str | None) -> str:
+    return "amazonaws.com.cn" if region is not None and region.startswith("cn-") else "amazonaws.com"
+
+
+def _parse_s3_uri(rest: str) -> ObjectRef:
+    """`rest` is all that follows s3://, and means what it says: `?`, `#` and `%` are part of the key."""
+    if rest.startswith("arn:"):
+        raise _refused("url-access-point", "the s3:// URL names an ARN, not a bucket")
+    bucket, _, key = rest.partition("/")
+    _checked_bucket(bucket, "the s3:// URL")
+    if not key:
+        raise _refused("url-malformed", f"the URL names bucket {bucket!r} and no key in it")
+    if not key.isascii():
+        _utf8(key.encode("utf-8", "surrogatepass"), f"bucket {bucket!r}")
+    return ObjectRef(bucket, key)
+
+
+@lru_cache(maxsize=1024)  # a million URLs name a handful of hosts
+def _place_of(scheme: str, authority: str, endpoint: str | None) -> _Place:
+    """Where a URL leads to. The whole authority must be an S3 host: what merely holds one is somebody else's."""
+    scheme, host, port = _host_and_port(scheme, authority)
+    found = _S3_HOST.fullmatch(host)
+    if found and found["domain"] == _domain(found["region"]) and port is None:
+        return _aws_place(found)
+    if endpoint is not None and (host, port) == _endpoint_address(endpoint):
+        return _Place(host)
+    raise _refused("url-not-s3", f"{_cut(authority)} is not an S3 host")
+
+
+def _aws_place(found: re.Match[str]) -> _Place:
+    service, bucket = found["service"], found["bucket"]
+    label = found["label"] or found["worldwide"]
+    door = _DOORS.get(label)
+    if door is None:
+        if label == "s3-website":
+            raise _refused("url-website", f"{service!r} serves websites")
+        if label.startswith("s3express-"):
+            raise _refused("url-express", f"{service!r} serves S3 Express directory buckets")
+        raise _refused("url-access-point", f"{service!r} serves access points")
+    if bucket is not None:
+        _checked_bucket(bucket, f"the host at {service!r}")
+    if door in _ACCELERATED and not (bucket and _DNS_LABEL.fullmatch(bucket)):
+        raise _refused("url-malformed", f"{service!r} takes the bucket as one label before it: no dots, not in the path")
+    region = "us-east-1" if label == "s3-external-1" else found["region"]
+    return _Place(service, bucket, region, door)
+
+
+def _host_and_port(scheme: str, authority: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port in one form: lower case, None for the scheme's own port. Raises UrlRefused."""
+    scheme = scheme.lower()
+    if scheme not in _DEFAULT_PORTS:
+        raise _refused("url-not-s3", f"the URL's scheme is {_cut(scheme)}, not https, http or s3")
+    if not authority:
+        raise _refused("url-malformed", "the URL has no host")
+    # Lower case only of ASCII: the Kelvin sign's is a plain k.
+    plain = _AUTHORITY.fullmatch(authority.lower()) if authority.isascii() else None
+    if plain is None or len(plain[1]) > 253:
+        # Before an @ there may be a password, and it may hold a colon.
+        shown = authority.rpartition("@")[2].partition(":")[0]
+        raise _refused("url-not-s3", f"{_cut(shown)}, with what stands beside it, is not the plain name of a host")
+    port = int(plain[2]) if plain[2] else _DEFAULT_PORTS[scheme]
+    return scheme, plain[1], None if port == _DEFAULT_PORTS[scheme] else port
+
+
+@lru_cache(maxsize=8)
+def _endpoint_address(endpoint: str) -> tuple[str, int | None]:
+    scheme, _, authority = endpoint.rstrip("/").partition("://")
+    return _host_and_port(scheme, authority)[1:]
+
+
+@lru_cache(maxsize=1024)
+def _path_bucket(first: str, host: str) -> str:
+    return _checked_bucket(_decoded(first, host), f"the path at {host!r}")
+
+
+def _checked_bucket(bucket: str, where: str) -> str:
+    if not _BUCKET.fullmatch(bucket):
+        raise _refused("url-malformed", f"{where} begins with no bucket name")
+    if bucket.endswith(_EXPRESS_ENDINGS):
+        raise _refused("url-express", f"{bucket!r} is an S3 Express directory bucket")
+    if bucket.endswith(_ACCESS_POINT_ENDINGS):
+        raise _refused("url-access-point", f"{bucket!r} is an access point, not a bucket")
+    return bucket
+
+
+def _read_query(query: str, host: str) -> tuple[str | None, bool]:
+    """The version asked for, and whether the query signs the request."""
+    values: dict[str, str] = {}
+    for parameter in query.split("&"):
+        name, _, value = parameter.partition("=")
+        values.setdefault(unquote(name), value)
+    presigned = "X-Amz-Signature" in values or "X-Amz-Algorithm" in values or {"Signature", "AWSAccessKeyId"} <= values.keys()
+    return _decoded(values.get("versionId", ""), host) or None, presigned
+
+
+def _decoded(text: str, host: str) -> str:
+    """Percent-decoded once. Raises UrlRefused where an escape, or what the bytes make, is invalid."""
+    if "%" not in text:
+        return text if text.isascii() else _utf8(text.encode("utf-8", "surrogatepass"), repr(host))
+    if _BAD_ESCAPE.search(text):
+        raise _refused("url-encoding", f"a URL at {host!r} holds a '%' without two hexadecimal digits")
+    return _utf8(unquote_to_bytes(text.encode("utf-8", "surrogatepass")), repr(host))
+
+
+def _utf8(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        # Not chained: a UnicodeDecodeError carries the text.
+        raise _refused("url-encoding", f"a URL at {where} is not UTF-8") from None
+
+
+def _cut(text: str) -> str:
+    return ascii(text if len(text) <= 80 else text[:80] + "...")
+
+
+def _refused(code: str, message: str) -> UrlRefused:
+    return UrlRefused(message, code=code, hint=_HINTS[code])

@@ -1,0 +1,72 @@
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from daemon.core.errors import ObjectNotFound, StoreUnavailable
+from daemon.core.failing import LONGEST_PERMANENT_SECONDS, FailingActors
+from daemon.core.model import Failure, Kind
+
+FAILURES = (
+    Failure.of("1.png", StoreUnavailable("injected")),
+    Failure.of("2.png", ObjectNotFound("injected")),
+    Failure.of("3.png", StoreUnavailable("injected"), Kind.SHARED),
+)
+actors = st.sampled_from("abcd")
+
+
+class Failing(RuleBasedStateMachine):
+    """Every actor that failed comes back in the end, exactly once, and no other does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing = FailingActors()
+        self.now = 0.0
+        self.waiting: dict[str, float] = {}  # actor -> not before
+        self.stopped: set[str] = set()
+
+    @rule(actor=actors, failures=st.sets(st.sampled_from(FAILURES), min_size=1), jitter=st.floats(0, 1, exclude_max=True))
+    def fail(self, actor: str, failures: set[Failure], jitter: float) -> None:
+        self.failing.failed(actor, failures, self.now, jitter)
+        self.waiting.pop(actor, None)
+        self.stopped.discard(actor)
+        if FAILURES[2] in failures:
+            self.stopped.add(actor)
+        else:
+            self.waiting[actor] = self.now + (11.25 if FAILURES[1] in failures else 3.75)
+
+    @rule(actor=actors)
+    def succeed(self, actor: str) -> None:
+        self.failing.forget(actor)
+        self.waiting.pop(actor, None)
+        self.stopped.discard(actor)
+
+    @rule(seconds=st.floats(0, 40))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        due = self.failing.due(self.now)
+        assert len(due) == len(set(due))
+        for actor in due:
+            assert self.waiting.pop(actor) <= self.now
+
+    @rule()
+    def wait_long_enough(self) -> None:
+        self.now += LONGEST_PERMANENT_SECONDS
+        assert self.waiting.keys() == set(self.failing.due(self.now))
+        self.waiting.clear()
+
+    @rule()
+    def go_on(self) -> None:
+        released = self.failing.release()
+        assert sorted(self.stopped) == sorted(released)
+        self.stopped.clear()
+
+    @invariant()
+    def nobody_is_forgotten(self) -> None:
+        due = self.failing.next_due()
+        assert not self.waiting or due is not None
+        assert (self.failing.first_stopped in self.stopped) if self.stopped else self.failing.first_stopped is None
+        assert self.waiting.keys() | self.stopped <= self.failing.rows.keys()
+
+
+TestFailing = Failing.TestCase
+TestFailing.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

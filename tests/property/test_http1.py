@@ -1,0 +1,77 @@
+"""How a response is cut into segments changes nothing about what it says."""
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from daemon.core.errors import StoreError
+from daemon.core.http1 import Response
+
+bodies = st.binary(max_size=40)
+names = st.sampled_from(
+    [b"ETag", b"etag", b"Content-Type", b"x-amz-meta-a", b"Connection", b"Content-Length", b"Transfer-Encoding"]
+)
+values = st.sampled_from([b"", b"5", b"0", b"chunked", b"close", b"gzip", b"a b", b"\xff"]) | st.binary(max_size=6)
+lines = st.lists(st.tuples(names, values), max_size=3).map(lambda all_: b"".join(b"%s: %s\r\n" % line for line in all_))
+
+
+@st.composite
+def chunks(draw: st.DrawFn) -> bytes:
+    pieces = draw(st.lists(st.binary(min_size=1, max_size=20), max_size=4))
+    framed = b"".join(b"%x%s\r\n%s\r\n" % (len(piece), draw(st.sampled_from([b"", b";a=b"])), piece) for piece in pieces)
+    return framed + b"0\r\n" + draw(st.sampled_from([b"\r\n", b"X: y\r\n\r\n", b""]))
+
+
+@st.composite
+def responses(draw: st.DrawFn) -> bytes:
+    """Many right ones, some wrong ones."""
+    interim = draw(st.sampled_from([b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hints\r\nA: b\r\n\r\n"]))
+    start = draw(
+        st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 404 No\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 204 No\r\n"])
+    )
+    head = interim + start + draw(lines)
+    body = draw(bodies)
+    match draw(st.sampled_from(["length", "chunked", "neither"])):
+        case "length":
+            head += b"Content-Length: %d\r\n" % draw(st.sampled_from([len(body), len(body) + 1, max(0, len(body) - 1)]))
+        case "chunked":
+            head += b"Transfer-Encoding: chunked\r\n"
+            body = draw(chunks())
+    return head + b"\r\n" + body + draw(st.sampled_from([b"", b"", b"?", b"HTTP/1.1 200 OK\r\n\r\n"]))
+
+
+def read(pieces: list[bytes]) -> tuple[object, ...]:
+    """Everything that a response says, or the kind of its error. What comes after its end is not brought to it."""
+    response = Response()
+    body = b""
+    try:
+        for piece in pieces:
+            if response.complete:
+                break
+            for part in response.receive(memoryview(piece)):
+                assert len(part), "a piece without bytes"
+                body += part
+        if not response.complete:
+            response.receive_end()
+    except StoreError as error:
+        return (type(error), body if response.status else b"")
+    return (response.status, response.announced_bytes, body, response.headers.get(b"etag"))
+
+
+@settings(deadline=None, max_examples=300)
+@given(responses() | st.binary(max_size=60), st.data())
+@example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", None)
+def test_segments_do_not_matter(raw: bytes, data: st.DataObject | None):
+    """Without this, an image is right or wrong by how the network was that day."""
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(raw) - 1)), max_size=6))) if data else [1, 20]
+    pieces = [piece for piece in (raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)) if piece]
+
+    whole, cut = read([raw] if raw else []), read(pieces)
+    single = read([raw[i : i + 1] for i in range(len(raw))])
+
+    assert whole == cut or both_broken(whole, cut)
+    assert whole == single or both_broken(whole, single)
+
+
+def both_broken(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Where the error is found decides how much of the body had been passed on before it."""
+    return 2 == len(one) == len(other) and one[0] is other[0]

@@ -1,0 +1,105 @@
+import pytest
+
+from daemon.core.actors import ActorInvalid, Actors, parse_actors, select_actors
+from daemon.core.errors import ConfigError, ManifestRejected
+
+WITHOUT_A_NAME = {
+    "null": ("null, not an object", b"null"),
+    "text": ("a text, not an object", b'"0001"'),
+    "list": ("a list, not an object", b'["0001"]'),
+    "no name": ('has no "name"', b'{"Name": "0001"}'),
+    "name is null": ("the actor name is NoneType, not text", b'{"name": null}'),
+    "name is a number": ("the actor name is int, not text", b'{"name": 1}'),
+    "name is empty": ("the actor name is empty", b'{"name": ""}'),
+    "separator": ("the actor name 'a/b' holds a '/'", b'{"name": "a/b"}'),
+    "climbs": ("the actor name '../x' holds a '/'", b'{"name": "../x"}'),
+    "dots": ("the actor name '..' begins with a dot", b'{"name": ".."}'),
+    "our own": ("the actor name '.actorsync' begins with a dot", b'{"name": ".actorsync"}'),
+    "newline": ("the actor name 'a\\nb' holds a control character", b'{"name": "a\\nb"}'),
+    "too long": ("has 256 bytes, and file systems take 255", b'{"name": "' + b"x" * 256 + b'"}'),
+}
+
+
+def test_names_are_given_in_the_order_of_the_file() -> None:
+    """Without this, a run starts with other actors than the list does, or stumbles over the other facts of an actor."""
+    content = b'[{"name": "b", "age": 25, "face": {"name": "no"}}, {"name": "a"}, {"age": 1, "name": "\xc3\xa9"}]'
+    assert Actors(("b", "a", "é")) == parse_actors(content)
+
+
+def test_empty_list_names_nobody() -> None:
+    """Without this, a project without actors is an error."""
+    assert Actors(()) == parse_actors(b"[]")
+
+
+def test_name_that_comes_again_is_one_actor() -> None:
+    """Without this, an actor is synced twice at once, into the same folder."""
+    content = b'[{"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": "a"}]'
+    assert Actors(("a", "b"), repeated=("a",)) == parse_actors(content)
+
+
+@pytest.mark.parametrize(("said", "entry"), WITHOUT_A_NAME.values(), ids=WITHOUT_A_NAME)
+def test_entry_without_a_usable_name_is_an_error_for_that_entry(said: str, entry: bytes) -> None:
+    """Without this, one bad entry hides all actors, or makes a folder outside the tree."""
+    actors = parse_actors(b'[{"name": "a"}, ' + entry + b', {"name": "b"}]')
+    assert ("a", "b") == actors.names
+    [invalid] = actors.invalid
+    assert "actor-invalid" == invalid.code
+    assert isinstance(invalid, ActorInvalid)
+    assert str(invalid).startswith("entry 2 of actorsData.json: ")
+    assert said in str(invalid)
+    assert invalid.hint
+
+
+@pytest.mark.parametrize("content", [b"null", b"{}", b'{"actors": [{"name": "a"}]}', b'"a"', b"7"])
+def test_anything_but_a_list_is_rejected(content: bytes) -> None:
+    """Without this, a file of another format reads as a project without actors, and --once says that all is well."""
+    with pytest.raises(ManifestRejected) as rejected:
+        parse_actors(content)
+    assert "manifest-wrong-type" == rejected.value.code
+    assert not rejected.value.torn
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b'[{"name": "a"}', b"\xff\xfe[\0]\0", b"[" * 100_000])
+def test_half_a_file_is_rejected_as_torn(content: bytes) -> None:
+    """Without this, a list that is just being rewritten ends the run."""
+    with pytest.raises(ManifestRejected) as rejected:
+        parse_actors(content)
+    assert rejected.value.torn
+    assert "actorsData.json" in str(rejected.value)
+
+
+# --- --actors ----------------------------------------------------------------------------------------------------------
+
+BAD = ActorInvalid("entry 5 is none")
+ALL = Actors(("0001_asian_20_male", "0002_asian_25_female", "0003_european_20_male", "Ö"), (BAD,), ("0001_asian_20_male", "Ö"))
+
+
+@pytest.mark.parametrize(
+    ("names", "globs"),
+    [
+        (ALL.names, ()),
+        (ALL.names, ("*",)),
+        (("0002_asian_25_female",), ("0002_asian_25_female",)),
+        (("0001_asian_20_male", "0002_asian_25_female"), ("*_asian_*",)),
+        (("0001_asian_20_male", "0003_european_20_male"), ("000[13]_*",)),
+        (("0001_asian_20_male", "0003_european_20_male"), ("0003*", "*_20_male")),  # in the order of the file, once
+        (("Ö",), ("?",)),
+    ],
+)
+def test_globs_select_whole_names_in_the_order_of_the_file(names: tuple[str, ...], globs: tuple[str, ...]) -> None:
+    """Without this, --actors syncs others than those asked for."""
+    assert names == select_actors(ALL, globs).names
+
+
+@pytest.mark.parametrize("glob", ["0001", "asian", "*_ASIAN_*", "", "0001_asian_20_male/"])
+def test_glob_that_matches_none_is_an_error(glob: str) -> None:
+    """Without this, a slip in a name looks like a run in which everything was there."""
+    with pytest.raises(ConfigError) as error:
+        select_actors(ALL, ("*", glob))
+    assert repr(glob) in str(error.value)
+    assert "4 actors" in str(error.value)
+
+
+def test_selection_keeps_what_was_wrong_with_the_file() -> None:
+    """Without this, --actors hides the entries without a name, one of which may be the one that was meant."""
+    assert Actors(("Ö",), (BAD,), ("Ö",)) == select_actors(ALL, ("Ö",))

@@ -1,0 +1,113 @@
+import pytest
+
+from daemon.core.errors import ObjectNotFound, StoreUnavailable
+from daemon.core.failing import FEW, TRANSIENT_CODES, FailingActors, retry_seconds
+from daemon.core.model import Failure, Kind
+
+LATER = Failure.of("1.png", StoreUnavailable("injected"))
+NEVER = Failure.of("2.png", ObjectNotFound("injected"))
+DOWN = Failure.of("3.png", StoreUnavailable("injected"), Kind.SHARED)
+
+
+@pytest.mark.parametrize(
+    "permanent, delays",
+    [
+        (False, [5, 10, 20, 40, 80, 160, 320, 600, 600]),
+        (True, [15, 30, 60, 120, 240, 480, 960, 1920, 3840, 7680, 15360, 21600, 21600]),
+    ],
+)
+def test_delays_double_up_to_a_bound(permanent: bool, delays: list[float]) -> None:
+    """Without this, a missing image is asked for every five seconds for years; or a good one tomorrow."""
+    times = range(1, len(delays) + 1)
+    assert delays == [retry_seconds(n, permanent=permanent, jitter=1.0) for n in times]
+    assert [0.75 * delay for delay in delays] == [retry_seconds(n, permanent=permanent, jitter=0.0) for n in times]
+    assert delays[-1] == retry_seconds(10_000_000, permanent=permanent, jitter=1.0)
+
+
+def test_codes_that_time_alone_may_mend_are_those_of_transient_errors() -> None:
+    """Without this, a new error of the store is tried again as rarely as a missing image."""
+    from daemon.core import errors
+
+    known = {cls.code for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.ActorsyncError)}
+    assert TRANSIENT_CODES <= known
+    transient = (errors.Treatment.TRANSIENT, errors.Treatment.CONNECT)
+    store_errors = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.StoreError)]
+    assert {cls.code for cls in store_errors if cls.treatment in transient} <= TRANSIENT_CODES
+
+
+def test_actor_is_due_once_its_delay_has_passed_and_only_once() -> None:
+    """Without this, a failing actor runs without end, or never again."""
+    failing = FailingActors()
+    assert (None, []) == (failing.next_due(), failing.due(1e9))
+    failing.failed("a", [LATER], now=100.0, jitter=1.0)
+    failing.failed("b", [LATER, NEVER], now=100.0, jitter=1.0)  # the permanent one counts
+    assert (105.0, []) == (failing.next_due(), failing.due(104.9))
+    assert ["a"] == failing.due(105.0)
+    assert (115.0, []) == (failing.next_due(), failing.due(105.0))
+    assert ["b"] == failing.due(200.0)
+    assert {"a", "b"} == failing.rows.keys()  # failing, until a run says otherwise
+    failing.failed("a", [LATER], now=200.0, jitter=1.0)
+    assert 210.0 == failing.next_due()
+    assert (2, {"store-unavailable": 1}) == (failing.rows["a"].times, dict(failing.rows["a"].codes))
+
+
+def test_success_starts_the_delays_again() -> None:
+    """Without this, an actor that had a bad day years ago waits for hours at the next hiccup."""
+    failing = FailingActors()
+    for _ in range(5):
+        failing.failed("a", [LATER], now=0.0, jitter=1.0)
+    failing.forget("a")
+    failing.forget("a")  # of which nothing is known
+    assert ({}, []) == (failing.rows, failing.due(1e9))
+    failing.failed("a", [LATER], now=0.0, jitter=1.0)
+    assert 5.0 == failing.next_due()
+
+
+def test_run_in_between_puts_the_next_one_off() -> None:
+    """Without this, an actor that a change has run just now is run again at the time that its last failure set."""
+    failing = FailingActors()
+    failing.failed("a", [LATER], now=0.0, jitter=1.0)
+    failing.failed("a", [LATER], now=4.0, jitter=1.0)  # the entry for 5.0 is stale from here on
+    assert [] == failing.due(5.0)
+    assert 14.0 == failing.next_due()
+    assert ["a"] == failing.due(14.0)
+
+
+def test_what_was_stopped_by_something_that_is_down_waits_for_that() -> None:
+    """Without this, a day without a network makes each actor wait for hours afterwards."""
+    failing = FailingActors()
+    failing.failed("a", [LATER], now=0.0, jitter=1.0)
+    for now in range(10):
+        failing.failed("a", [DOWN, NEVER], now=float(now), jitter=1.0)
+        failing.failed("b", [DOWN], now=float(now), jitter=1.0)
+    assert ([], "a") == (failing.due(1e9), failing.first_stopped)
+    assert (1, 0) == (failing.rows["a"].times, failing.rows["b"].times)
+    assert ["a", "b"] == failing.release()
+    assert ([], None) == (failing.release(), failing.first_stopped)
+    assert {"a", "b"} == failing.rows.keys()
+    failing.failed("b", [LATER], now=0.0, jitter=1.0)
+    assert 5.0 == failing.next_due()
+
+
+def test_those_who_look_whether_it_is_up_take_turns() -> None:
+    """Without this, an actor that waits for another thing is the only one that ever looks."""
+    failing = FailingActors()
+    for actor in "abc":
+        failing.failed(actor, [DOWN], now=0.0, jitter=1.0)
+    turns = []
+    for _ in range(4):
+        turns.append(failing.first_stopped)
+        failing.failed(str(failing.first_stopped), [DOWN], now=0.0, jitter=1.0)
+    assert ["a", "b", "c", "a"] == turns
+    failing.forget("b")
+    failing.failed("c", [LATER], now=0.0, jitter=1.0)
+    assert ["a"] == failing.release()
+
+
+def test_table_does_not_grow_with_the_number_of_failures() -> None:
+    """Without this, an actor that fails at each of a million changes takes all the memory."""
+    failing = FailingActors()
+    for now in range(10 * FEW):
+        failing.failed("a", [NEVER], now=float(now), jitter=1.0)
+    assert len(failing._by_time) <= FEW + 2
+    assert ["a"] == failing.due(1e9)

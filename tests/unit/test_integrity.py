@@ -1,0 +1,195 @@
+import hashlib
+import re
+
+import pytest
+
+from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody, StoreError, Treatment
+from daemon.core.integrity import Verifier, md5_of_etag
+from daemon.core.model import ObjectHead, Proof
+
+BODY = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
+MD5 = hashlib.md5(BODY).hexdigest()
+EMPTY_MD5 = hashlib.md5(b"").hexdigest()
+ERROR_DOCUMENT = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code><Message>We failed.</Message></Error>'
+)
+
+
+def verified(body: bytes, head: ObjectHead, *, piece_bytes: int = 100, accept_opaque_etags: bool = False) -> Proof:
+    verifier = Verifier(head, accept_opaque_etags=accept_opaque_etags)
+    for start in range(0, len(body), piece_bytes):
+        verifier.update(memoryview(body)[start : start + piece_bytes])
+    assert len(body) == verifier.size_bytes
+    return verifier.verify()
+
+
+def head_of(body: bytes, etag: str | None = None, *, encrypted: bool = False) -> ObjectHead:
+    return ObjectHead(len(body), etag, encrypted=encrypted)
+
+
+# --- what an ETag proves -----------------------------------------------------------------------------------------------
+
+ETAGS = {
+    "32 hex digits": [
+        (MD5, f'"{MD5}"', False),
+        (MD5, MD5, False),  # some stores do not quote it
+        (MD5, f'"{MD5.upper()}"', False),
+    ],
+    'ending in "-<parts>"': [
+        (None, f'"{MD5}-1"', False),
+        (None, f'"{MD5}-10000"', False),
+    ],
+    "anything, the object under KMS or SSE-C": [
+        (None, f'"{MD5}"', True),
+        (None, None, True),
+    ],
+    'anything else, none, weak (W/"...")': [
+        (None, None, False),
+        (None, "", False),
+        (None, '""', False),
+        (None, f'W/"{MD5}"', False),
+        (None, f'"{MD5[:-1]}"', False),
+        (None, f'"{MD5}0"', False),
+        (None, f'"{MD5[:-1]}g"', False),
+        (None, f'"{MD5}"\n', False),
+        (None, f' "{MD5}"', False),
+        (None, '"0x8DB5C1"', False),
+        (None, f'"{"٣" * 32}"', False),  # digits, but not of hexadecimal ASCII
+    ],
+}
+CASES = [case for cases in ETAGS.values() for case in cases]
+
+
+def test_table_is_walked_whole() -> None:
+    """Without this, a row that is added to the docstring has no test."""
+    rows = re.findall(r"^ *\|([^|]*)\|", md5_of_etag.__doc__ or "", re.MULTILINE)[2:]
+    assert [row.strip() for row in rows] == list(ETAGS)
+
+
+@pytest.mark.parametrize(("md5", "etag", "encrypted"), CASES)
+def test_etag_is_an_md5_or_proves_nothing(md5: str | None, etag: str | None, encrypted: bool) -> None:
+    """Without this, every multipart or encrypted image is refused as damaged, or a damaged one is taken."""
+    assert md5 == md5_of_etag(head_of(BODY, etag, encrypted=encrypted))
+
+
+@pytest.mark.parametrize(("md5", "etag", "encrypted"), CASES)
+def test_whole_body_is_proved_by_the_best_that_there_is(md5: str | None, etag: str | None, encrypted: bool) -> None:
+    """Without this, the report says of images that their MD5 was right where none was compared."""
+    assert (Proof.MD5 if md5 else Proof.LENGTH) == verified(BODY, head_of(BODY, etag, encrypted=encrypted))
+
+
+# --- bodies that are not taken -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("etag", [None, f'"{MD5}"'], ids=["length", "md5"])
+@pytest.mark.parametrize("body", [b"", BODY[:1], BODY[:-1], BODY + b"x", BODY * 2], ids=len)
+def test_other_length_is_another_image(etag: str | None, body: bytes) -> None:
+    """Without this, half an image is put under its final name."""
+    with pytest.raises(ShortBody) as short:
+        verified(body, head_of(BODY, etag))
+    assert Treatment.TRANSIENT is short.value.treatment
+    assert f"{len(body)} bytes came of {len(BODY)}" == str(short.value)
+
+
+@pytest.mark.parametrize("at", [0, 100, len(BODY) - 1])
+def test_one_wrong_byte_is_a_mismatch(at: int) -> None:
+    """Without this, bytes that a proxy or bad memory changed are trained on."""
+    wrong = BODY[:at] + bytes([BODY[at] ^ 1]) + BODY[at + 1 :]
+    with pytest.raises(IntegrityMismatch) as mismatch:
+        verified(wrong, head_of(BODY, f'"{MD5}"'))
+    assert Treatment.MISMATCH is mismatch.value.treatment
+    assert hashlib.md5(wrong).hexdigest() == mismatch.value.digest
+
+
+def test_md5_proves_a_body_of_unknown_length() -> None:
+    """Without this, a chunked answer is refused although it says what it must be."""
+    assert Proof.MD5 is verified(BODY, ObjectHead(None, f'"{MD5}"'))
+    with pytest.raises(IntegrityMismatch):
+        verified(BODY[:-1], ObjectHead(None, f'"{MD5}"'))
+
+
+@pytest.mark.parametrize(
+    ("head", "accept_opaque_etags"),
+    [
+        (ObjectHead(None), False),
+        (ObjectHead(None, f'"{MD5}-2"'), False),
+        (ObjectHead(None, f'"{MD5}"', encrypted=True), False),
+        (ObjectHead(None, f'"{MD5}"'), True),
+    ],
+)
+def test_body_that_nothing_could_prove_is_not_begun(head: ObjectHead, accept_opaque_etags: bool) -> None:
+    """Without this, an answer that a proxy cut looks whole."""
+    with pytest.raises(RequestRefused) as refused:
+        Verifier(head, accept_opaque_etags=accept_opaque_etags)
+    assert "unverifiable" == refused.value.code
+    assert Treatment.PERMANENT is refused.value.treatment
+
+
+@pytest.mark.parametrize("etag", [None, f'"{EMPTY_MD5}"'])
+def test_empty_object_is_not_begun(etag: str | None) -> None:
+    """Without this, an empty file is put there, found empty by the next run, fetched again, and so for ever."""
+    with pytest.raises(RequestRefused) as refused:
+        Verifier(head_of(b"", etag))
+    assert "object-empty" == refused.value.code
+    assert refused.value.hint
+
+
+def test_empty_object_of_unknown_length_is_refused_at_its_end() -> None:
+    """Without this, the same happens where the answer is chunked."""
+    with pytest.raises(RequestRefused) as refused:
+        verified(b"", ObjectHead(None, f'"{EMPTY_MD5}"'))
+    assert "object-empty" == refused.value.code
+
+
+def test_store_whose_etags_are_no_md5s_is_verified_by_length() -> None:
+    """Without this, --accept-opaque-etags changes nothing, and such a store cannot be mirrored."""
+    assert Proof.LENGTH is verified(BODY, head_of(BODY, f'"{"0" * 32}"'), accept_opaque_etags=True)
+    with pytest.raises(ShortBody):
+        verified(BODY[:-1], head_of(BODY, f'"{"0" * 32}"'), accept_opaque_etags=True)
+
+
+# --- an error in a 200 -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 64, 10_000])
+@pytest.mark.parametrize(
+    ("treatment", "s3_code", "body"),
+    [
+        (Treatment.TRANSIENT, "InternalError", ERROR_DOCUMENT),
+        (Treatment.TRANSIENT, "SlowDown", b"<Error><Code>SlowDown</Code></Error>"),
+        (Treatment.TRANSIENT, "SlowDown", b"\xef\xbb\xbf <Error>\n  <Code> SlowDown </Code>\n</Error>"),
+        (
+            Treatment.TRANSIENT,
+            "SlowDown",
+            b'\n\n<?xml version="1.0"?><Error xmlns="x"><RequestId>1</RequestId><Code>SlowDown</Code>',
+        ),
+        (Treatment.PERMANENT, "AccessDenied", ERROR_DOCUMENT.replace(b"InternalError", b"AccessDenied")),
+        (Treatment.PERMANENT, "Unheard", ERROR_DOCUMENT.replace(b"InternalError", b"Unheard")),
+    ],
+)
+def test_error_document_in_a_200_is_the_error(treatment: Treatment, s3_code: str, body: bytes, piece_bytes: int) -> None:
+    """Without this, an error of S3 is saved as an image, whole and for ever."""
+    with pytest.raises(StoreError) as error:
+        verified(body, head_of(body), piece_bytes=piece_bytes)
+    assert (treatment, s3_code) == (error.value.treatment, error.value.s3_code)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<svg><Error><Code>InternalError</Code></Error></svg>",
+        b"<Errors><Code>InternalError</Code></Errors>",
+        b"<Error>no code</Error>",
+        BODY + ERROR_DOCUMENT,
+        b"x" + ERROR_DOCUMENT,
+    ],
+)
+def test_other_text_is_an_object_like_any(body: bytes) -> None:
+    """Without this, an object that merely speaks of errors cannot be had."""
+    assert Proof.LENGTH is verified(body, head_of(body))
+
+
+def test_error_document_that_the_md5_vouches_for_is_the_object() -> None:
+    """Without this, an object that is such a document (somebody's fixture) is fetched for ever."""
+    etag = f'"{hashlib.md5(ERROR_DOCUMENT).hexdigest()}"'
+    assert Proof.MD5 is verified(ERROR_DOCUMENT, head_of(ERROR_DOCUMENT, etag))

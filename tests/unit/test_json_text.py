@@ -1,0 +1,108 @@
+import codecs
+
+import pytest
+
+from daemon.core.errors import ManifestRejected
+from daemon.core.json_text import kind_of, parse_json
+
+ROWS = {
+    "nothing but white space": {
+        "manifest-empty": [b"", b"\n", b" \r\n\t ", codecs.BOM_UTF8, codecs.BOM_UTF8 + b"\n"],
+    },
+    "not UTF-8 (UTF-16 among it)": {
+        "manifest-not-utf8": [
+            '{"name": "x"}'.encode("utf-16"),  # as PowerShell's > writes
+            codecs.BOM_UTF16_BE + '{"name": "x"}'.encode("utf-16-be"),
+            '{"name": "é"}'.encode("latin-1"),
+            '{"name": "é'.encode()[:-1],  # torn within a character
+        ],
+    },
+    "not JSON, or nested over 1,000 deep": {
+        "manifest-unparsable": [
+            b"{",
+            b'{"output": {"output": {"s3_image_urls": ["https://b.s3.ama',
+            b'{"a": 1}{"a": 1}',
+            b'{"a": 1}}',  # a shorter text was written over a longer one
+            b"{'a': 1}",
+            b'{"a": NaN}',
+            b'["\\ud800"]',
+            b"\0" * 4096,  # what a crash leaves of a file on some file systems
+            b"[" * 100_000,
+            b"[" * 100_000 + b"]" * 100_000,
+            b'{"output":' * 100_000 + b"1" + b"}" * 100_000,
+        ],
+    },
+}
+CASES = [(code, content) for row in ROWS.values() for code, contents in row.items() for content in contents]
+
+
+def rejection(content: bytes) -> ManifestRejected:
+    with pytest.raises(ManifestRejected) as rejected:
+        parse_json(content, "response.json")
+    return rejected.value
+
+
+def test_table_is_walked_whole() -> None:
+    """Without this, a row that is added to the docstring has no test."""
+    lines = [line for line in (parse_json.__doc__ or "").splitlines() if line.lstrip().startswith("|")][2:]
+    rows = {tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines}
+    assert rows == {(row, code) for row, cases in ROWS.items() for code in cases}
+
+
+@pytest.mark.parametrize(("code", "content"), CASES, ids=[f"{code}-{content[:20]!r}" for code, content in CASES])
+def test_text_that_gives_no_value_is_rejected_as_perhaps_half_written(code: str, content: bytes) -> None:
+    """Without this, a manifest that was read while its writer was at work ends its actor, or the program, for good."""
+    error = rejection(content)
+    assert code == error.code
+    assert error.torn
+    assert error.hint
+    assert str(error).startswith("response.json is ")
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("line 2 column 7", b'{\n"a": 1,\n}'),
+        ("at byte 9", b'{"name": \xff}'),
+    ],
+)
+def test_rejection_says_where(place: str, content: bytes) -> None:
+    """Without this, one wrong comma in a list of 10,000 URLs has to be looked for by eye."""
+    assert place in str(rejection(content))
+
+
+@pytest.mark.parametrize(
+    ("value", "content"),
+    [
+        ([], b"[]"),
+        (None, b" null\n"),
+        ({"a": "é"}, codecs.BOM_UTF8 + '{"a": "é"}'.encode()),  # as some editors save it
+        ({"a": 2}, b'{"a": 1, "a": 2}'),
+        ([1.0, -7, True], b"[1.0, -7, true]"),
+    ],
+)
+def test_value_is_given_as_it_stands_there(value: object, content: bytes) -> None:
+    """Without this, a file that every JSON tool reads is reported as broken."""
+    assert value == parse_json(content, "response.json")
+
+
+def test_thousand_levels_are_no_trouble() -> None:
+    """Without this, the limit that guards the stack creeps down to what a writer may really nest."""
+    assert parse_json(b"[" * 1000 + b"]" * 1000, "response.json")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("null", b"null"),
+        ("a boolean", b"true"),
+        ("a number", b"1"),
+        ("a number", b"1e40"),
+        ("a text", b'"x"'),
+        ("a list", b"[]"),
+        ("an object", b"{}"),
+    ],
+)
+def test_every_kind_of_value_has_a_word(kind: str, text: bytes) -> None:
+    """Without this, the report about a manifest of the wrong kind is itself a crash."""
+    assert kind == kind_of(parse_json(text, "response.json"))

@@ -1,0 +1,291 @@
+import json
+import math
+import random
+
+import pytest
+
+from daemon.core.errors import DiskFull, ManifestMissing, ManifestRejected
+from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received
+from daemon.core.report import MAX_FAILURES_KEPT, ActorResult, Histogram, Progress, RunReport, Status, Tally
+
+REJECTED = ManifestRejected("response.json is empty", code="manifest-empty", hint="write it again")
+
+
+def received(number: int = 0, *, size_bytes: int = 100, proof: Proof = Proof.MD5, seconds: float = 0.5) -> Received:
+    return Received(f"{number}.png", size_bytes, proof, seconds, 1, Reason.MISSING)
+
+
+def appeared(number: int = 0) -> Received:
+    return Received(f"{number}.png", 100, Proof.MD5, 0.5, 1, Reason.APPEARED)
+
+
+def failure(number: int = 0, kind: Kind = Kind.OWN) -> Failure:
+    return Failure(f"{number}.png", "object-not-found", f"s3://b/{number}.png is not there", "upload it", kind)
+
+
+def tally_of(*outcomes: Outcome) -> Tally:
+    tally = Tally()
+    for outcome in outcomes:
+        tally.count(outcome)
+    return tally
+
+
+# --- the histogram -----------------------------------------------------------------------------------------------------
+
+BIN_RATIO = 10 ** (1 / 20)
+
+
+def exact_percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least the share of the values does not exceed."""
+    return sorted(values)[max(math.ceil(share * len(values)), 1) - 1]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.9, 0.95, 0.99, 1.0])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.5],
+        [0.001, 0.001, 1000.0],
+        [0.2] * 1000,
+        [n / 1000 for n in range(1, 2001)],
+        [random.Random(1).lognormvariate(-1, 1.5) for _ in range(5000)],
+        [10 ** (n / 20 - 3) for n in range(121)],  # every edge
+    ],
+    ids=["one", "ends", "alike", "even", "long tail", "edges"],
+)
+def test_percentile_is_exact_within_its_bin(values: list[float], share: float) -> None:
+    """Without this, the p95 by which people choose --workers-per-actor is somebody's guess."""
+    histogram = Histogram()
+    for value in values:
+        histogram.record(value)
+    exact = exact_percentile(values, share)
+    assert exact * (1 - 1e-9) <= histogram.percentile_seconds(share) <= max(exact, 0.001) * BIN_RATIO * (1 + 1e-9)
+    assert max(values) == histogram.max_seconds
+
+
+@pytest.mark.parametrize(("p50", "values"), [(0.0, []), (0.0, [0.0, 0.0]), (0.0002, [0.0002]), (4000.0, [2000.0, 4000.0])])
+def test_percentile_is_never_above_the_maximum(p50: float, values: list[float]) -> None:
+    """Without this, a report has a median that no image took."""
+    histogram = Histogram()
+    for value in values:
+        histogram.record(value)
+    assert p50 == histogram.percentile_seconds(0.5)
+
+
+def test_histogram_is_as_big_after_a_million_images_as_before() -> None:
+    """Without this, memory grows with the number of images."""
+    histogram = Histogram()
+    before = len(histogram._bins)
+    for number in range(10_000):
+        histogram.record(number / 7)
+    assert before == len(histogram._bins)
+
+
+# --- tallies -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_outcome_is_counted_once() -> None:
+    """Without this, the sums of a report do not add up to the images of the manifests."""
+    tally = tally_of(
+        received(size_bytes=10, seconds=0.25),
+        received(size_bytes=20, proof=Proof.LENGTH),
+        appeared(),
+        failure(),
+        failure(kind=Kind.SHARED),
+        failure(kind=Kind.INTERRUPTED),
+    )
+    assert (2, 1, 2, 1, 6) == (tally.downloaded, tally.skipped, tally.failed, tally.unattempted, tally.total)
+    assert 30 == tally.size_bytes
+    assert {"md5": 1, "length": 1} == tally.verified_by
+    assert 0.5 == tally.image_seconds.max_seconds
+
+
+def test_image_that_appeared_meanwhile_is_nobodys_download() -> None:
+    """Without this, a speed is reported that counts what somebody else put there."""
+    tally = tally_of(appeared())
+    assert (0, 1, 0) == (tally.downloaded, tally.skipped, tally.size_bytes)
+    assert {} == tally.verified_by
+    assert 0.0 == tally.image_seconds.percentile_seconds(1.0)
+
+
+def test_tallies_add_up_to_the_tally_of_all() -> None:
+    """Without this, the totals of a run differ from the sum of its actors."""
+    one = [received(0, seconds=0.1), failure(1), appeared(2)]
+    other = [received(3, seconds=7.0, proof=Proof.LENGTH), failure(4, Kind.INTERRUPTED), received(5)]
+    added = tally_of(*one)
+    added.requests.update({"first": 2, "retry": 1})
+    more = tally_of(*other)
+    more.requests.update({"first": 3, "region": 1})
+    added.add(more)
+    whole = tally_of(*one, *other)
+    assert {"first": 5, "retry": 1, "region": 1} == added.requests
+    assert 1 == added.retries
+    for name in ("downloaded", "skipped", "failed", "unattempted", "size_bytes", "verified_by", "total"):
+        assert getattr(whole, name) == getattr(added, name)
+    assert vars(whole.image_seconds) == vars(added.image_seconds)
+
+
+# --- an actor's result -------------------------------------------------------------------------------------------------
+
+
+def result_of(*outcomes: Outcome, actor: str = "0001") -> ActorResult:
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    return ActorResult(actor, tally_of(*outcomes), 1.5, tuple(failures[:MAX_FAILURES_KEPT]))
+
+
+def test_actor_is_documented_by_the_contract() -> None:
+    """Without this, the scripts that read the report of the old tool find other keys."""
+    assert {
+        "actor": "0001",
+        "success": False,
+        "downloaded": 1,
+        "skipped": 1,
+        "failed": 1,
+        "total": 3,
+        "errors": [
+            {"image": "2.png", "code": "object-not-found", "error": "s3://b/2.png is not there", "hint": "upload it"},
+        ],
+    } == result_of(received(0), appeared(1), failure(2)).document()
+
+
+@pytest.mark.parametrize(("shown", "failed"), [(0, 0), (1, 1), (20, 20), (20, 21), (20, 5000)])
+def test_errors_are_twenty_and_then_a_count(shown: int, failed: int) -> None:
+    """Without this, a bucket without permission makes a report of a gigabyte, or one that hides how many failed."""
+    errors = result_of(*(failure(n) for n in range(failed))).document()["errors"]
+    assert isinstance(errors, list)
+    rest = [{"code": "more", "error": f"and {failed - shown} more"}] if failed > shown else []
+    assert rest == errors[shown:]
+    assert [f"{n}.png" for n in range(shown)] == [error["image"] for error in errors[:shown]]
+
+
+def test_images_that_were_not_tried_are_no_errors_and_hide_none() -> None:
+    """Without this, Ctrl-C fills the report with images that nothing is wrong with, and drops what is."""
+    interrupted = [failure(n, Kind.INTERRUPTED) for n in range(18)]
+    document = result_of(*interrupted, *(failure(n) for n in range(100, 110))).document()
+    assert (10, 28, False) == (document["failed"], document["total"], document["success"])
+    assert isinstance(document["errors"], list)
+    *shown, last = document["errors"]
+    assert {"object-not-found"} == {error["code"] for error in shown}
+    assert {"code": "more", "error": f"and {10 - len(shown)} more"} == last
+    assert [] == result_of(*interrupted).document()["errors"]
+
+
+@pytest.mark.parametrize(
+    ("success", "result"),
+    [
+        (True, ActorResult("a", Tally())),
+        (True, ActorResult("a", tally_of(received(), appeared()))),
+        (True, ActorResult("a", Tally(), problem=ManifestMissing("not there"))),
+        (False, ActorResult("a", tally_of(received(), failure()))),
+        (False, ActorResult("a", tally_of(failure(kind=Kind.SHARED)))),
+        (False, ActorResult("a", tally_of(failure(kind=Kind.INTERRUPTED)))),
+        (False, ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True)),
+    ],
+)
+def test_success_means_that_everything_listed_is_there(success: bool, result: ActorResult) -> None:
+    """Without this, an actor that lacks an image is ticked off."""
+    assert success == result.success
+    assert success == result.document()["success"]
+
+
+def test_problem_of_the_manifest_is_among_the_errors() -> None:
+    """Without this, the report says that an actor failed, with 0 of 0 images and no reason."""
+    document = ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True).document()
+    assert [{"code": "manifest-empty", "error": "response.json is empty", "hint": "write it again"}] == document["errors"]
+
+
+# --- a run's report ----------------------------------------------------------------------------------------------------
+
+
+def report_of(*results: ActorResult, keep_results: bool = True) -> RunReport:
+    report = RunReport("run1", "bulk", 100.0, 2.0, keep_results=keep_results)
+    for result in results:
+        report.fold(result)
+    return report
+
+
+def test_facts_of_a_completed_run_are_the_contracts() -> None:
+    """Without this, the dashboards that read run.completed go blank."""
+    report = report_of(
+        result_of(received(size_bytes=1000), received(size_bytes=500, proof=Proof.LENGTH, seconds=2.0), appeared())
+    )
+    report.tally.requests.update({"first": 2, "retry": 1})
+    assert {
+        "run_id": "run1",
+        "trigger": "bulk",
+        "status": "complete",
+        "actors": 1,
+        "downloaded": 2,
+        "skipped": 1,
+        "failed": 0,
+        "manifests_failed": 0,
+        "unattempted": 0,
+        "retries": 1,
+        "requests": {"first": 2, "retry": 1},
+        "size_bytes": 1500,
+        "elapsed_seconds": 4.0,
+        "images_per_second": 0.5,
+        "bytes_per_second": 375,
+        "image_seconds_p50": 0.5012,
+        "image_seconds_p95": 2.0,
+        "image_seconds_max": 2.0,
+        "verified_by": {"md5": 1, "length": 1},
+        "cpu_seconds": 1.5,
+        "max_rss_bytes": 50_000_000,
+    } == report.completed_facts(104.0, 3.5, 50_000_000)
+
+
+def test_document_of_a_run_is_its_totals_results_and_facts() -> None:
+    """Without this, --report lacks what the old tool's report had."""
+    report = report_of(result_of(received(), failure(), actor="a"), result_of(appeared(), actor="b"))
+    facts = report.completed_facts(104.0, 3.5, 1)
+    document = report.document(facts)
+    assert {"total_actors", "total_downloaded", "total_skipped", "total_failed", "results", *facts} == document.keys()
+    assert (2, 1, 1, 1) == tuple(document[f"total_{name}"] for name in ("actors", "downloaded", "skipped", "failed"))
+    assert [result.document() for result in report.results] == document["results"]
+    assert 4.0 == document["elapsed_seconds"]
+    assert document == json.loads(json.dumps(document))
+
+
+def test_results_are_kept_only_for_a_report() -> None:
+    """Without this, a daemon that runs for months remembers every actor of every run."""
+    assert [] == report_of(result_of(received()), keep_results=False).results
+
+
+@pytest.mark.parametrize(
+    ("status", "results", "changes"),
+    [
+        (Status.COMPLETE, [], {}),
+        (Status.COMPLETE, [result_of(received())], {}),
+        (Status.COMPLETE, [ActorResult("a", Tally(), problem=ManifestMissing("not there"))], {}),
+        (Status.PARTIAL, [result_of(received()), result_of(failure())], {}),
+        (Status.PARTIAL, [result_of(failure(kind=Kind.SHARED))], {}),
+        (Status.PARTIAL, [result_of(failure(kind=Kind.INTERRUPTED))], {}),
+        (Status.PARTIAL, [ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True)], {}),
+        (Status.PARTIAL, [result_of(received())], {"manifests_failed": 1}),  # an entry of actorsData.json
+        (Status.PARTIAL, [], {"stopped_by": DiskFull("injected")}),
+        (Status.INTERRUPTED, [result_of(received())], {"interrupted": True}),
+        (Status.INTERRUPTED, [result_of(failure())], {"interrupted": True}),
+    ],
+)
+def test_status_says_whether_all_is_there(status: Status, results: list[ActorResult], changes: dict[str, object]) -> None:
+    """Without this, --once exits with 0 although something is missing."""
+    report = report_of(*results)
+    for name, value in changes.items():
+        setattr(report, name, value)
+    assert status is report.status
+
+
+def test_run_of_no_time_has_no_speed_that_no_parser_reads() -> None:
+    """Without this, an empty run divides by zero."""
+    facts = report_of().completed_facts(100.0, 2.0, 1)
+    assert (0.0, 0, 0.0) == (facts["images_per_second"], facts["bytes_per_second"], facts["image_seconds_p50"])
+
+
+@pytest.mark.parametrize(
+    ("expected", "total", "known"),
+    [(50, 10, 10), (50, 10, 0), (100, 10, 5), (500, 10, 1), (50, 0, 0)],
+)
+def test_images_of_actors_that_were_not_read_yet_are_taken_to_be_as_many(expected: int, total: int, known: int) -> None:
+    """Without this, the time left is that of the five actors that run now."""
+    assert expected == Progress(7, 50, 1000, 3, total, known).images_expected

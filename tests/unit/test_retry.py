@@ -1,0 +1,534 @@
+import hashlib
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import gevent
+import pytest
+
+from daemon.config import LiveConfig
+from daemon.core.breaker import CONNECTS_FAILED_IN_A_ROW, Breaker
+from daemon.core.errors import (
+    AccessDenied,
+    ActorsyncError,
+    ConnectFailed,
+    CredentialsMissing,
+    DiskFull,
+    IdentityRejected,
+    NameOccupied,
+    ObjectNotFound,
+    RegionRedirect,
+    RequestRefused,
+    StoreError,
+    StoreUnavailable,
+    TimedOut,
+    Treatment,
+)
+from daemon.core.model import Download, Failure, Kind, ObjectHead, ObjectRef, Outcome, Proof, Reason, Received
+from daemon.core.ports import Sink
+from daemon.core.retry import delay_seconds, refusal
+from daemon.download import LONG_DELAY_SECONDS, Downloader, Trial
+
+# --- what an answer means ----------------------------------------------------------------------------------------------
+
+BY_S3_CODE = {
+    StoreUnavailable: [
+        (503, "SlowDown"),
+        (429, "SlowDown"),
+        (500, "InternalError"),
+        (503, "ServiceUnavailable"),
+        (400, "RequestTimeout"),
+        (429, "TooManyRequests"),
+        (400, "Throttling"),
+        (400, "ThrottlingException"),
+        (503, "RequestLimitExceeded"),
+        (509, "BandwidthLimitExceeded"),
+        (409, "OperationAborted"),
+        (200, "InternalError"),  # as the body of a 200
+        (403, "SlowDown"),
+    ],
+    IdentityRejected: [
+        (400, "ExpiredToken"),
+        (400, "InvalidToken"),
+        (400, "TokenRefreshRequired"),
+        (403, "InvalidAccessKeyId"),
+        (403, "SignatureDoesNotMatch"),
+        (403, "RequestTimeTooSkewed"),
+        (500, "ExpiredToken"),
+    ],
+    RegionRedirect: [
+        (301, "PermanentRedirect"),
+        (307, "TemporaryRedirect"),
+        (307, "Redirect"),
+        (400, "AuthorizationHeaderMalformed"),
+    ],
+    ObjectNotFound: [(404, "NoSuchKey"), (404, "NoSuchBucket"), (404, "NoSuchVersion"), (503, "NoSuchKey")],
+    AccessDenied: [(403, "AccessDenied"), (403, "AllAccessDisabled"), (403, "AccountProblem"), (500, "AccessDenied")],
+}
+BY_STATUS = {
+    StoreUnavailable: [408, 429, 500, 502, 503, 504, 509],
+    RegionRedirect: [301, 307, 308],
+    AccessDenied: [401, 403],
+    ObjectNotFound: [404],
+    RequestRefused: [400, 402, 405, 406, 409, 410, 411, 412, 413, 414, 416, 421, 451, 501, 505],
+}
+TREATMENTS = {
+    StoreUnavailable: Treatment.TRANSIENT,
+    IdentityRejected: Treatment.IDENTITY,
+    RegionRedirect: Treatment.REGION,
+    ObjectNotFound: Treatment.PERMANENT,
+    AccessDenied: Treatment.PERMANENT,
+    RequestRefused: Treatment.PERMANENT,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "s3_code"), [(kind, *row) for kind, rows in BY_S3_CODE.items() for row in rows], ids=str
+)
+def test_error_code_of_s3_decides_first(kind: type[StoreError], status: int, s3_code: str) -> None:
+    """Without this, a time-out that S3 calls 400 fails an image, and an expired token is asked again for every image."""
+    error = refusal(status, s3_code, "in its own words")
+    assert kind is type(error)
+    assert TREATMENTS[kind] is error.treatment
+    assert (status, s3_code) == (error.status, error.s3_code)
+    assert f"S3 answered {status} {s3_code}: in its own words" == str(error)
+    assert error.hint
+
+
+@pytest.mark.parametrize("s3_code", [None, "", "NeverHeardOf"])
+@pytest.mark.parametrize(("kind", "status"), [(kind, status) for kind, rows in BY_STATUS.items() for status in rows], ids=str)
+def test_status_decides_where_there_is_no_code_that_is_known(kind: type[StoreError], status: int, s3_code: str | None) -> None:
+    """Without this, the 502 of a load balancer, which has no S3 code, fails an image at once."""
+    error = refusal(status, s3_code, "")
+    assert kind is type(error)
+    assert TREATMENTS[kind] is error.treatment
+
+
+def test_archived_object_is_no_matter_of_permission() -> None:
+    """Without this, "allow s3:GetObject" is the advice for an object in Glacier."""
+    error = refusal(403, "InvalidObjectState", "")
+    assert ("object-archived", Treatment.PERMANENT) == (error.code, error.treatment)
+    assert "restore" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("word", "s3_code"),
+    [
+        ("clock", "RequestTimeTooSkewed"),
+        ("AWS_ACCESS_KEY", "InvalidAccessKeyId"),
+        ("AWS_ACCESS_SECRET", "SignatureDoesNotMatch"),
+        ("session token", "ExpiredToken"),
+        ("bucket", "NoSuchBucket"),
+        ("versionId", "NoSuchVersion"),
+        ("ListBucket", "AccessDenied"),
+    ],
+)
+def test_hint_says_what_to_do_about_this_code(word: str, s3_code: str) -> None:
+    """Without this, people renew their keys when their clock is wrong."""
+    assert word in refusal(403, s3_code, "").hint
+
+
+def test_what_the_server_asks_for_goes_with_the_error() -> None:
+    """Without this, Retry-After and the bucket's region are read and dropped."""
+    error = refusal(503, "SlowDown", "", retry_after_seconds=7.0, region="eu-west-1")
+    assert (7.0, "eu-west-1") == (error.retry_after_seconds, error.region)
+
+
+# --- how long to wait --------------------------------------------------------------------------------------------------
+
+ALMOST_ONE = 1 - 2**-53
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "attempt"),
+    [(0.2, 1), (0.4, 2), (0.8, 3), (1.6, 4), (3.2, 5), (6.4, 6), (12.8, 7), (20.0, 8), (20.0, 9), (20.0, 10_000)],
+)
+def test_delay_is_uniform_below_a_ceiling_that_doubles(ceiling: float, attempt: int) -> None:
+    """Without this, 50 images that S3 slowed down together come back together."""
+    assert 0 == delay_seconds(attempt, 0.0)
+    assert ceiling / 2 == pytest.approx(delay_seconds(attempt, 0.5))
+    assert ceiling == pytest.approx(delay_seconds(attempt, ALMOST_ONE))
+
+
+@pytest.mark.parametrize(
+    ("delay", "retry_after"),
+    [(0.1, None), (0.1, 0.0), (0.1, 0.05), (1.0, 1.0), (59.9, 59.9), (60.0, 60.0), (60.0, 61.0), (60.0, 1e9), (0.1, -5.0)],
+)
+def test_retry_after_is_honoured_up_to_a_minute(delay: float, retry_after: float | None) -> None:
+    """Without this, we ask sooner than the server can bear, or sleep for a day because a proxy said so."""
+    assert delay == pytest.approx(delay_seconds(1, 0.5, retry_after))
+
+
+# --- the one retry loop ------------------------------------------------------------------------------------------------
+
+BODY = b"\x89PNG\r\n\x1a\n" + bytes(1000)
+WHOLE = ObjectHead(len(BODY), f'"{hashlib.md5(BODY).hexdigest()}"')
+REF = ObjectRef("b", "a/0.png", region="us-west-1")
+SLOW_DOWN = refusal(503, "SlowDown", "injected")
+NO_CONNECT = ConnectFailed("injected: refused")
+REDIRECT = refusal(301, "PermanentRedirect", "injected", region="eu-west-1")
+EXPIRED = refusal(400, "ExpiredToken", "injected")
+
+Answer = ActorsyncError | tuple[ObjectHead, bytes]
+
+
+class ScriptedStore:
+    """An ObjectStore that gives its answers in turn, the last one again and again, and remembers how it was asked."""
+
+    def __init__(self, *answers: Answer, identity: str = "signed", renews: bool = False) -> None:
+        self._answers = answers
+        self._identity = identity
+        self._renews = renews
+        self.requests = 0
+        self.fresh: list[bool] = []
+        self.followed: list[str | None] = []
+        self.renewals = 0
+
+    def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
+        answer = self._answers[min(self.requests, len(self._answers) - 1)]
+        self.requests += 1
+        assert self.requests < 1000, "the same image is asked for to the end of days"
+        self.fresh.append(fresh_connection)
+        if isinstance(answer, ActorsyncError):
+            raise answer
+        head, body = answer
+        sink.begin(head)
+        for start in range(0, len(body), 300):
+            sink.write(memoryview(body)[start : start + 300])
+
+    def endpoint_of(self, ref: ObjectRef) -> str:
+        return "https://s3"
+
+    def identity_of(self, ref: ObjectRef) -> str:
+        return self._identity
+
+    def follow(self, ref: ObjectRef, redirect: RegionRedirect) -> bool:
+        self.followed.append(redirect.region)
+        return redirect.region is not None
+
+    def renew_identity(self, rejected: IdentityRejected) -> bool:
+        self.renewals += 1
+        return self._renews
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryFolder:
+    """An ImageFolder in memory; `refuses` is raised by every commit."""
+
+    def __init__(
+        self, images: dict[str, bytes] | None = None, refuses: ActorsyncError | None = None, full: bool = False
+    ) -> None:
+        self.images = images or {}
+        self.refuses = refuses
+        self.full = full
+        self.staged = 0
+
+    def kinds(self, names: object) -> Mapping[str, object]:
+        raise AssertionError("nobody asked for it")
+
+    def require_room(self, size_bytes: int) -> None:
+        if self.full:
+            raise DiskFull("injected: 0 MB are free")
+
+    def stage(self, name: str) -> "MemoryImage":
+        self.staged += 1
+        return MemoryImage(self, name)
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryImage:
+    def __init__(self, folder: MemoryFolder, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._body = b""
+        self._open = True
+
+    def write(self, piece: memoryview) -> None:
+        self._body += piece
+
+    def commit(self) -> bool:
+        if self._folder.refuses:
+            raise self._folder.refuses
+        first = self._folder.images.setdefault(self._name, self._body)
+        return first is self._body
+
+    def discard(self) -> None:
+        self._folder.staged -= self._open
+        self._open = False
+
+
+class Stopping:
+    """An Event that remembers what was waited for instead of waiting; it is set after `after` waits."""
+
+    def __init__(self, after: int = 1_000_000) -> None:
+        self._after = after
+        self.waited: list[float] = []
+
+    def is_set(self) -> bool:
+        return len(self.waited) >= self._after
+
+    def wait(self, seconds: float) -> bool:
+        self.waited.append(seconds)
+        return self.is_set()
+
+
+class Events:
+    """A Log that keeps the names of events above debug."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def bind(self, **facts: object) -> "Events":
+        return self
+
+    def debug(self, event: str, **facts: object) -> None:
+        pass
+
+    def info(self, event: str, **facts: object) -> None:
+        self.said.append(event)
+
+    warning = error = info
+
+
+class Run:
+    """One image's way through the loop, with everything that it touches."""
+
+    def __init__(self, store: ScriptedStore, folder: MemoryFolder | None = None, stopping: Stopping | None = None) -> None:
+        self.store = store
+        self.folder = folder or MemoryFolder()
+        self.stopping = stopping or Stopping()
+        self.breaker = Breaker()
+        self.log = Events()
+        self.trial = self.new_trial()
+        self.downloader = Downloader(
+            store,
+            self.breaker,
+            self.stopping,  # type: ignore[arg-type]
+            LiveConfig(SimpleNamespace(max_attempts=5, image_timeout=60.0, accept_opaque_etags=False)),  # type: ignore[arg-type]
+        )
+
+    @staticmethod
+    def new_trial() -> Trial:
+        return Trial(Download(REF, "0.png", Reason.MISSING))
+
+    def outcome(self, trial: Trial | None = None) -> Outcome:
+        outcome = self.downloader.run(self.log, self.folder, trial or self.trial)  # type: ignore[arg-type]
+        assert not isinstance(outcome, Trial)
+        assert 0 == self.folder.staged  # whatever happened, nothing is left behind
+        return outcome
+
+    def failure(self, trial: Trial | None = None) -> Failure:
+        outcome = self.outcome(trial)
+        assert isinstance(outcome, Failure)
+        assert {} == self.folder.images
+        return outcome
+
+    def received(self) -> Received:
+        outcome = self.outcome()
+        assert isinstance(outcome, Received)
+        assert BODY == self.folder.images["0.png"]
+        return outcome
+
+
+def test_healthy_image_costs_one_request() -> None:
+    """Without this, a run costs more requests, and money, than it has images."""
+    run = Run(ScriptedStore((WHOLE, BODY)))
+    received = run.received()
+    assert ("0.png", len(BODY), Proof.MD5, 1, Reason.MISSING) == (
+        received.name,
+        received.size_bytes,
+        received.verified_by,
+        received.attempts,
+        received.reason,
+    )
+    assert {"first": 1} == run.trial.requests
+    assert [] == run.log.said
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        SLOW_DOWN,
+        refusal(500, "InternalError", "injected"),
+        NO_CONNECT,
+        TimedOut("injected"),
+        (WHOLE, BODY[:-1]),
+        (WHOLE, BODY + b"x"),
+        (WHOLE, BODY[:-1] + b"x"),
+    ],
+)
+def test_passing_fault_is_tried_again(fault: Answer) -> None:
+    """Without this, one hiccup in 5,740 images fails the run."""
+    run = Run(ScriptedStore(fault, (WHOLE, BODY)))
+    assert 2 == run.received().attempts
+    assert {"first": 1, "retry": 1} == run.trial.requests
+    assert 1 == len(run.stopping.waited)
+    assert [] == run.log.said
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, NO_CONNECT, TimedOut("injected"), (WHOLE, BODY[:-1])])
+def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Answer) -> None:
+    """Without this, an image that can never be had is asked for to the end of days, or given up too early."""
+    run = Run(ScriptedStore(fault))
+    assert Kind.OWN is run.failure().kind
+    assert 5 == run.store.requests
+    assert {"first": 1, "retry": 4} == run.trial.requests
+    assert 4 == len(run.stopping.waited)
+    for ceiling, waited in zip([0.2, 0.4, 0.8, 1.6], run.stopping.waited, strict=True):
+        assert 0 <= waited < ceiling
+    assert ["image.failed"] == run.log.said
+
+
+@pytest.mark.parametrize("s3_code", ["NoSuchKey", "NoSuchBucket", "AccessDenied", "InvalidObjectState", "NeverHeardOf"])
+def test_answer_that_will_not_change_is_asked_for_once(s3_code: str) -> None:
+    """Without this, a thousand missing images cost five thousand requests and the waits between them."""
+    run = Run(ScriptedStore(refusal(400, s3_code, "injected")))
+    assert Kind.OWN is run.failure().kind
+    assert (1, []) == (run.store.requests, run.stopping.waited)
+
+
+def test_long_wait_gives_the_slot_back() -> None:
+    """Without this, one slow bucket holds every slot for its Retry-After."""
+    run = Run(ScriptedStore(refusal(503, "SlowDown", "injected", retry_after_seconds=30.0), (WHOLE, BODY)))
+    assert run.trial is run.downloader.run(run.log, run.folder, run.trial)  # type: ignore[arg-type]
+    assert [] == run.stopping.waited
+    assert run.trial.due > LONG_DELAY_SECONDS
+    assert 2 == run.received().attempts  # and goes on where it was
+
+
+def test_stop_ends_the_waiting() -> None:
+    """Without this, Ctrl-C waits for every retry first."""
+    run = Run(ScriptedStore(SLOW_DOWN), stopping=Stopping(after=1))
+    assert ("interrupted", Kind.INTERRUPTED) == ((failure := run.failure()).code, failure.kind)
+    assert 1 == run.store.requests
+    assert [] == run.log.said
+
+
+def test_bytes_that_miss_the_etag_are_asked_for_on_a_new_connection() -> None:
+    """Without this, the proxy connection that spoiled the bytes spoils them again."""
+    run = Run(ScriptedStore((WHOLE, BODY[:-1] + b"x"), (WHOLE, BODY[:-1] + b"y"), (WHOLE, BODY)))
+    assert 3 == run.received().attempts
+    assert [False, True, True] == run.store.fresh
+
+
+def test_same_wrong_bytes_twice_are_a_store_with_other_etags() -> None:
+    """Without this, every image of such a store is fetched five times, and nothing says what to set."""
+    run = Run(ScriptedStore((WHOLE, BODY[:-1] + b"x")))
+    failure = run.failure()
+    assert "etag-not-md5" == failure.code
+    assert "--accept-opaque-etags" in failure.hint
+    assert 2 == run.store.requests
+
+
+def test_redirect_is_followed_once() -> None:
+    """Without this, a bucket in another region cannot be had, or two servers send us to one another for ever."""
+    run = Run(ScriptedStore(REDIRECT, (WHOLE, BODY)))
+    assert 1 == run.received().attempts
+    assert {"first": 1, "region": 1} == run.trial.requests
+    run = Run(ScriptedStore(REDIRECT))
+    assert "region-redirect" == run.failure().code
+    assert (2, ["eu-west-1"], []) == (run.store.requests, run.store.followed, run.stopping.waited)
+
+
+def test_redirect_to_nowhere_is_not_followed() -> None:
+    """Without this, an image is asked for again at the place that just sent us away."""
+    run = Run(ScriptedStore(refusal(301, "PermanentRedirect", "injected")))
+    assert "region-redirect" == run.failure().code
+    assert 1 == run.store.requests
+
+
+def test_rejected_identity_is_renewed_and_asked_again() -> None:
+    """Without this, a daemon whose session token ran out needs a restart."""
+    run = Run(ScriptedStore(EXPIRED, (WHOLE, BODY), renews=True))
+    assert 1 == run.received().attempts
+    assert {"first": 1, "identity": 1} == run.trial.requests
+
+
+@pytest.mark.parametrize(("requests", "renews"), [(1, False), (3, True)])
+def test_identity_that_stays_rejected_stops_all_who_use_it_and_is_said_once(requests: int, renews: bool) -> None:
+    """Without this, wrong keys send a rejected request, and log an error, for each of 5,740 images."""
+    run = Run(ScriptedStore(EXPIRED, renews=renews))
+    assert Kind.SHARED is run.failure().kind
+    assert "identity-rejected" == run.failure(Run.new_trial()).code
+    assert requests == run.store.requests
+    assert ["identity.failed"] == run.log.said
+
+
+@pytest.mark.parametrize("identity", ["presigned", "anonymous"])
+def test_who_does_not_sign_fails_alone(identity: str) -> None:
+    """Without this, one presigned URL that ran out stops every other."""
+    run = Run(ScriptedStore(EXPIRED, (WHOLE, BODY), identity=identity, renews=True))
+    assert Kind.OWN is run.failure().kind
+    assert 0 == run.store.renewals
+    assert isinstance(run.outcome(Run.new_trial()), Received)
+
+
+def test_missing_credentials_are_said_once_for_all() -> None:
+    """Without this, a machine without keys logs one error for each image."""
+    run = Run(ScriptedStore(CredentialsMissing("AWS credentials not configured")))
+    assert ["credentials-not-configured"] * 3 == [run.failure(Run.new_trial()).code for _ in range(3)]
+    assert (1, ["identity.failed"]) == (run.store.requests, run.log.said)
+
+
+class SlowStore(ScriptedStore):
+    """One that lets the other images send their requests too before it answers."""
+
+    def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
+        gevent.sleep(0)
+        super().fetch(ref, sink, fresh_connection=fresh_connection)
+
+
+@pytest.mark.parametrize("error", [EXPIRED, CredentialsMissing("AWS credentials not configured")])
+def test_images_that_were_under_way_say_it_no_second_time(error: ActorsyncError) -> None:
+    """Without this, one wrong key is 50 error lines: one for each connection."""
+    run = Run(SlowStore(error))
+    images = [gevent.spawn(run.failure, Run.new_trial()) for _ in range(3)]
+    gevent.joinall(images, raise_error=True)
+    assert [Kind.SHARED] * 3 == [image.value.kind for image in images]
+    assert (3, ["identity.failed"]) == (run.store.requests, run.log.said)
+
+
+def test_full_disk_is_said_once_and_asks_for_nothing_more() -> None:
+    """Without this, a full disk downloads everything to throw it away."""
+    run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(full=True))
+    assert [("disk-full", Kind.SHARED)] * 3 == [(f.code, f.kind) for f in (run.failure(Run.new_trial()) for _ in range(3))]
+    assert (0, ["disk.failed"]) == (run.store.requests, run.log.said)
+
+
+def test_file_that_got_there_first_is_kept() -> None:
+    """Without this, an image that somebody put there meanwhile is overwritten, or counted as ours."""
+    run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder({"0.png": b"theirs"}))
+    outcome = run.outcome()
+    assert isinstance(outcome, Received)
+    assert Reason.APPEARED is outcome.reason
+    assert {"0.png": b"theirs"} == run.folder.images
+
+
+def test_refusal_of_the_disk_is_not_tried_again() -> None:
+    """Without this, a folder under an image's name costs five downloads a run."""
+    run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(refuses=NameOccupied("injected")))
+    assert "name-occupied" == run.failure().code
+    assert 1 == run.store.requests
+
+
+def test_endpoint_goes_down_when_the_connects_of_twenty_images_in_a_row_failed() -> None:
+    """Without this, a machine without a network tries each of 5,740 images five times."""
+    run = Run(ScriptedStore(NO_CONNECT))
+    codes = [run.failure(Run.new_trial()).code for _ in range(CONNECTS_FAILED_IN_A_ROW + 5)]
+    assert ["connect-failed"] * CONNECTS_FAILED_IN_A_ROW + ["endpoint-down"] * 5 == codes
+    assert 5 * CONNECTS_FAILED_IN_A_ROW == run.store.requests
+    assert 1 == run.log.said.count("endpoint.failed")
+
+
+@pytest.mark.parametrize("answer", [(WHOLE, BODY), refusal(404, "NoSuchKey", "injected")])
+def test_any_answer_starts_that_count_again(answer: Answer) -> None:
+    """Without this, a lossy network is taken for none after a few thousand images."""
+    nineteen = [NO_CONNECT] * 5 * (CONNECTS_FAILED_IN_A_ROW - 1)
+    run = Run(ScriptedStore(*nineteen, answer, *nineteen, (WHOLE, BODY)))
+    for _ in range(2 * CONNECTS_FAILED_IN_A_ROW - 1):
+        run.outcome(Run.new_trial())
+        run.folder.images.clear()
+    assert () == run.breaker.errors

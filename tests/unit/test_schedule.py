@@ -1,0 +1,277 @@
+import pytest
+
+from daemon.core.schedule import Job, Lane, Schedule
+
+
+def started(schedule: Schedule, now: float = 0.0) -> list[str]:
+    return [job.actor for job in schedule.start(now)]
+
+
+def scheduled(concurrent_actors: int, lane: Lane, *actors: str) -> Schedule:
+    schedule = Schedule(concurrent_actors)
+    for actor in actors:
+        schedule.add(actor, lane)
+    return schedule
+
+
+def test_no_more_actors_run_at_once_than_were_asked_for() -> None:
+    """Without this, --concurrent-actors bounds neither connections nor memory."""
+    schedule = scheduled(2, Lane.BULK, "a", "b", "c")
+    assert ["a", "b"] == started(schedule)
+    assert [] == started(schedule)
+    schedule.finished("b")
+    assert ["c"] == started(schedule)
+
+
+def test_actors_start_in_the_order_in_which_they_became_due() -> None:
+    """Without this, an actor at the end of the list may never have its turn while others come again."""
+    schedule = scheduled(1, Lane.BULK, "a", "b", "c")
+    order = []
+    while not schedule.idle:
+        [job] = schedule.start(0.0)
+        order.append(job.actor)
+        schedule.finished(job.actor)
+    assert ["a", "b", "c"] == order
+
+
+def test_change_goes_before_a_rest_that_before_a_retry_and_that_before_the_backlog() -> None:
+    """Without this, an image that was just made waits for 5,740 that are a year old."""
+    schedule = scheduled(1, Lane.BULK, "paused")
+    started(schedule)
+    schedule.paused("paused", 5.0, "the rest")
+    schedule.add("bulk", Lane.BULK)
+    schedule.add("failed", Lane.RETRY)
+    schedule.add("changed", Lane.CHANGE)
+    jobs = []
+    while not schedule.idle:
+        [job] = schedule.start(9.0)
+        jobs.append(job)
+        schedule.finished(job.actor)
+    assert [
+        Job("changed", Lane.CHANGE),
+        Job("paused", Lane.BULK, "the rest"),  # still what it began as
+        Job("failed", Lane.RETRY),
+        Job("bulk", Lane.BULK),
+    ] == jobs
+
+
+def test_change_of_an_actor_in_the_backlog_moves_it_to_the_front_and_runs_it_once() -> None:
+    """Without this, a change made during the first pass waits for its end, or is synced twice."""
+    schedule = scheduled(3, Lane.BULK, "a", "b", "c")
+    schedule.add("c", Lane.CHANGE)
+    assert [Job("c", Lane.CHANGE), Job("a", Lane.BULK), Job("b", Lane.BULK)] == schedule.start(0.0)
+    for actor in "abc":
+        schedule.finished(actor)
+    assert schedule.idle
+
+
+def test_backlog_does_not_move_a_changed_actor_back() -> None:
+    """Without this, a rescan slows down what it finds already on its way."""
+    schedule = scheduled(1, Lane.BULK, "a")
+    schedule.add("b", Lane.CHANGE)
+    schedule.add("b", Lane.BULK)
+    assert ["b"] == started(schedule)
+
+
+@pytest.mark.parametrize("changes", [1, 2, 10])
+def test_change_during_a_sync_runs_the_actor_once_more(changes: int) -> None:
+    """Without this, an edit made mid-download waits for the next rescan, or runs once for each event."""
+    schedule = scheduled(2, Lane.BULK, "a")
+    started(schedule)
+    for _ in range(changes):
+        schedule.add("a", Lane.CHANGE)
+        assert [] == started(schedule)  # never twice at once
+    schedule.finished("a")
+    assert not schedule.idle
+    assert [Job("a", Lane.CHANGE)] == schedule.start(0.0)
+    schedule.finished("a")
+    assert schedule.idle
+
+
+def test_that_run_is_in_the_first_of_the_lanes_that_asked_for_it() -> None:
+    """Without this, a change that a rescan saw as well waits behind the backlog."""
+    schedule = scheduled(1, Lane.BULK, "a")
+    started(schedule)
+    schedule.add("a", Lane.CHANGE)
+    schedule.add("a", Lane.BULK)
+    schedule.finished("a")
+    assert [Job("a", Lane.CHANGE)] == schedule.start(0.0)
+
+
+def test_paused_actor_gives_its_slot_up_and_goes_on_when_it_is_due() -> None:
+    """Without this, one slow bucket holds all slots, or its images are never fetched."""
+    schedule = scheduled(1, Lane.BULK, "a", "b")
+    started(schedule)
+    schedule.paused("a", 30.0, "the rest of a")
+    assert ["b"] == started(schedule, 1.0)
+    schedule.finished("b")
+    assert not schedule.idle
+    assert 29.0 == schedule.wait_seconds(1.0)
+    assert [] == started(schedule, 29.9)
+    assert 0.0 == schedule.wait_seconds(30.0)
+    assert [Job("a", Lane.BULK, "the rest of a")] == schedule.start(30.0)
+    schedule.finished("a")
+    assert schedule.idle
+
+
+def test_change_of_a_paused_actor_runs_it_once_more_after_its_rest() -> None:
+    """Without this, the change is lost, or a new run begins while the rest of the old one waits."""
+    schedule = scheduled(2, Lane.BULK, "a")
+    started(schedule)
+    schedule.paused("a", 5.0, "the rest")
+    schedule.add("a", Lane.CHANGE)
+    assert [] == started(schedule, 4.9)
+    assert [Job("a", Lane.BULK, "the rest")] == schedule.start(5.0)
+    schedule.finished("a")
+    assert [Job("a", Lane.CHANGE)] == schedule.start(5.0)
+    schedule.finished("a")
+    assert schedule.idle
+
+
+def test_pause_of_a_run_that_was_asked_for_again_does_not_forget_it() -> None:
+    """Without this, a change that came just before a long retry is lost."""
+    schedule = scheduled(1, Lane.BULK, "a")
+    started(schedule)
+    schedule.add("a", Lane.CHANGE)
+    schedule.paused("a", 5.0, "the rest")
+    [resumed] = schedule.start(5.0)
+    assert "the rest" == resumed.resume
+    schedule.finished("a")
+    assert [Job("a", Lane.CHANGE)] == schedule.start(5.0)
+
+
+def test_loop_sleeps_until_the_first_pause_ends_or_an_event_comes() -> None:
+    """Without this, the loop spins, or sleeps past what is due."""
+    schedule = scheduled(3, Lane.BULK, "a", "b", "c")
+    assert schedule.wait_seconds(0.0) is None
+    started(schedule)
+    assert schedule.wait_seconds(0.0) is None
+    schedule.paused("a", 7.0, None)
+    schedule.paused("b", 5.0, None)
+    assert 4.0 == schedule.wait_seconds(1.0)
+    assert 0.0 == schedule.wait_seconds(99.0)
+    for actor in "de":
+        schedule.add(actor, Lane.CHANGE)
+    started(schedule)
+    assert schedule.wait_seconds(99.0) is None  # what is due has no slot: the end of a run wakes the loop
+
+
+def test_stop_starts_nothing_more_and_says_what_was_left() -> None:
+    """Without this, a stop waits for the backlog, or images that waited for a retry are not in the report."""
+    schedule = scheduled(2, Lane.BULK, "a", "b", "c")
+    started(schedule)
+    schedule.paused("a", 5.0, "the rest")
+    schedule.add("b", Lane.CHANGE)
+    assert ("the rest",) == schedule.drop_waiting()
+    assert [] == started(schedule, 9.0)
+    assert not schedule.idle  # b still runs
+    schedule.finished("b")
+    assert schedule.idle
+    assert [] == started(schedule, 9.0)
+
+
+def test_lanes_are_numbered_in_the_order_in_which_they_go() -> None:
+    """Without this, the comparison of two lanes says the opposite of what their queues do."""
+    assert [Lane.CHANGE, Lane.RESUME, Lane.RETRY, Lane.BULK] == sorted(Lane) == list(Lane)
+
+
+# --- live changes and a full house --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lane", [Lane.BULK, Lane.RETRY])
+def test_backlog_yields_to_a_change(lane: Lane) -> None:
+    """Without this, an image that was just made waits until an actor with 10,000 images is done."""
+    schedule = scheduled(2, lane, "a", "b", "c")
+    started(schedule)
+    assert [] == schedule.to_yield()
+    schedule.add("changed", Lane.CHANGE)
+    [yielding] = schedule.to_yield()
+    assert yielding in ("a", "b")
+    assert [] == schedule.to_yield()  # each is named once
+    schedule.paused(yielding, 0.0, "the rest")
+    assert ["changed"] == started(schedule)
+    schedule.finished("changed")
+    assert [Job(yielding, lane, "the rest")] == schedule.start(0.0)
+
+
+def test_as_many_yield_as_changes_have_no_slot() -> None:
+    """Without this, one change stops the whole backlog."""
+    schedule = scheduled(4, Lane.BULK, "a", "b", "c")
+    started(schedule)
+    for actor in "xyz":
+        schedule.add(actor, Lane.CHANGE)
+    assert 2 == len(schedule.to_yield())  # and one slot is free
+    schedule.add("v", Lane.CHANGE)
+    assert 1 == len(schedule.to_yield())
+
+
+def test_change_does_not_yield_to_a_change() -> None:
+    """Without this, two changes stop one another for ever."""
+    schedule = scheduled(1, Lane.CHANGE, "a", "b")
+    started(schedule)
+    assert [] == schedule.to_yield()
+    schedule.paused("a", 0.0, "the rest")
+    started(schedule)
+    schedule.finished("b")
+    started(schedule)
+    schedule.add("b", Lane.CHANGE)
+    assert [] == schedule.to_yield()  # the rest of a change is one too
+
+
+def test_actor_that_went_away_wants_no_slot() -> None:
+    """Without this, an actor of the backlog is stopped in mid-run for one that is taken out of actorsData.json."""
+    schedule = scheduled(1, Lane.BULK, "a")
+    started(schedule)
+    schedule.add("gone", Lane.CHANGE)
+    schedule.remove("gone")
+    assert [] == schedule.to_yield()
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_actor_that_went_away_does_not_start_again(lane: Lane) -> None:
+    """Without this, an actor that was taken out of actorsData.json is synced once more, or for ever."""
+    schedule = scheduled(1, Lane.BULK, "runs")
+    started(schedule)
+    for actor in ("runs", "waits"):
+        schedule.add(actor, lane)
+        schedule.remove(actor)
+    schedule.remove("stranger")
+    assert 0 == schedule.waiting
+    schedule.finished("runs")  # to its end
+    assert schedule.idle
+    schedule.add("waits", lane)  # it is back
+    assert ["waits"] == started(schedule)
+
+
+def test_rest_of_an_actor_that_went_away_is_brought_to_its_end() -> None:
+    """Without this, images that waited for a retry are neither fetched nor reported."""
+    schedule = scheduled(1, Lane.BULK, "a")
+    started(schedule)
+    schedule.paused("a", 5.0, "the rest")
+    schedule.add("a", Lane.CHANGE)
+    schedule.remove("a")
+    assert [Job("a", Lane.BULK, "the rest")] == schedule.start(5.0)
+    schedule.finished("a")
+    assert schedule.idle
+
+
+def test_fewer_slots_interrupt_nobody() -> None:
+    """Without this, a reload with fewer --concurrent-actors stops runs that are half done."""
+    schedule = scheduled(3, Lane.BULK, "a", "b", "c", "d")
+    started(schedule)
+    schedule.slots = 1
+    assert [] == schedule.to_yield()
+    schedule.finished("a")
+    schedule.finished("b")
+    assert [] == started(schedule)
+    schedule.finished("c")
+    assert ["d"] == started(schedule)
+
+
+def test_more_slots_are_taken_at_once() -> None:
+    """Without this, a reload with more --concurrent-actors helps only after a run has ended."""
+    schedule = scheduled(1, Lane.BULK, "a", "b", "c")
+    started(schedule)
+    schedule.slots = 3
+    assert ["b", "c"] == started(schedule)
+    assert ("a", "b", "c") == schedule.running
