@@ -1,0 +1,1 @@
+"""What touches the world; each module translates foreign errors at its own border."""

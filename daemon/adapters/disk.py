@@ -1,0 +1,293 @@
+"""Image files and our own lock: nothing is seen before it is whole, nothing that is not ours is touched."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from daemon.core.errors import ConfigError, DataDirOwned, DiskError, DiskFull, NameOccupied, NoRoomForImage
+from daemon.core.model import FileKind
+
+FLOOR_BYTES = 256 * 1024 * 1024  # of free space, below which no image is started
+OUR_FOLDER = ".actorsync"
+
+_NO_NAMELESS_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_DOT_FILE = re.compile(r"\..+\.([0-9]{1,7})\.actorsync", re.DOTALL)
+_NAME_MAX_BYTES = 255
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
+
+
+class Disk:
+    """The ImageDisk below one data directory."""
+
+    def __init__(self, data_dir: Path, *, floor_bytes: int = FLOOR_BYTES, tidy: bool = True) -> None:
+        """`tidy`: a listing removes what dead processes of ours left, which takes the lock to be held."""
+        self._actors = os.path.join(data_dir, "actors")
+        self._floor_bytes = floor_bytes
+        self._tidy = tidy
+
+    def open_folder(self, actor: str) -> "Folder":
+        path = os.path.join(self._actors, actor, "training_data")
+        try:
+            return Folder(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), path, self._floor_bytes, self._tidy)
+        except OSError as error:
+            raise _translated(error, f"open the folder {path}") from error
+
+
+class Folder:
+    """The ImageFolder behind one directory handle: what moves while we work moves with us."""
+
+    def __init__(self, handle: int, path: str, floor_bytes: int, tidy: bool) -> None:
+        self._handle = handle
+        self._path = path
+        self._floor_bytes = floor_bytes
+        self._tidy = tidy
+        self._dot_files: set[str] = set()
+
+    def kinds(self, names: Iterable[str]) -> dict[str, FileKind]:
+        """One listing; only entries that were asked for are looked at any closer.
+
+        Removes the dot-files that dead processes left where there are no nameless files.
+        """
+        wanted = names if isinstance(names, (dict, set, frozenset)) else set(names)
+        kinds: dict[str, FileKind] = {}
+        try:
+            with os.scandir(self._handle) as entries:
+                for entry in entries:
+                    if entry.name in wanted:
+                        kinds[entry.name] = _kind(entry)
+                    elif self._tidy and entry.name.endswith(".actorsync") and entry.is_file(follow_symlinks=False):
+                        self._remove_left_over(entry.name)
+        except OSError as error:
+            raise _translated(error, f"list {self._path}") from error
+        return kinds
+
+    def others(self, names: Iterable[str]) -> list[str]:
+        """By their suffix: what else lies there is no business of ours."""
+        wanted = set(names)
+        try:
+            there = os.listdir(self._handle)
+        except OSError as error:
+            raise _translated(error, f"list {self._path}") from error
+        return sorted(name for name in there if name not in wanted and name.lower().endswith(_IMAGE_SUFFIXES))
+
+    def stage(self, name: str) -> "StagedFile":
+        try:
+            handle = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._handle)
+            return StagedFile(self, name, handle, None)
+        except OSError as error:
+            if error.errno not in _NO_NAMELESS_FILES:
+                raise _translated(error, f"write in {self._path}") from error
+        dot_name = _dot_name(name)
+        try:
+            handle = os.open(dot_name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._handle)
+        except OSError as error:
+            raise _translated(error, f"write {dot_name} in {self._path}") from error
+        self._dot_files.add(dot_name)
+        return StagedFile(self, name, handle, dot_name)
+
+    def require_room(self, size_bytes: int) -> None:
+        try:
+            space = os.fstatvfs(self._handle)
+        except OSError as error:
+            raise _translated(error, f"look for free space in {self._path}") from error
+        if not space.f_blocks:
+            return  # some network file systems tell nothing
+        free = space.f_bavail * space.f_frsize
+        if free < self._floor_bytes:
+            wanted = f"{self._floor_bytes / 1e6:.0f} MB are wanted before an image is started"
+            raise DiskFull(f"{free / 1e6:.0f} MB are free in {self._path}, and {wanted}")
+        if free < size_bytes:
+            raise NoRoomForImage(f"{free / 1e6:.0f} MB are free in {self._path}, and the image has {size_bytes / 1e6:.0f} MB")
+
+    def link(self, staged: "StagedFile") -> bool:
+        """Give a staged file its name. False: something usable had it first, and keeps it."""
+        for _ in range(3):  # each turn, somebody else took or left the name in between
+            try:
+                self._link_once(staged)
+                return True
+            except FileExistsError:
+                kind = self._kind_at(staged.name)
+            except OSError as error:
+                raise _translated(error, f"link {staged.name} in {self._path}") from error
+            if kind is FileKind.IMAGE:
+                return False
+            if kind is FileKind.OCCUPIED:
+                break
+            if kind is FileKind.EMPTY:
+                self._unlink(staged.name)
+        raise NameOccupied(f"something that is no file stands at {staged.name} in {self._path}")
+
+    def forget(self, dot_name: str) -> None:
+        """A dot-file of ours has served."""
+        self._unlink(dot_name)
+        self._dot_files.discard(dot_name)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def _link_once(self, staged: "StagedFile") -> None:
+        if staged.dot_name is None:
+            # dst_dir_fd turns this into linkat(AT_SYMLINK_FOLLOW), the way to name an O_TMPFILE: open(2)
+            os.link(f"/proc/self/fd/{staged.handle}", staged.name, dst_dir_fd=self._handle)
+        else:
+            os.link(staged.dot_name, staged.name, src_dir_fd=self._handle, dst_dir_fd=self._handle)
+
+    def _kind_at(self, name: str) -> FileKind | None:
+        """As _kind, of one name; None: nothing stands there any more."""
+        try:
+            there = os.stat(name, dir_fd=self._handle, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _translated(error, f"look at {name} in {self._path}") from error
+        if stat.S_ISREG(there.st_mode):
+            return FileKind.IMAGE if there.st_size else FileKind.EMPTY
+        try:
+            behind = os.stat(name, dir_fd=self._handle)
+        except OSError:
+            return FileKind.OCCUPIED
+        return FileKind.IMAGE if stat.S_ISREG(behind.st_mode) else FileKind.OCCUPIED
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._handle)
+        except FileNotFoundError:
+            pass  # somebody was faster
+        except OSError as error:
+            raise _translated(error, f"remove {name} in {self._path}") from error
+
+    def _remove_left_over(self, name: str) -> None:
+        """Unlink a dot-file whose process is dead, or was another one under our number."""
+        if name in self._dot_files or not (match := _DOT_FILE.fullmatch(name)):
+            return
+        pid = int(match.group(1))
+        if pid == os.getpid() or not _alive(pid):
+            self._unlink(name)
+
+
+class StagedFile:
+    """The StagedImage: a file without a name, or, where there are none (`dot_name`), under one that no image has."""
+
+    __slots__ = ("_folder", "dot_name", "handle", "name")
+
+    def __init__(self, folder: Folder, name: str, handle: int, dot_name: str | None) -> None:
+        self._folder = folder
+        self.name = name
+        self.handle = handle
+        self.dot_name = dot_name
+
+    def write(self, piece: memoryview) -> None:
+        try:
+            written = os.write(self.handle, piece)
+            while written < len(piece):
+                piece = piece[written:]
+                written = os.write(self.handle, piece)
+        except OSError as error:
+            raise _translated(error, f"write {self.name}") from error
+
+    def commit(self) -> bool:
+        try:
+            return self._folder.link(self)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        if self.handle < 0:
+            return
+        os.close(self.handle)
+        self.handle = -1
+        if self.dot_name is not None:
+            self._folder.forget(self.dot_name)
+
+
+class DataDirLock:
+    """The sole right to write below a data directory, for as long as this process lives."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Take it. Raises ConfigError where we cannot write there, DataDirOwned where another instance has it."""
+        if not data_dir.is_dir():
+            raise ConfigError(
+                f"there is no data directory {data_dir.absolute()}",
+                hint="start in the project's directory, or name the one that holds actorsData.json with --data-dir",
+            )
+        ours = data_dir / OUR_FOLDER
+        try:
+            ours.mkdir(exist_ok=True)
+            if not (ignore := ours / ".gitignore").exists():
+                ignore.write_text("*\n", encoding="utf-8")
+            self._handle = os.open(ours / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write in {ours}: {error.strerror}",
+                hint="give this user write permission in the data directory, or name another with --data-dir",
+            ) from error
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = _owner(os.pread(self._handle, 4096, 0))
+            os.close(self._handle)
+            raise DataDirOwned(
+                f"{owner} owns {data_dir}",
+                hint="wait until it ends, stop it, or give this one another --data-dir",
+            ) from error
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, json.dumps({"pid": os.getpid()}).encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._handle)
+
+
+def _owner(lock_content: bytes) -> str:
+    try:
+        return f"another actorsync (process {json.loads(lock_content)['pid']})"
+    except (ValueError, KeyError, TypeError):
+        return "another actorsync"
+
+
+def _kind(entry: "os.DirEntry[str]") -> FileKind:
+    try:
+        if entry.is_file(follow_symlinks=False):
+            return FileKind.IMAGE if entry.stat(follow_symlinks=False).st_size else FileKind.EMPTY
+        return FileKind.IMAGE if entry.is_file() else FileKind.OCCUPIED
+    except OSError:  # a link into a loop, or behind a door that is closed to us: there, and not readable as a file
+        return FileKind.OCCUPIED
+
+
+def _dot_name(name: str) -> str:
+    tail = f".{os.getpid()}.actorsync"
+    if len(name.encode()) + 1 + len(tail) > _NAME_MAX_BYTES:
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return f".{name}{tail}"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _translated(error: OSError, what: str) -> DiskError:
+    """Our error for the operating system's."""
+    message = f"cannot {what}: {error.strerror}"
+    if error.errno in _NO_SPACE:
+        return DiskFull(message)
+    hints = {
+        errno.EACCES: "give this user write permission in that folder",
+        errno.EPERM: "this file system allows no hard links there, or the folder is protected: keep the data on another disk",
+        errno.EROFS: "the file system is mounted read-only",
+        errno.EMFILE: "raise the limit of open files (ulimit -n), or lower --workers-per-actor and --concurrent-actors",
+        errno.ENOENT: "the folder went away: it is synced when it is back",
+        errno.EIO: "the disk has errors: look at the system's log",
+    }
+    return DiskError(message, hint=hints.get(error.errno or 0, ""))

@@ -1,0 +1,195 @@
+"""One connection that requests go over, and the patience with which all of them wait."""
+
+import select
+import time
+from ssl import SSLWantReadError, SSLWantWriteError
+from typing import Any
+
+import gevent
+from gevent import monkey
+from greenlet import greenlet
+
+from daemon.core.errors import StoreUnavailable, TimedOut
+
+BUFFER_BYTES = 256 * 1024  # measured: 128 KiB costs 20% more for an image of 350 KB, 1 MiB no less
+
+_TLS_RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
+_FAIR_BYTES = 1024 * 1024  # then others have their turn, however fast this server is
+_READ, _WRITE = 1, 2  # events of gevent's loop
+_NOT_YET = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
+_new_poll: Any = monkey.get_original("select", "poll")  # asked with no time to wait: gevent's would switch
+
+
+class Patience:
+    """Waits for sockets, none for too long: one timer looks after all that wait, and runs only while there are any.
+
+    A timer for each wait (gevent.Timeout) would cost more than the wait. A limit is kept to within a quarter of itself, or a
+    second where that is less.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._hub = gevent.get_hub()
+        self._waiting: dict[greenlet, float] = {}  # until when
+        self._period = min(1.0, seconds / 4)
+        self._timer = self._hub.loop.timer(self._period, self._period, ref=False)
+
+    def wait(self, watcher: Any) -> None:
+        """Until the watcher's event. Raises TimedOut, or whatever else is thrown into this greenlet meanwhile."""
+        me = gevent.getcurrent()
+        if not self._timer.active:
+            self._timer.start(self._look_around)
+        self._waiting[me] = time.monotonic() + self._seconds
+        try:
+            self._hub.wait(watcher)
+        finally:
+            del self._waiting[me]
+
+    def _look_around(self) -> None:
+        now = time.monotonic()
+        for waiting, until in list(self._waiting.items()):
+            if until <= now:
+                waiting.throw(TimedOut(f"nothing came within the read time-out of {self._seconds:g} s"))
+        if not self._waiting:
+            self._timer.stop()
+
+
+class Buffer:
+    """Where all connections of a store receive, in turns.
+
+    This holds because nothing switches to another greenlet between a receive and the last use of what it brought: a
+    Sink copies or uses a piece before it returns, and never waits. `turn` counts the receives, so that a Sink
+    which did let others run is found out, and not believed.
+    """
+
+    __slots__ = ("turn", "view")
+
+    def __init__(self, size_bytes: int = BUFFER_BYTES) -> None:
+        self.view = memoryview(bytearray(size_bytes))
+        self.turn = 0
+
+
+class Connection:
+    """A connected socket, plain or TLS, made non-blocking. Closed by whoever was given it, however its use ends."""
+
+    __slots__ = (
+        "_buffer",
+        "_events",
+        "_patience",
+        "_poll",
+        "_socket",
+        "_tls",
+        "_unbroken_bytes",
+        "answered",
+        "idle_since",
+        "made_at",
+    )
+
+    def __init__(self, connected: Any, *, tls: bool, buffer: Buffer, patience: Patience) -> None:
+        """`connected`: a gevent socket; of gevent.ssl, its handshake done, with suppress_ragged_eofs=False."""
+        connected.setblocking(False)
+        self._socket = connected
+        self._tls = tls
+        self._buffer = buffer
+        self._patience = patience
+        self._events = gevent.get_hub().loop.io(connected.fileno(), _READ)  # once: a watcher for each wait costs a system call
+        self._poll = _new_poll()
+        self._poll.register(connected.fileno(), select.POLLIN)
+        self.answered = False  # whether anything came since the last request
+        self._unbroken_bytes = 0
+        self.made_at = self.idle_since = time.monotonic()
+
+    def send(self, request: bytes) -> None:
+        """All of it. Raises StoreUnavailable, TimedOut.
+
+        First everybody who has something to do has their turn: the requests of one turn of the loop then go out one behind
+        the other. Measured with 4 KB on loopback: 30% less CPU, for a server is woken once for many of them, not for each.
+        """
+        gevent.sleep(0)
+        self.answered = False
+        sent = self._send_some(request)
+        while sent < len(request):
+            if not sent:
+                self._wait_writable()
+            request = request[sent:]
+            sent = self._send_some(request)
+
+    def wait(self) -> None:
+        """Until something has come. Raises TimedOut."""
+        self._unbroken_bytes = 0
+        self._patience.wait(self._events)
+
+    def receive(self, wanted_bytes: int) -> memoryview:
+        """What has come: a part of the shared buffer, good until this greenlet switches; empty at the end of the connection.
+
+        Waits where nothing has. May be more than was wanted: then not all that has come is looked for. Raises
+        StoreUnavailable, TimedOut.
+        """
+        if self._unbroken_bytes >= _FAIR_BYTES:
+            self._unbroken_bytes = 0
+            gevent.sleep(0)
+        while True:
+            try:
+                size_bytes = self._receive_records(wanted_bytes) if self._tls else self._socket.recv_into(self._buffer.view)
+            except _NOT_YET:
+                self.wait()
+                continue
+            except OSError as error:
+                raise _broken(error) from error
+            if not size_bytes and not self.answered:
+                raise StoreUnavailable("the connection was closed without an answer")
+            self.answered = True
+            self._unbroken_bytes += size_bytes
+            self._buffer.turn += 1
+            return self._buffer.view[:size_bytes]
+
+    @property
+    def turn(self) -> int:
+        """Changes as soon as any connection receives into the shared buffer."""
+        return self._buffer.turn
+
+    def is_quiet(self) -> bool:
+        """Whether nothing came since the last answer: neither its end, nor what would be taken for the next one."""
+        return not self._poll.poll(0)
+
+    def close(self) -> None:
+        self._events.close()
+        self._socket.close()
+
+    def _receive_records(self, wanted_bytes: int) -> int:
+        """As many TLS records as are wanted, have come and fit: one write to the disk for them, not one for each.
+
+        Whole ones only, so that none is left where the loop does not see it. Through gevent's public class: straight to its
+        private `_sslobj` costs 5% less, and its own waiting, which hands over each record, 40% more.
+        """
+        view, size_bytes = self._buffer.view, 0
+        size_limit = min(wanted_bytes, len(view) - _TLS_RECORD_BYTES + 1)
+        try:
+            while size_bytes < size_limit:
+                received = self._socket.recv_into(view[size_bytes:], _TLS_RECORD_BYTES)
+                if not received:
+                    break
+                size_bytes += received
+        except OSError:  # nothing more yet, or something wrong, which the next receive meets again
+            if not size_bytes:
+                raise
+        return size_bytes
+
+    def _send_some(self, request: bytes) -> int:
+        try:
+            return int(self._socket.send(request))
+        except _NOT_YET:
+            return 0
+        except OSError as error:
+            raise _broken(error) from error
+
+    def _wait_writable(self) -> None:
+        events = gevent.get_hub().loop.io(self._socket.fileno(), _WRITE)
+        try:
+            self._patience.wait(events)
+        finally:
+            events.close()
+
+
+def _broken(error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"the connection broke: {error.strerror or error}")

@@ -1,0 +1,194 @@
+"""How a connection is made: names to addresses, each in its turn, through a proxy's tunnel, under TLS."""
+
+import os
+import ssl
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.lock import RLock
+from gevent.ssl import SSLContext
+
+from daemon.adapters.http.route import Proxy, Route
+from daemon.core.errors import ConnectFailed, StoreUnavailable
+from daemon.core.http1 import Response
+
+ADDRESSES_SECONDS = 30.0  # S3's own records live for seconds; each lookup costs a thread of gevent's pool
+FAILED_SECONDS = 60.0  # an address that failed is left out for as long
+_FAILED_LOOKUP_SECONDS = 1.0  # long enough for all who waited for the same lookup
+_MOST_HOSTS = 256
+
+_CA_HINT = "name the certificates to trust in AWS_CA_BUNDLE or SSL_CERT_FILE; check --endpoint-url and this machine's clock"
+
+Address = tuple[int, Any]  # family, and what connect takes
+
+
+class Dialer:
+    """Makes connections; many greenlets at once may ask."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        """`timeout_seconds`: for a lookup, and for each address from its first packet to the end of the TLS handshake."""
+        self._timeout_seconds = timeout_seconds
+        self._hosts: dict[tuple[str, int], Addresses] = {}
+        self._context: ssl.SSLContext | None = None
+
+    def dial(self, route: Route) -> Any:
+        """A connected gevent socket, of gevent.ssl where the route is TLS. Raises ConnectFailed."""
+        via = route.proxy
+        addresses = self._addresses(via.host if via else route.host, via.port if via else route.port)
+        failed: OSError | StoreUnavailable | None = None
+        for address in addresses.in_turn():
+            try:
+                with gevent.Timeout(self._timeout_seconds, TimeoutError(f"no connection within {self._timeout_seconds:g} s")):
+                    return self._dial_address(route, address)
+            except ssl.SSLCertVerificationError as error:  # another address of the same name has no better one
+                raise ConnectFailed(f"{route.host} could not prove who it is: {error.verify_message}", hint=_CA_HINT) from error
+            except (OSError, StoreUnavailable) as error:
+                addresses.failed(address)
+                failed = error
+        to = f"{route.host}:{route.port}" + (f" through {via}" if via else "")
+        reason = failed.strerror or str(failed) if isinstance(failed, OSError) else failed
+        raise ConnectFailed(f"no connection to {to}: {reason}") from failed
+
+    def _dial_address(self, route: Route, address: Address) -> Any:
+        connected = socket.socket(address[0], socket.SOCK_STREAM)
+        try:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a session token makes a request of two segments
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connected.connect(address[1])
+            if not route.tls:
+                return connected
+            if route.proxy:
+                _open_tunnel(connected, route, route.proxy)
+            wrapped = self._tls_context().wrap_socket(
+                connected,
+                server_hostname=route.host,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,  # an end without TLS's own is an attacker's to make
+            )
+            connected = wrapped  # the same descriptor: the old object has let go of it
+            wrapped.do_handshake()
+            return wrapped
+        except BaseException:  # a time-out too, or whatever is thrown into us
+            connected.close()
+            raise
+
+    def _addresses(self, host: str, port: int) -> "Addresses":
+        found = self._hosts.get((host, port))
+        if found is None:
+            if len(self._hosts) >= _MOST_HOSTS:  # manifests name as many buckets, each a host, as they like
+                self._hosts.clear()
+            found = self._hosts[host, port] = Addresses(host, port, self._timeout_seconds)
+        return found
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = make_tls_context()
+        return self._context
+
+
+class Addresses:
+    """Where a name leads: looked up once for all who ask, given out in turn, without those that failed lately."""
+
+    def __init__(self, host: str, port: int, timeout_seconds: float) -> None:
+        self._host = host
+        self._port = port
+        self._timeout_seconds = timeout_seconds
+        self._lock = RLock()
+        self._known: list[Address] = []
+        self._lookup_error: Exception | None = None
+        self._fresh_until = 0.0
+        self._failed_until: dict[Any, float] = {}
+        self._turn = 0
+
+    def in_turn(self) -> list[Address]:
+        """Those to try, in the order to try them; all, where every one of them failed lately. Raises ConnectFailed."""
+        known = self._lookup()
+        now = time.monotonic()
+        usable = [address for address in known if self._failed_until.get(address[1], 0) <= now] or known
+        first = self._turn % len(usable)
+        self._turn += 1
+        return usable[first:] + usable[:first]
+
+    def failed(self, address: Address) -> None:
+        self._failed_until[address[1]] = time.monotonic() + FAILED_SECONDS
+
+    def _lookup(self) -> list[Address]:
+        with self._lock:  # one asks, the others wait for its answer
+            if time.monotonic() >= self._fresh_until:
+                self._ask()
+            if self._lookup_error is not None:
+                reason = getattr(self._lookup_error, "strerror", None) or self._lookup_error
+                raise ConnectFailed(f"{self._host} was not found: {reason}") from self._lookup_error
+            return self._known
+
+    def _ask(self) -> None:
+        self._lookup_error = None
+        try:
+            with gevent.Timeout(self._timeout_seconds, TimeoutError(f"no answer within {self._timeout_seconds:g} s")):
+                answers = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
+            self._lookup_error = error
+            self._fresh_until = time.monotonic() + _FAILED_LOOKUP_SECONDS
+            return
+        now = time.monotonic()
+        self._known = list(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in answers))
+        self._failed_until = {address: until for address, until in self._failed_until.items() if until > now}
+        self._fresh_until = now + ADDRESSES_SECONDS
+
+
+def _open_tunnel(connected: Any, route: Route, proxy: Proxy) -> None:
+    """CONNECT: RFC 9110 9.3.6. Raises StoreUnavailable, ConnectFailed, OSError."""
+    host = f"[{route.host}]" if ":" in route.host else route.host
+    target = f"{host}:{route.port}"
+    connected.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{proxy.header_lines}\r\n".encode("latin-1"))
+    answer = Response()
+    surplus: Any = ()
+    while not answer.status:
+        data = connected.recv(4096)
+        surplus = answer.receive(memoryview(data)) if data else answer.receive_end()
+    if not 200 <= answer.status < 300:
+        hint = "put user:password@ before the proxy's host" if answer.status == 407 else None
+        raise ConnectFailed(f"{proxy} answered {answer.status} to CONNECT {target}", hint=hint)
+    if surplus:
+        raise StoreUnavailable(f"{proxy} sent something before the tunnel was used")
+
+
+def make_tls_context() -> ssl.SSLContext:
+    """TLS 1.2 or later, certificate and host verified, over gevent's sockets. Raises ConnectFailed.
+
+    Trusted is what the first of these names: AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE (a file or a directory), OpenSSL's own
+    (SSL_CERT_FILE, SSL_CERT_DIR, else the system's), and, on a system without any, botocore's.
+    """
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        if bundle := os.environ.get(name):
+            break
+    else:
+        name, bundle = "the certificates that came with botocore", _bundle_of_botocore() if _system_has_none() else None
+    context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and host
+    try:
+        if bundle is None:
+            context.load_default_certs()
+        elif os.path.isdir(bundle):
+            context.load_verify_locations(capath=bundle)
+        else:
+            context.load_verify_locations(cafile=bundle)
+    except OSError as error:  # an ssl.SSLError, too: a file that is no PEM
+        raise ConnectFailed(f"{name}={bundle} cannot be read: {error.strerror or error}", hint=_CA_HINT) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _system_has_none() -> bool:
+    paths = ssl.get_default_verify_paths()  # cafile and capath are None where they are not there
+    return paths.cafile is None and (paths.capath is None or not os.listdir(paths.capath))
+
+
+def _bundle_of_botocore() -> str | None:
+    found = find_spec("botocore")
+    folders = found.submodule_search_locations if found else None
+    return str(Path(folders[0], "cacert.pem")) if folders else None

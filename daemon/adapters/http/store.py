@@ -1,0 +1,242 @@
+"""The ObjectStore over connections of our own: one GET for each fetch, signed here, its body straight to the sink."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from daemon.adapters.http.answers import object_head, refusal_of
+from daemon.adapters.http.connection import Buffer, Connection, Patience
+from daemon.adapters.http.dial import Dialer
+from daemon.adapters.http.identity import Chain, FindCredentials, Identity
+from daemon.adapters.http.pool import Pool
+from daemon.adapters.http.route import Route, find_route
+from daemon.core.errors import AccessDenied, IdentityRejected, RegionRedirect, ShortBody, StoreError, StoreUnavailable
+from daemon.core.http1 import Response
+from daemon.core.model import Credentials, ObjectRef
+from daemon.core.ports import Sink
+from daemon.core.s3url import build_s3_url, origin_of
+from daemon.core.sigv4 import Signer
+
+DEFAULT_REGION = "us-west-1"
+
+_LARGEST_ERROR_BYTES = 64 * 1024
+_MOST_ROUTES = 1024  # manifests name as many buckets and regions as they like
+_HEADERS = "User-Agent: actorsync\r\nAccept-Encoding: identity\r\n"  # else a proxy may compress what we must not unpack
+_ASK_FOR_CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}
+
+
+@dataclass(slots=True)
+class _Request:
+    """One GET, ready to be sent; `generation` of the credentials that signed it."""
+
+    route: Route
+    data: bytes = field(repr=False)
+    region: str
+    generation: int
+    presigned: bool
+
+
+class HttpStore:
+    """For one hub; any number of its greenlets at once."""
+
+    def __init__(
+        self,
+        *,
+        find_credentials: FindCredentials,
+        ask_chain: Chain,
+        look_for: Callable[[], str],
+        endpoint_url: str | None,
+        region: str | None,
+        anonymous: bool,
+        connect_timeout: float,
+        read_timeout: float,
+        connections: int,
+        profile_region: Callable[[], str | None] = lambda: None,
+        ask_for_checksums: bool = False,
+    ) -> None:
+        """`find_credentials`, `ask_chain`, `look_for`: see Identity. `profile_region`: of the AWS profile, asked only where
+        neither a URL nor `region` says one. Times in seconds. `connections`: how many requests are made at once;
+        no more connections are kept. `ask_for_checksums`: have S3 send those that it keeps.
+        """
+        self._identity = Identity(find_credentials, ask_chain, look_for)
+        self._endpoint_url = endpoint_url
+        self._configured_region = region
+        self._default_region = region
+        self._profile_region = profile_region
+        self._anonymous = anonymous
+        self._signed_headers = _ASK_FOR_CHECKSUMS if ask_for_checksums else {}
+        self._unsigned_lines = "".join(f"{name}: {text}\r\n" for name, text in self._signed_headers.items())
+        self._dialer = Dialer(connect_timeout)
+        self._buffer = Buffer()
+        self._patience = Patience(read_timeout)
+        self._pool = Pool(self._connect, connections)
+        self._routes: dict[str, Route] = {}
+        self._signers: dict[str, Signer] = {}  # by region
+        self._regions: dict[str, str] = {}  # bucket -> where a redirect said that it is
+
+    # --- ObjectStore --------------------------------------------------------------------------------------------------
+
+    def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
+        request = self._request(ref)
+        if fresh_connection:
+            self._pool.distrust()
+        used = self._pool.take(request.route)
+        if used is not None:
+            try:
+                self._exchange(request, used, sink)
+                return
+            except StoreUnavailable:
+                if used.answered:
+                    raise
+                sink.again()  # its server hung up as our request came: nothing is known to be wrong
+        self._exchange(request, self._pool.open(request.route), sink)
+
+    def endpoint_of(self, ref: ObjectRef) -> str:
+        return origin_of(ref, region=self._region_of(ref), endpoint=self._endpoint_url)
+
+    def identity_of(self, ref: ObjectRef) -> str:
+        if ref.presigned_url is not None:
+            return "presigned"
+        return "anonymous" if self._anonymous else "signed"
+
+    def follow(self, ref: ObjectRef, redirect: RegionRedirect) -> bool:
+        if ref.presigned_url is not None or redirect.region in (None, redirect.tried_region):
+            return False
+        self._regions[ref.bucket] = redirect.region
+        return True
+
+    def renew_identity(self, rejected: IdentityRejected) -> bool:
+        return self._identity.renew(rejected)
+
+    def forget_identity(self) -> None:
+        self._identity.forget()
+        self._default_region = self._configured_region
+
+    def close(self) -> None:
+        self._pool.close()
+
+    # --- the request --------------------------------------------------------------------------------------------------
+
+    def _request(self, ref: ObjectRef) -> _Request:
+        """Raises CredentialsMissing; ConnectFailed where the proxy settings make no sense."""
+        region = self._region_of(ref)
+        scheme, _, rest = build_s3_url(ref, region=region, endpoint=self._endpoint_url).partition("://")
+        authority, _, path = rest.partition("/")
+        route = self._route(f"{scheme}://{authority}")
+        target = f"/{path}"
+        generation = 0
+        if ref.presigned_url is not None:
+            lines = ""  # S3 refuses x-amz-* headers that the URL's signature does not cover
+        elif self._anonymous:
+            lines = self._unsigned_lines
+        else:
+            credentials, generation = self._identity.current()
+            lines = self._signer(credentials, region).header_lines(route.authority, target, time.time())
+        text = (
+            f"GET {route.target_prefix}{target} HTTP/1.1\r\nHost: {route.authority}\r\n{_HEADERS}{route.proxy_lines}{lines}\r\n"
+        )
+        return _Request(route, text.encode("ascii"), region, generation, ref.presigned_url is not None)
+
+    def _region_of(self, ref: ObjectRef) -> str:
+        region = self._regions.get(ref.bucket) or ref.region or self._default_region
+        if region is None:
+            region = self._default_region = self._profile_region() or DEFAULT_REGION
+        return region
+
+    def _route(self, origin: str) -> Route:
+        route = self._routes.get(origin)
+        if route is None:
+            if len(self._routes) >= _MOST_ROUTES:
+                self._routes.clear()
+            route = self._routes[origin] = find_route(origin)
+        return route
+
+    def _signer(self, credentials: Credentials, region: str) -> Signer:
+        signer = self._signers.get(region)
+        if signer is None or signer.credentials is not credentials:
+            if len(self._signers) >= _MOST_ROUTES:
+                self._signers.clear()
+            signer = self._signers[region] = Signer(credentials, region, self._signed_headers)
+        return signer
+
+    # --- the answer ---------------------------------------------------------------------------------------------------
+
+    def _connect(self, route: Route) -> Connection:
+        return Connection(self._dialer.dial(route), tls=route.tls, buffer=self._buffer, patience=self._patience)
+
+    def _exchange(self, request: _Request, connection: Connection, sink: Sink) -> None:
+        """Send the request and bring its answer to an end; the connection is given back clean, or closed."""
+        response = Response()
+        try:
+            connection.send(request.data)
+            connection.wait()  # nothing can have come yet
+            body = _receive_head(connection, response)
+            if response.status == 200:
+                _pour(connection, response, body, sink)
+                refused = None
+            else:
+                refused = self._refused(request, response, _error_document(connection, response, body))
+        except BaseException:  # whatever was thrown into us too: half a body must not be the next answer's begin
+            self._pool.close_one(connection)
+            raise
+        if response.complete and response.reusable:
+            self._pool.give_back(request.route, connection)
+        else:
+            self._pool.close_one(connection)
+        if refused is not None:
+            raise refused
+
+    def _refused(self, request: _Request, response: Response, document: bytes) -> StoreError:
+        if response.status < 300:
+            return StoreUnavailable(f"S3 answered {response.status} to a plain GET", status=response.status)
+        error = refusal_of(response.status, response.headers, document)
+        if isinstance(error, RegionRedirect):
+            error.tried_region = request.region
+        if isinstance(error, IdentityRejected):
+            error.generation = request.generation
+        if request.presigned and isinstance(error, (IdentityRejected, AccessDenied)):
+            error.hint = "the presigned URL expired or is wrong: list a new one"  # our credentials have no part in it
+        return error
+
+
+def _receive_head(connection: Connection, response: Response) -> Sequence[memoryview]:
+    """Read to the end of the head; the pieces of the body that came along."""
+    pieces: Sequence[memoryview] = ()
+    while not response.status:
+        data = connection.receive(1)
+        pieces = response.receive(data) if data else response.receive_end()
+    return pieces
+
+
+def _receive_body(connection: Connection, response: Response) -> Sequence[memoryview]:
+    data = connection.receive(response.wanted_bytes)
+    return response.receive(data) if data else response.receive_end()
+
+
+def _pour(connection: Connection, response: Response, pieces: Sequence[memoryview], sink: Sink) -> None:
+    """The body into the sink, from where it was received."""
+    turn = connection.turn
+    sink.begin(object_head(response.headers, response.announced_bytes))
+    while True:
+        for piece in pieces:
+            sink.write(piece)
+        if connection.turn != turn:
+            raise RuntimeError("a sink let other greenlets run while it held what they receive into: see Buffer")
+        if response.complete:
+            return
+        pieces = _receive_body(connection, response)
+        turn = connection.turn
+
+
+def _error_document(connection: Connection, response: Response, pieces: Sequence[memoryview]) -> bytes:
+    """The body of a refusal, as far as it is needed.
+
+    Raises StoreUnavailable or TimedOut where that much does not come: why S3 refused is then not known.
+    """
+    document = bytearray().join(pieces)
+    try:
+        while not response.complete and len(document) < _LARGEST_ERROR_BYTES:
+            document += b"".join(_receive_body(connection, response))
+    except ShortBody as error:
+        raise StoreUnavailable(f"S3 answered {response.status}, and broke off in saying why", status=response.status) from error
+    return bytes(document[:_LARGEST_ERROR_BYTES])

@@ -1,0 +1,83 @@
+"""The manifests on disk: their bytes, and whether they may have changed."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from gevent.threadpool import ThreadPool
+
+from daemon.core.errors import ManifestMissing, ManifestRejected
+from daemon.core.ports import Reading
+
+STAMPS_AT_ONCE = 500  # one hand-over to the thread: some milliseconds of it
+LARGEST_BYTES = 256 * 1024 * 1024  # a million URLs are about 120 MB; more is no manifest
+
+
+class Manifests:
+    """The ManifestSource of one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._actors_data = os.path.join(data_dir, "actorsData.json")
+        self._actors = os.path.join(data_dir, "actors")
+
+        self._thread: ThreadPool | None = None  # the hub's own pool also resolves names
+
+    def read_actors(self) -> bytes:
+        return _read(self._actors_data).content
+
+    def read_response(self, actor: str) -> Reading:
+        return _read(self._response(actor))
+
+    def stamp_of_actors(self) -> int | None:
+        return _stamp_at(self._actors_data)
+
+    def stamps(self, actors: Sequence[str]) -> list[int | None]:
+        """By a thread of its own, a slice at a time: the hub turns meanwhile."""
+        self._thread = self._thread or ThreadPool(1)
+        stamps: list[int | None] = []
+        for start in range(0, len(actors), STAMPS_AT_ONCE):
+            paths = [self._response(actor) for actor in actors[start : start + STAMPS_AT_ONCE]]
+            stamps += self._thread.apply(lambda paths=paths: [_stamp_at(path) for path in paths])
+        return stamps
+
+    def _response(self, actor: str) -> str:
+        return os.path.join(self._actors, actor, "training_data", "response.json")
+
+
+def _stamp(there: os.stat_result) -> int:
+    """A number that changes when the file is written, replaced, or swapped behind a link."""
+    return hash((there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns))
+
+
+def _stamp_at(path: str) -> int | None:
+    try:
+        return _stamp(os.stat(path))
+    except OSError:
+        return None  # the run that this leads to reads it, and says why it cannot
+
+
+def _read(path: str) -> Reading:
+    """The whole of a regular file (links are followed), and its stamp from before the reading.
+
+    Raises ManifestMissing, or ManifestRejected with manifest-unreadable or manifest-too-large.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would hold us for ever
+        try:  # first what it is: open() refuses a directory, and then leaves the handle open
+            there = os.fstat(handle)
+            if not stat.S_ISREG(there.st_mode):
+                raise ManifestRejected(f"{path} is no file", code="manifest-unreadable", hint="put the JSON file there")
+            if there.st_size > LARGEST_BYTES:
+                message = f"{path} has {there.st_size} bytes, more than {LARGEST_BYTES}"
+                raise ManifestRejected(message, code="manifest-too-large", hint="is it a manifest?")
+            with open(handle, "rb", buffering=0, closefd=False) as file:
+                return Reading(file.readall(), _stamp(there))
+        finally:
+            os.close(handle)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ManifestMissing(f"{path} is not there") from error
+    except OSError as error:
+        raise ManifestRejected(
+            f"{path} cannot be read: {error.strerror}", code="manifest-unreadable", hint="give this user permission to read it"
+        ) from error

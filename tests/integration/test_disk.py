@@ -1,0 +1,609 @@
+"""The disk adapter on real file systems."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.adapters.disk import DataDirLock, Disk, Folder
+from daemon.core.errors import ConfigError, DataDirOwned, DiskError, DiskFull, NameOccupied, NoRoomForImage
+from daemon.core.model import FileKind
+from tests.support.processes import Child
+
+ACTOR = "0001_european_25_male"
+BODY = b"\x89PNG and all the rest of it"
+ROOT = Path(__file__).resolve().parents[2]
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: mounting a small file system takes root")
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Path:
+    """The training_data of one actor."""
+    made = tmp_path / "data" / "actors" / ACTOR / "training_data"
+    made.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def folder(where: Path) -> Iterator[Folder]:
+    opened = Disk(data_dir_of(where)).open_folder(ACTOR)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def without_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An injected fault: the file system knows no O_TMPFILE, as NFS, overlayfs of old kernels and FAT."""
+    real_open = os.open
+
+    def refusing(path: object, flags: int, *args: int, **settings: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return real_open(path, flags, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refusing)
+
+
+@pytest.fixture(params=["nameless", "dot-file"])
+def either_way(request: pytest.FixtureRequest) -> str:
+    """Both ways to stage a file keep the same promises."""
+    if request.param == "dot-file":
+        request.getfixturevalue("without_nameless_files")
+    return str(request.param)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The training_data of one actor on a real file system of 1 MB."""
+    data = tmp_path / "small"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", data], check=True)
+    made = data / "actors" / ACTOR / "training_data"
+    made.mkdir(parents=True)
+    yield made
+    subprocess.run(["umount", "-l", data], check=True)
+
+
+def data_dir_of(where: Path) -> Path:
+    return where.parents[2]
+
+
+def put(folder: Folder, name: str, body: bytes = BODY) -> bool:
+    staged = folder.stage(name)
+    staged.write(memoryview(body))
+    return staged.commit()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+# --- whole or not at all ----------------------------------------------------------------------------------------------
+
+
+def test_nobody_sees_an_image_before_its_commit(where, folder):
+    """Without this, a training run or a gallery reads half an image."""
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY[:9]))
+    assert [] == os.listdir(where)
+    staged.write(memoryview(BODY[9:]))
+    assert [] == os.listdir(where)
+
+    assert staged.commit()
+
+    assert ["a.png"] == os.listdir(where)
+    assert BODY == (where / "a.png").read_bytes()
+
+
+@pytest.mark.usefixtures("either_way")
+def test_reader_who_looks_all_the_time_sees_whole_images_only(where, folder):
+    """Without this, a name is there before its bytes are, if only for a moment."""
+    body = BODY * 10_000
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            for name in os.listdir(where):
+                if name.endswith(".png"):
+                    seen.add((where / name).stat().st_size)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for number in range(200):
+            put(folder, f"{number}.png", body)
+    finally:
+        done.set()
+        reader.join()
+
+    assert {len(body)} == seen
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
+def test_image_has_the_mode_that_the_umask_leaves(where, folder, umask):
+    """Without this, images are private to the sync's user, or open to everyone against the admin's will."""
+    before = os.umask(umask)
+    try:
+        put(folder, "a.png")
+    finally:
+        os.umask(before)
+
+    assert 0o666 & ~umask == stat.S_IMODE((where / "a.png").stat().st_mode)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_discard_leaves_nothing(where, folder):
+    """Without this, every failed attempt leaves a file behind."""
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    staged.discard()
+    staged.discard()
+
+    assert [] == os.listdir(where)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_discard_after_a_commit_does_nothing(where, folder):
+    """Without this, tidying up takes the image with it."""
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    staged.commit()
+    staged.discard()
+
+    assert ["a.png"] == os.listdir(where)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_thousand_images_leak_no_file_handle(where, folder):
+    """Without this, a daemon runs out of open files after some hours."""
+    (where / "taken").mkdir()
+    before = open_files()
+    for number in range(1_000):
+        staged = folder.stage("taken" if number % 3 == 0 else f"{number}.png")
+        staged.write(memoryview(BODY))
+        if number % 3 == 0:
+            with pytest.raises(NameOccupied):
+                staged.commit()
+        elif number % 3 == 1:
+            staged.commit()
+        else:
+            staged.discard()
+
+    assert before == open_files()
+
+
+def test_opening_and_closing_folders_leaks_no_file_handle(where):
+    """Without this, each actor costs a file handle for good."""
+    disk = Disk(data_dir_of(where))
+    before = open_files()
+    for _ in range(200):
+        folder = disk.open_folder(ACTOR)
+        folder.kinds({"a.png"})
+        folder.close()
+        with pytest.raises(DiskError, match="No such file"):
+            disk.open_folder("nobody")
+
+    assert before == open_files()
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize(
+    "name",
+    ["n" * 251 + ".png", "ü" * 125 + ".png", "0001 é 日本 👩‍👩‍👧.png", "a\\b.png", "-rf", "~", "a:b*?.png", "%2e%2e"],
+    ids=lambda name: name[:12],
+)
+def test_every_usable_name_is_written_as_it_is(where, folder, name):
+    """Without this, an image with a long or foreign name cannot be had."""
+    put(folder, name)
+
+    assert [name] == os.listdir(where)
+    assert {name: FileKind.IMAGE} == folder.kinds({name})
+
+
+# --- what stands under the name ---------------------------------------------------------------------------------------
+
+
+def make_file(path: Path) -> None:
+    path.write_bytes(b"not ours")
+
+
+def make_empty_file(path: Path) -> None:
+    path.touch()
+
+
+def make_socket(path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    here = os.open(path.parent, os.O_RDONLY)
+    listener.bind(f"/proc/self/fd/{here}/{path.name}")  # the path itself is longer than a socket's may be
+    os.close(here)
+    listener.close()
+
+
+def make_link_to_a_file(path: Path) -> None:
+    target = path.parents[1] / "elsewhere.png"
+    target.write_bytes(b"not ours")
+    path.symlink_to(target)
+
+
+def make_link_to_a_folder(path: Path) -> None:
+    path.symlink_to(path.parent)
+
+
+def make_dangling_link(path: Path) -> None:
+    path.symlink_to(path.parent / "nothing")
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+OCCUPIED = [Path.mkdir, os.mkfifo, make_socket, make_link_to_a_folder, make_dangling_link, make_loop]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (make_file, FileKind.IMAGE),
+        (make_link_to_a_file, FileKind.IMAGE),
+        (make_empty_file, FileKind.EMPTY),
+        *((make, FileKind.OCCUPIED) for make in OCCUPIED),
+    ],
+)
+def test_what_stands_under_a_name_is_told(where, folder, make: Callable[[Path], object], kind):
+    """Without this, a directory counts as an image, or a file of the user's as missing."""
+    make(where / "a.png")
+
+    assert {"a.png": kind} == folder.kinds({"a.png", "b.png"})
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("make", OCCUPIED)
+def test_what_is_no_file_is_left_alone_and_is_an_error(where, folder, make: Callable[[Path], object]):
+    """Without this, a user's folder or link is replaced by an image, or the image written through the link."""
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    make(where / "a.png")
+    before = os.lstat(where / "a.png")
+
+    with pytest.raises(NameOccupied, match=r"a\.png"):
+        staged.commit()
+
+    after = os.lstat(where / "a.png")
+    assert (before.st_mode, before.st_ino, before.st_mtime_ns) == (after.st_mode, after.st_ino, after.st_mtime_ns)
+    assert {"a.png"} == set(os.listdir(where))
+
+
+@pytest.mark.usefixtures("either_way")
+def test_file_that_appears_before_the_commit_is_kept(where, folder):
+    """Without this, an image that somebody made while we downloaded is overwritten."""
+    assert {} == folder.kinds({"a.png"})
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    make_file(where / "a.png")
+
+    assert staged.commit() is False
+
+    assert b"not ours" == (where / "a.png").read_bytes()
+    assert ["a.png"] == os.listdir(where)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_link_to_a_file_is_never_written_through(where, folder):
+    """Without this, what a user linked into the folder is overwritten where it really is."""
+    make_link_to_a_file(where / "a.png")
+
+    assert put(folder, "a.png") is False
+
+    assert b"not ours" == (where.parent / "elsewhere.png").read_bytes()
+    assert (where / "a.png").is_symlink()
+
+
+@pytest.mark.usefixtures("either_way")
+def test_empty_file_is_replaced(where, folder):
+    """Without this, an image that another tool left empty stays so for ever."""
+    make_empty_file(where / "a.png")
+
+    assert put(folder, "a.png")
+
+    assert BODY == (where / "a.png").read_bytes()
+
+
+@pytest.mark.usefixtures("either_way")
+def test_link_to_an_empty_file_is_kept(where, folder):
+    """Without this, the file behind a user's link is emptied or replaced: only regular files are ours to replace."""
+    (where / "empty").touch()
+    (where / "a.png").symlink_to("empty")
+
+    assert {"a.png": FileKind.IMAGE} == folder.kinds({"a.png"})
+    assert put(folder, "a.png") is False
+
+
+# --- where the file system has no nameless files ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_nameless_files")
+def test_without_nameless_files_a_dot_file_stands_in(where, folder):
+    """Without this, images cannot be had on NFS; or a gallery that lists *.png shows half of one."""
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+
+    assert [f".a.png.{os.getpid()}.actorsync"] == os.listdir(where)
+
+    staged.commit()
+
+    assert ["a.png"] == os.listdir(where)
+    assert 1 == (where / "a.png").stat().st_nlink
+
+
+@pytest.mark.usefixtures("without_nameless_files")
+def test_scan_removes_what_dead_processes_left_and_nothing_else(where, folder):
+    """Without this, each crash leaves a file for good; or the scan takes a file of the user's, or one being written."""
+    with Child(["true"], cwd=where) as ended:
+        ended.wait()
+        dead = ended.pid
+    mine = folder.stage("mine.png")
+    with Child(["sleep", "60"], cwd=where) as living:
+        kept = {
+            f".live.png.{living.pid}.actorsync",
+            f".mine.png.{os.getpid()}.actorsync",
+            f".folder.png.{dead}.actorsync",
+            f"no-dot.png.{dead}.actorsync",
+            f".other.png.{dead}.tmp",
+            ".no-number.png.actorsync",
+            ".no-number-of-a-process.png.9999999999.actorsync",
+            ".hidden",
+            "a.png",
+        }
+        (where / f".folder.png.{dead}.actorsync").mkdir()
+        for name in kept - {f".folder.png.{dead}.actorsync", f".mine.png.{os.getpid()}.actorsync"}:
+            make_file(where / name)
+        for name in (f"dead.png.{dead}", f"two\nlines.png.{dead}", f"earlier.png.{os.getpid()}"):
+            make_file(where / f".{name}.actorsync")
+
+        assert {"a.png": FileKind.IMAGE} == folder.kinds({"a.png"})
+
+        assert kept == set(os.listdir(where))
+    mine.discard()
+
+
+def test_look_that_is_not_to_tidy_touches_nothing(where):
+    """Without this, --dry-run removes files while another instance owns the folder."""
+    make_file(where / ".dead.png.4194304.actorsync")
+    folder = Disk(data_dir_of(where), tidy=False).open_folder(ACTOR)
+    folder.kinds({"a.png"})
+    folder.close()
+
+    assert [".dead.png.4194304.actorsync"] == os.listdir(where)
+
+
+@pytest.mark.usefixtures("without_nameless_files")
+def test_file_system_without_hard_links_is_named_as_the_cause(where, folder, monkeypatch):
+    """Without this, the user of a FAT disk sees a bare "Operation not permitted"."""
+
+    def refusing(*_: object, **__: object) -> None:
+        """An injected fault: FAT and exFAT have no hard links."""
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refusing)
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+
+    with pytest.raises(DiskError, match=r"link a\.png in .*: Operation not permitted") as raised:
+        staged.commit()
+
+    assert "hard links" in raised.value.hint
+    assert [] == os.listdir(where)
+
+
+# --- a disk that is full, gone, or closed to us -----------------------------------------------------------------------
+
+
+@as_root
+@pytest.mark.usefixtures("either_way")
+def test_disk_that_fills_in_mid_write_leaves_nothing(small_disk):
+    """Without this, a full disk holds half an image under its name, or the space of one for ever."""
+    folder = Disk(data_dir_of(small_disk)).open_folder(ACTOR)
+    before, free = open_files(), os.statvfs(small_disk).f_bfree
+    staged = folder.stage("a.png")
+
+    with pytest.raises(DiskFull, match=r"write a\.png: No space left"):
+        for _ in range(100):
+            staged.write(memoryview(bytes(100_000)))
+    staged.discard()
+
+    assert [] == os.listdir(small_disk)
+    assert (before, free) == (open_files(), os.statvfs(small_disk).f_bfree)
+    folder.close()
+
+
+@as_root
+def test_no_image_is_started_below_the_floor(small_disk):
+    """Without this, the sync takes the last byte of a disk that others need too."""
+    disk = Disk(data_dir_of(small_disk), floor_bytes=500_000)
+    folder = disk.open_folder(ACTOR)
+    folder.require_room(0)
+    folder.require_room(600_000)
+    with pytest.raises(NoRoomForImage, match=r"1 MB are free .* the image has 2 MB"):  # no reason to stop the others
+        folder.require_room(2_000_000)
+    (small_disk / "big").write_bytes(bytes(700_000))
+    with pytest.raises(DiskFull, match=r"are wanted before an image is started") as raised:
+        folder.require_room(0)
+    folder.close()
+
+    assert "make room" in raised.value.hint
+
+
+def test_floor_is_256_mb(where):
+    """Without this, the floor can vanish and no test notices: other disks here have more."""
+    import daemon.adapters.disk as product
+
+    assert 256 * 1024 * 1024 == product.FLOOR_BYTES
+
+
+@pytest.mark.usefixtures("either_way")
+def test_folder_that_moves_while_we_write_takes_the_image_along(where, folder):
+    """Without this, renaming an actor in mid-sync puts its images into a folder of the old name."""
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    moved = where.with_name("moved")
+    where.rename(moved)
+
+    assert staged.commit()
+
+    assert ["a.png"] == os.listdir(moved)
+    assert not where.exists()
+
+
+def test_folder_that_is_removed_while_we_write_is_an_error(where, folder):
+    """Without this, a deleted actor ends the whole sync with a crash."""
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    where.rmdir()
+
+    with pytest.raises(DiskError, match="No such file") as raised:
+        staged.commit()
+    with pytest.raises(DiskError):
+        folder.stage("b.png")
+
+    assert "went away" in raised.value.hint
+
+
+@as_root
+def test_read_only_file_system_is_named_as_the_cause(small_disk):
+    """Without this, the user is told to change permissions that are right."""
+    folder = Disk(data_dir_of(small_disk)).open_folder(ACTOR)
+    subprocess.run(["mount", "-o", "remount,ro", data_dir_of(small_disk)], check=True)
+
+    with pytest.raises(DiskError, match="Read-only file system") as raised:
+        folder.stage("a.png")
+    folder.close()
+
+    assert "read-only" in raised.value.hint
+
+
+@as_root
+def test_folder_of_another_user_is_named_as_the_cause(where):
+    """Without this, a wrong owner looks like a bug."""
+    code = f"""
+from pathlib import Path
+from daemon.adapters.disk import DataDirLock, Disk
+folder = Disk(Path({str(data_dir_of(where))!r})).open_folder({ACTOR!r})
+for act in (lambda: folder.stage("a.png"), lambda: DataDirLock(Path({str(data_dir_of(where))!r}))):
+    try:
+        act()
+    except Exception as error:
+        print(type(error).__name__, error, error.hint)
+"""
+    for parent in (where, *where.parents[:-2]):
+        parent.chmod(0o755)
+    told = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+
+    assert told[0].startswith("DiskError cannot write in ") and "give this user write permission" in told[0]
+    assert told[1].startswith("ConfigError cannot write in ") and "give this user write permission" in told[1]
+
+
+def test_links_to_folders_on_the_way_are_followed(tmp_path):
+    """Without this, people who keep their data on other disks get nothing."""
+    real = [tmp_path / name for name in ("d", "a", "x", "t")]
+    for one in real:
+        one.mkdir()
+    data, actors, actor, training_data = real
+    (data / "actors").symlink_to(actors)
+    (actors / ACTOR).symlink_to(actor)
+    (actor / "training_data").symlink_to(training_data)
+    (tmp_path / "data").symlink_to(data)
+    folder = Disk(tmp_path / "data").open_folder(ACTOR)
+    put(folder, "a.png")
+    folder.close()
+
+    assert BODY == (training_data / "a.png").read_bytes()
+
+
+def test_training_data_that_is_a_file_is_an_error(where):
+    """Without this, one odd actor ends the whole sync with a crash."""
+    where.rmdir()
+    make_file(where)
+
+    with pytest.raises(DiskError, match="Not a directory"):
+        Disk(data_dir_of(where)).open_folder(ACTOR)
+
+
+# --- the sole right to write ------------------------------------------------------------------------------------------
+
+
+def test_second_owner_is_refused_and_told_of_the_first(tmp_path):
+    """Without this, two instances download the same images at the same time."""
+    lock = DataDirLock(tmp_path)
+    with pytest.raises(DataDirOwned, match=rf"another actorsync \(process {os.getpid()}\) owns .*{tmp_path.name}") as raised:
+        DataDirLock(tmp_path)
+    assert "--data-dir" in raised.value.hint
+
+    lock.release()
+    DataDirLock(tmp_path).release()
+
+
+def test_killed_owner_leaves_no_lock_behind(tmp_path):
+    """Without this, a crash locks the data directory until somebody deletes a file by hand."""
+    code = f"""
+import signal
+from pathlib import Path
+from daemon.adapters.disk import DataDirLock
+lock = DataDirLock(Path({str(tmp_path)!r}))
+print("mine", flush=True)
+signal.pause()
+"""
+    with Child([sys.executable, "-c", code], cwd=ROOT) as owner:
+        owner.wait_until(lambda child: "mine" in child.stdout)
+        with pytest.raises(DataDirOwned, match=str(owner.pid)):
+            DataDirLock(tmp_path)
+        owner.send(signal.SIGKILL)
+        owner.wait()
+
+    DataDirLock(tmp_path).release()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe"])
+def test_lock_that_does_not_say_who_owns_it_still_locks(tmp_path, content):
+    """Without this, a second start in the first's first moment crashes, or owns the directory too."""
+    lock = DataDirLock(tmp_path)
+    (tmp_path / ".actorsync" / "lock").write_bytes(content)
+
+    with pytest.raises(DataDirOwned, match=r"^another actorsync owns"):
+        DataDirLock(tmp_path)
+    lock.release()
+
+
+def test_our_files_are_hidden_from_git(tmp_path):
+    """Without this, every `git status` of a user's project shows our lock."""
+    lock = DataDirLock(tmp_path)
+
+    assert {"lock", ".gitignore"} == set(os.listdir(tmp_path / ".actorsync"))
+    assert "*\n" == (tmp_path / ".actorsync" / ".gitignore").read_text()
+    assert {"pid": os.getpid()} == json.loads((tmp_path / ".actorsync" / "lock").read_bytes())
+    lock.release()
+
+
+def test_missing_data_directory_is_named_and_not_made(tmp_path):
+    """Without this, a start in the wrong directory leaves an empty data directory there, or blames permissions."""
+    with pytest.raises(ConfigError, match=f"no data directory {tmp_path / 'data'}"):
+        DataDirLock(tmp_path / "data")
+
+    assert [] == os.listdir(tmp_path)

@@ -1,0 +1,830 @@
+"""HttpStore where it differs from any ObjectStore (those: test_store_contract.py): its connections, and the ways they are made.
+
+The store runs in this process, which is not patched: it must not need it. A test that waits for something waits in the hub.
+"""
+
+import contextlib
+import gc
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import md5
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent.pool import Group
+
+from daemon.adapters.http import HttpStore, dial
+from daemon.adapters.http.connection import BUFFER_BYTES
+from daemon.adapters.http.pool import Pool
+from daemon.core.errors import (
+    AccessDenied,
+    ConnectFailed,
+    ObjectNotFound,
+    ShortBody,
+    StoreUnavailable,
+    TimedOut,
+)
+from daemon.core.model import Credentials, ObjectHead, ObjectRef, Secret
+from tests.support import faults
+from tests.support.account import ACCESS_KEY, SECRET_KEY
+from tests.support.certificates import Certificate
+from tests.support.fault_server import ANY, FaultServer, refusing_port, unanswering_port
+from tests.support.faults import Ending, Fault, Framing
+from tests.support.proxy_server import ProxyServer
+from tests.support.trees import image_bytes
+
+PAIR = Credentials(ACCESS_KEY, Secret(SECRET_KEY), None, "the test")
+REF = ObjectRef("images", "a.png")
+PATH = "/images/a.png"
+BODY = image_bytes("a", 300_000)
+
+
+class Thrown(BaseException):
+    """What a test throws into a greenlet that waits."""
+
+
+class Received:
+    """A Sink that keeps all."""
+
+    def __init__(self) -> None:
+        self.heads: list[ObjectHead] = []
+        self.agains = 0
+        self.body = bytearray()
+
+    def begin(self, head: ObjectHead) -> None:
+        self.heads.append(head)
+
+    def again(self) -> None:
+        self.agains += 1
+
+    def write(self, piece: memoryview) -> None:
+        assert len(piece)
+        self.body += piece
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def server(fault_server: FaultServer) -> FaultServer:
+    fault_server.put("images", "a.png", BODY)
+    return fault_server
+
+
+@pytest.fixture
+def tls_server(tls_certificate: Certificate) -> Iterator[FaultServer]:
+    with FaultServer(tls=tls_certificate.server_context()) as running:
+        running.put("images", "a.png", BODY)
+        yield running
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch, tls_certificate: Certificate) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tls_certificate.file))
+
+
+def make_store(endpoint_url: str | None, **settings) -> HttpStore:
+    usual = {"region": None, "anonymous": False, "connect_timeout": 5, "read_timeout": 10, "connections": 50}
+    usual |= {"find_credentials": lambda: PAIR, "ask_chain": lambda: None, "look_for": lambda: ""}
+    return HttpStore(endpoint_url=endpoint_url, **(usual | settings))
+
+
+def fetch(store: HttpStore, ref: ObjectRef = REF, *, sink: "Received | None" = None, **settings) -> bytes:
+    sink = sink or Received()
+    store.fetch(ref, sink, **settings)
+    assert 1 == len(sink.heads)
+    return bytes(sink.body)
+
+
+def until(claim: Callable[[], object], seconds: float = 10) -> None:
+    """Wait in the hub: the store's greenlets go on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < deadline, "it never came true"
+        gevent.sleep(0.002)
+
+
+def raw(sent: bytes, ending: Ending = Ending.CLOSE) -> Fault:
+    """Exactly these bytes for an answer."""
+    return Fault(f"raw({sent[:40]!r})", lambda answer: replace(answer, head=sent, body=b"", ending=ending))
+
+
+def answer(body: bytes, headers: str = "") -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
+
+
+# --- connections ------------------------------------------------------------------------------------------------------
+
+
+class TestStaleConnections:
+    @pytest.mark.parametrize("fault", [faults.close_before_head(), faults.reset_before_head()], ids=repr)
+    @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+    def test_one_that_dies_under_a_request_is_replaced_unseen_and_counted(
+        self, request: pytest.FixtureRequest, fault: Fault, tls: bool
+    ):
+        """Without this, every pause costs a failed attempt and a delay for each connection."""
+        request.getfixturevalue("trusting")
+        server = request.getfixturevalue("tls_server" if tls else "server")
+        store = make_store(server.endpoint_url)
+        assert BODY == fetch(store)
+        server.inject(PATH, fault)
+
+        sink = Received()
+        assert BODY == fetch(store, sink=sink)
+
+        assert (1, 3, 2) == (sink.agains, len(server.requests), server.connections)
+
+    def test_a_new_one_that_dies_too_is_told(self, server: FaultServer):
+        """Without this, a server that hangs up on everybody is asked for ever."""
+        store = make_store(server.endpoint_url)
+        fetch(store)
+        server.inject(PATH, faults.close_before_head(), faults.close_before_head())
+
+        sink = Received()
+        with pytest.raises(StoreUnavailable, match="without an answer"):
+            fetch(store, sink=sink)
+
+        assert (1, 3) == (sink.agains, len(server.requests))
+
+    def test_once_a_byte_of_an_answer_came_it_is_no_longer_stale(self, server: FaultServer):
+        """Without this, a request that S3 did answer is silently made twice."""
+        store = make_store(server.endpoint_url)
+        fetch(store)
+        server.inject(PATH, raw(b"H"))
+
+        sink = Received()
+        with pytest.raises(StoreUnavailable, match="in the middle of an answer's head"):
+            fetch(store, sink=sink)
+
+        assert (0, 2) == (sink.agains, len(server.requests))
+
+    def test_one_that_was_closed_while_idle_is_not_even_tried(self, server: FaultServer):
+        """Without this, a request is lost on each connection that the server has long closed."""
+        store = make_store(server.endpoint_url)
+        server.inject(PATH, faults.unannounced_close())
+        fetch(store)
+        until(lambda: server.open_connections == 0)
+
+        sink = Received()
+        assert BODY == fetch(store, sink=sink)
+
+        assert (0, 2) == (sink.agains, len(server.requests))
+
+    def test_one_that_said_something_while_idle_is_not_used(self, server: FaultServer):
+        """Without this, what a server says out of turn (408, or bytes too many) is kept as the next image."""
+        store = make_store(server.endpoint_url)
+        forged = answer(b"forged!")
+        server.inject(PATH, Fault("late surplus", lambda a: replace(a, body=a.body + forged, announced_bytes=len(a.body))))
+        fetch(store)
+        server.inject(PATH, raw(answer(b"first") + forged, Ending.HANG))
+
+        assert b"first" == fetch(store)
+        assert BODY == fetch(store)
+
+
+class TestReuse:
+    def test_the_one_used_last_is_used_first(self, server: FaultServer):
+        """Without this, all of fifty connections stay open for the work of three."""
+        store = make_store(server.endpoint_url)
+        server.latency_seconds = 0.05
+        group = Group()
+        for _ in range(5):
+            group.spawn(fetch, store)
+        group.join()
+        server.latency_seconds = 0
+
+        for _ in range(5):
+            fetch(store)
+
+        assert 5 == server.connections
+        assert 1 == len({request.connection for request in server.requests[5:]})
+
+    def test_an_idle_one_is_closed_after_a_while(self, server: FaultServer):
+        """Without this, a daemon with nothing to do keeps fifty connections open."""
+        store = make_store(server.endpoint_url)
+        store._pool = Pool(store._connect, 50, idle_seconds=0.1)
+        fetch(store)
+
+        until(lambda: server.open_connections == 0)
+        assert BODY == fetch(store)
+
+    def test_no_more_are_open_than_requests_are_made_at_once(
+        self, server: FaultServer, tls_server: FaultServer, trusting: None
+    ):
+        """Without this, every host that a manifest names keeps connections, beyond the limit of open files."""
+        store = make_store(server.endpoint_url, connections=1)
+        elsewhere = replace(REF, presigned_url=f"{tls_server.endpoint_url}{PATH}?X-Amz-Signature=0")
+
+        for _ in range(3):
+            assert BODY == fetch(store)
+            until(lambda: tls_server.open_connections == 0)
+            assert BODY == fetch(store, elsewhere)
+            until(lambda: server.open_connections == 0)
+
+    def test_none_from_before_a_damaged_body_serves_again(self, server: FaultServer):
+        """Without this, the retry of a damaged image goes over a sister of the connection that damaged it."""
+        store = make_store(server.endpoint_url)
+        fetch(store)
+
+        fetch(store, fresh_connection=True)
+        fetch(store)
+
+        assert [1, 2, 2] == [request.connection for request in server.requests]
+
+
+class TestWhatIsThrown:
+    def test_while_connecting_leaves_nothing_open(self):
+        """Without this, a transfer cannot be given up, or its descriptor is lost."""
+        with unanswering_port() as port:
+            store = make_store(f"http://127.0.0.1:{port}")
+            waiting = gevent.spawn(fetch, store)
+            gevent.sleep(0.05)
+
+            waiting.kill(Thrown)
+
+        assert isinstance(waiting.exception, Thrown)
+        assert 0 == store._pool._open
+
+    def test_in_a_handshake_that_never_ends_leaves_nothing_open(self, server: FaultServer, trusting: None):
+        """Without this, a server that says nothing holds a download slot for ever."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            store = make_store(f"https://127.0.0.1:{silent.getsockname()[1]}")
+            waiting = gevent.spawn(fetch, store)
+            gevent.sleep(0.05)
+            connected = silent.accept()[0]
+
+            waiting.kill(Thrown)
+
+            with connected:
+                connected.settimeout(5)
+                while connected.recv(65536):
+                    pass  # its hello, then the end
+        assert isinstance(waiting.exception, Thrown)
+        assert 0 == store._pool._open
+
+    @pytest.mark.parametrize("fault", [faults.hang_before_head(), faults.hang_mid_body()], ids=repr)
+    def test_while_waiting_closes_the_connection(self, server: FaultServer, fault: Fault):
+        """Without this, half a body is the begin of the next image."""
+        store = make_store(server.endpoint_url)
+        server.inject(PATH, fault)
+        waiting = gevent.spawn(fetch, store)
+        until(lambda: server.requests)
+        gevent.sleep(0.02)
+
+        gevent.get_hub().loop.run_callback(waiting.throw, Thrown())
+        until(waiting.ready)
+
+        assert isinstance(waiting.exception, Thrown)
+        until(lambda: server.open_connections == 0)
+        assert 0 == store._pool._open
+        assert BODY == fetch(store)
+
+
+class TestPatience:
+    @pytest.mark.parametrize("fault", [faults.hang_before_head(), faults.hang_mid_body()], ids=repr)
+    def test_all_that_wait_too_long_are_told_each_in_its_time(self, server: FaultServer, fault: Fault):
+        """Without this, one time-out for all is one for none."""
+        store = make_store(server.endpoint_url, read_timeout=0.4)
+        server.inject(PATH, fault, forever=True)
+        begun = time.monotonic()
+
+        waiting = [gevent.spawn(fetch, store) for _ in range(20)]
+        gevent.joinall(waiting)
+
+        assert {TimedOut} == {type(each.exception) for each in waiting}
+        assert 0.4 <= time.monotonic() - begun < 2
+        until(lambda: server.open_connections == 0)
+
+    def test_a_slow_answer_that_goes_on_is_waited_for(self, server: FaultServer):
+        """Without this, the read time-out is one for the whole image."""
+        store = make_store(server.endpoint_url, read_timeout=0.4)
+        server.put("images", "slow.png", bytes(1000))
+        server.inject("/images/slow.png", faults.drip(1000))
+
+        assert bytes(1000) == fetch(store, ObjectRef("images", "slow.png"))
+
+    def test_the_timer_stops_with_the_last_wait(self, server: FaultServer):
+        """Without this, an idle daemon wakes up every second."""
+        store = make_store(server.endpoint_url, read_timeout=0.04)
+        fetch(store)
+        gevent.sleep(0.05)
+
+        assert not store._patience._timer.active
+
+
+# --- where to ---------------------------------------------------------------------------------------------------------
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *ports: int) -> list[str]:
+    """Have every name lead to these ports of 127.0.0.1, as to so many addresses; the names that were looked up."""
+    asked = []
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
+        asked.append(host)
+        gevent.sleep(0.02)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+
+    monkeypatch.setattr(dial.socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def port_of(server: FaultServer) -> int:
+    return int(server.endpoint_url.rpartition(":")[2])
+
+
+class TestAddresses:
+    def test_several_are_used_in_turn(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
+        """Without this, one of S3's machines carries all that we ask."""
+        with FaultServer() as other:
+            other.put("images", "a.png", BODY)
+            answers(monkeypatch, port_of(server), port_of(other))
+            store = make_store("http://store.test:9000")
+
+            for _ in range(4):
+                fetch(store, fresh_connection=True)
+
+            assert (2, 2) == (server.connections, other.connections)
+
+    def test_a_dead_one_is_skipped_and_then_left_out(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
+        """Without this, every second connection waits for an address that does not answer."""
+        with unanswering_port() as dead:
+            answers(monkeypatch, dead, port_of(server))
+            store = make_store("http://store.test:9000", connect_timeout=0.3)
+            begun = time.monotonic()
+
+            for _ in range(6):
+                assert BODY == fetch(store, fresh_connection=True)
+
+        assert time.monotonic() - begun < 0.9
+
+    def test_when_all_are_dead_it_is_told_and_all_are_tried_again(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
+        """Without this, an outage of a second is one of a minute."""
+        with refusing_port() as port, refusing_port() as other:
+            answers(monkeypatch, port, other)
+            store = make_store("http://store.test:9000")
+            for _ in range(2):
+                with pytest.raises(ConnectFailed, match=r"no connection to store.test:9000: .*refused"):
+                    fetch(store)
+            store._dialer._hosts["store.test", 9000]._known = [(socket.AF_INET, ("127.0.0.1", port_of(server)))]
+
+            assert BODY == fetch(store)
+
+    def test_a_name_is_looked_up_once_for_all(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
+        """Without this, fifty downloads begin with fifty lookups."""
+        asked = answers(monkeypatch, port_of(server))
+        store = make_store("http://store.test:9000")
+        group = Group()
+        for _ in range(20):
+            group.spawn(fetch, store)
+        group.join()
+
+        assert ["store.test"] == asked
+
+    def test_a_name_that_is_not_found_is_told_to_all_after_one_lookup(self, monkeypatch: pytest.MonkeyPatch):
+        """Without this, each of fifty downloads waits for the resolver's time-out after the other."""
+        asked = []
+
+        def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
+            asked.append(host)
+            gevent.sleep(0.02)
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(dial.socket, "getaddrinfo", getaddrinfo)
+        store = make_store("http://store.test:9000")
+        waiting = [gevent.spawn(fetch, store) for _ in range(20)]
+        gevent.joinall(waiting)
+
+        assert {"store.test was not found: Name or service not known"} == {str(each.exception) for each in waiting}
+        assert ["store.test"] == asked
+
+    def test_ipv6(self):
+        """Without this, --endpoint-url http://[::1]:9000 does not work."""
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+            port = listener.getsockname()[1]
+            store = make_store(f"http://[::1]:{port}")
+            waiting = gevent.spawn(fetch, store)
+            gevent.sleep(0.05)
+            accepted = listener.accept()[0]
+            with accepted:
+                assert f"\r\nHost: [::1]:{port}\r\n".encode() in accepted.recv(65536)
+                accepted.sendall(answer(b"abc"))
+                until(waiting.ready)
+
+        assert b"abc" == waiting.value
+
+
+# --- proxies ----------------------------------------------------------------------------------------------------------
+
+
+class TestProxies:
+    def test_https_goes_through_a_tunnel_that_sees_nothing(
+        self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Without this, nothing works behind a company's proxy, or the proxy gets our signature and we trust its word."""
+        with ProxyServer() as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://us%20er:p%40ss@127.0.0.1:{proxy.port}")
+            store = make_store(tls_server.endpoint_url)
+
+            assert BODY == fetch(store) == fetch(store)
+            store.close()
+
+            (head,) = proxy.heads
+            host = tls_server.endpoint_url.removeprefix("https://")
+            assert head.startswith(f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n")
+            assert "\r\nProxy-Authorization: Basic dXMgZXI6cEBzcw==" in head
+            assert "AWS4" not in head
+            assert "proxy-authorization" not in tls_server.requests[0].headers
+
+    def test_plain_http_names_the_whole_url_to_the_proxy(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
+        """Without this, a plain endpoint behind a proxy is not found."""
+        with ProxyServer() as proxy:
+            monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
+            store = make_store(server.endpoint_url)
+
+            with contextlib.suppress(ObjectNotFound):  # the server at the end takes the URL for a path
+                fetch(store)
+            store.close()
+
+            assert proxy.heads[0].startswith(f"GET {server.endpoint_url}{PATH} HTTP/1.1\r\nHost: ")
+
+    @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "example.com, 127.0.0.1"])
+    def test_what_no_proxy_names_is_asked_directly(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch, no_proxy: str):
+        """Without this, a store of one's own network cannot be reached."""
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+
+        assert BODY == fetch(make_store(server.endpoint_url))
+
+    def test_the_certificate_is_that_of_the_origin_not_of_the_proxy(
+        self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Without this, whoever runs the proxy can be S3."""
+        with ProxyServer(to=("127.0.0.1", port_of(tls_server))) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+
+            with pytest.raises(ConnectFailed, match=r"s3.us-west-1.amazonaws.com could not prove who it is: Hostname mismatch"):
+                fetch(make_store(None))
+
+        assert "CONNECT images.s3.us-west-1.amazonaws.com:443 " in proxy.heads[0]
+
+    @pytest.mark.parametrize(
+        ("settings", "told"),
+        [
+            ({"status": 407}, r"the proxy 127.0.0.1:\d+ answered 407 to CONNECT"),
+            ({"status": 502, "answer_headers": "Content-Length: 0\r\n"}, "answered 502"),
+            ({"after_answer": b"HTTP/1.1 200 OK\r\n\r\n"}, "sent something before the tunnel was used"),
+            ({"answer_headers": "X: " + "x" * 70_000 + "\r\n"}, "longer than"),
+            ({"answer_headers": "X:\x00\r\n"}, "not HTTP"),
+        ],
+        ids=str,
+    )
+    def test_a_proxy_that_opens_no_tunnel_is_told(
+        self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch, settings: dict, told: str
+    ):
+        """Without this, a wrong password for the proxy looks like a fault of S3."""
+        with ProxyServer(**settings) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{proxy.port}")
+
+            with pytest.raises(ConnectFailed, match=told) as raised:
+                fetch(make_store(tls_server.endpoint_url))
+
+        assert "hunter2" not in f"{raised.value!r} {raised.value.hint}"
+        assert () == tls_server.requests
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://user:hunter2@proxy.test",
+            "socks5://hunter2@proxy.test",
+            "http://h:hunter2",
+            "http://[hunter2",
+            "http://u:hunter2@h:70000",
+            "http://",
+        ],
+    )
+    def test_a_proxy_of_another_kind_is_refused_without_showing_its_password(self, monkeypatch: pytest.MonkeyPatch, url: str):
+        """Without this, a proxy that we cannot speak to is silently gone around, or its password is in the log."""
+        monkeypatch.setenv("HTTPS_PROXY", url)
+
+        with pytest.raises(ConnectFailed, match="HTTPS_PROXY") as raised:
+            fetch(make_store(None))
+
+        assert "hunter2" not in f"{raised.value!r} {raised.value.hint} {raised.value.__cause__!r} {raised.value.__context__!r}"
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+class TestTls:
+    def test_an_unknown_certificate_is_refused_before_anything_is_sent(self, tls_server: FaultServer):
+        """Without this, whoever stands between has our signature and gives us any image."""
+        with pytest.raises(ConnectFailed, match=r"could not prove who it is: self.signed certificate") as raised:
+            fetch(make_store(tls_server.endpoint_url))
+
+        assert "AWS_CA_BUNDLE" in raised.value.hint
+        assert () == tls_server.requests
+
+    def test_a_certificate_for_another_host_is_refused(
+        self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Without this, any site's certificate is good enough to be S3."""
+        answers(monkeypatch, port_of(tls_server))
+
+        with pytest.raises(ConnectFailed, match=r"store.test could not prove who it is: Hostname mismatch"):
+            fetch(make_store("https://store.test"))
+
+        assert () == tls_server.requests
+
+    @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+    def test_each_way_to_name_what_is_trusted_works(
+        self, tls_server: FaultServer, tls_certificate: Certificate, monkeypatch: pytest.MonkeyPatch, name: str
+    ):
+        """Without this, a store behind a private certificate cannot be used."""
+        monkeypatch.setenv(name, str(tls_certificate.file))
+
+        assert BODY == fetch(make_store(tls_server.endpoint_url))
+
+    @pytest.mark.parametrize("content", [None, b"no certificate"], ids=["missing", "no PEM"])
+    def test_a_bundle_that_cannot_be_read_is_named(
+        self, tls_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+    ):
+        """Without this, a typing error in AWS_CA_BUNDLE is a riddle."""
+        bundle = tmp_path / "bundle.pem"
+        if content is not None:
+            bundle.write_bytes(content)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+
+        with pytest.raises(ConnectFailed, match=f"AWS_CA_BUNDLE={bundle} cannot be read"):
+            fetch(make_store(tls_server.endpoint_url))
+
+    def test_a_server_that_only_speaks_an_old_tls_is_refused(self, tls_certificate: Certificate, trusting: None):
+        """Without this, an attacker can have us speak what is broken."""
+        context = tls_certificate.server_context()
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with FaultServer(tls=context) as old, pytest.raises(ConnectFailed, match=r"(?i)protocol version|unsupported protocol"):
+            fetch(make_store(old.endpoint_url))
+
+    def test_a_server_that_speaks_no_tls_is_told(self, server: FaultServer, trusting: None):
+        """Without this, https:// for http:// in --endpoint-url is a riddle."""
+        with (
+            contextlib.suppress(AssertionError),
+            FaultServer() as plain,
+            pytest.raises(ConnectFailed, match="no connection to"),
+        ):
+            fetch(make_store(plain.endpoint_url.replace("http:", "https:"), connect_timeout=0.5))
+
+    def test_a_handshake_that_never_ends_is_ended(self, trusting: None):
+        """Without this, a server that says nothing holds a download slot for ever."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            store = make_store(f"https://127.0.0.1:{silent.getsockname()[1]}", connect_timeout=0.3)
+
+            with pytest.raises(ConnectFailed, match=r"no connection within 0.3 s"):
+                fetch(store)
+
+    def test_an_end_without_tlss_own_is_no_end_of_a_body(self, tls_server: FaultServer, trusting: None):
+        """Without this, whoever can cut a connection can cut an image that has no length."""
+        tls_server.inject(PATH, faults.no_content_length())  # the server closes the socket, and says no goodbye
+
+        with pytest.raises((StoreUnavailable, ShortBody)):
+            fetch(make_store(tls_server.endpoint_url))
+
+    def test_an_image_of_many_records_comes_in_few_pieces(self, tls_server: FaultServer, trusting: None):
+        """Without this, each 16 KB cost a write to the disk and a turn of the loop."""
+        body = image_bytes("large", 4_000_000)
+        tls_server.put("images", "large.png", body)
+
+        class Counting(Received):
+            pieces = 0
+
+            def write(self, piece: memoryview) -> None:
+                self.pieces += 1
+                time.sleep(0.002)  # as a disk does, it takes its time: more records come
+                super().write(piece)
+
+        sink = Counting()
+        make_store(tls_server.endpoint_url).fetch(ObjectRef("images", "large.png"), sink)
+
+        assert body == sink.body
+        assert sink.pieces < len(body) // 16384
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
+class TestTheAnswer:
+    @pytest.mark.parametrize("chunk_bytes", [1, 7, 100_000])
+    def test_chunks_of_any_size(self, server: FaultServer, chunk_bytes: int):
+        """Without this, a store that sends chunks loses bytes at their borders."""
+        body = BODY[:5000] if chunk_bytes == 1 else BODY
+        pieces = (body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes))
+        framed = b"".join(b"%X;a=b\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        sent = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\nX-Trailer: y\r\n\r\n"
+        server.inject(PATH, raw(sent, Ending.KEEP_ALIVE), raw(sent, Ending.KEEP_ALIVE))
+        store = make_store(server.endpoint_url)
+
+        assert body == fetch(store) == fetch(store)
+        assert 1 == server.connections
+
+    def test_after_a_byte_too_many_the_connection_is_not_used_again(self, server: FaultServer):
+        """Without this, that byte begins the next image."""
+        store = make_store(server.endpoint_url)
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        server.inject(PATH, raw(answer(b"abc") + b"?", Ending.HANG), raw(chunked + answer(b"forged"), Ending.HANG))
+
+        assert b"abc" == fetch(store) == fetch(store)
+        assert BODY == fetch(store)
+        assert [1, 2, 3] == [request.connection for request in server.requests]
+
+    def test_a_refusal_is_read_to_its_end_and_the_connection_used_again(self, server: FaultServer):
+        """Without this, 5,740 missing images are 5,740 connections."""
+        store = make_store(server.endpoint_url)
+        server.inject(
+            PATH, faults.s3_error("NoSuchKey"), faults.s3_error("NoSuchKey") & faults.chunked(), faults.bare_status(404)
+        )
+
+        for _ in range(3):
+            with pytest.raises(ObjectNotFound):
+                fetch(store)
+        assert BODY == fetch(store)
+
+        assert 1 == server.connections
+
+    @pytest.mark.parametrize("framing", Framing)
+    def test_a_refusal_without_end_is_cut_off(self, server: FaultServer, framing: Framing):
+        """Without this, one error page takes all our memory."""
+        page = b"<Error><Code>AccessDenied</Code></Error>" + bytes(20_000_000)
+        server.inject(PATH, Fault("endless refusal", lambda a: replace(a, status=403, body=page, framing=framing)))
+        store = make_store(server.endpoint_url)
+
+        with pytest.raises(AccessDenied) as raised:
+            fetch(store)
+
+        assert "AccessDenied" == raised.value.s3_code
+        until(lambda: server.open_connections == 0)
+
+    @pytest.mark.parametrize(
+        ("fault", "raised"),
+        [
+            (faults.reset_mid_body(), StoreUnavailable),
+            (faults.close_mid_body(), StoreUnavailable),
+            (faults.hang_mid_body(), TimedOut),
+            (faults.chunked() & faults.close_mid_body(), StoreUnavailable),
+        ],
+        ids=repr,
+    )
+    def test_a_refusal_that_breaks_off_is_not_the_last_word(self, server: FaultServer, fault: Fault, raised: type[Exception]):
+        """Without this, half an answer makes an image fail for good: a 403 may be an expired token, or a clock."""
+        store = make_store(server.endpoint_url, read_timeout=0.4)
+        server.inject(PATH, faults.s3_error("AccessDenied") & fault)
+
+        with pytest.raises(raised):
+            fetch(store)
+        assert BODY == fetch(store)
+
+    def test_checksums_are_asked_for_where_told_and_never_of_a_presigned_url(self, server: FaultServer):
+        """Without this, S3 keeps its CRC to itself; or refuses a header that the URL's signature does not cover."""
+        ref = replace(REF, presigned_url=f"{server.endpoint_url}{PATH}?X-Amz-Signature=0")
+        fetch(make_store(server.endpoint_url))
+        asking = make_store(server.endpoint_url, ask_for_checksums=True)
+        fetch(asking)
+        fetch(asking, ref)
+        fetch(make_store(server.endpoint_url, ask_for_checksums=True, anonymous=True))
+
+        assert [None, "ENABLED", None, "ENABLED"] == [r.headers.get("x-amz-checksum-mode") for r in server.requests]
+        assert "x-amz-checksum-mode" in server.requests[1].headers["authorization"]
+
+    def test_a_sink_that_lets_others_run_is_found_out(self, server: FaultServer):
+        """Without this, the shared buffer holds another image's bytes by the time that they are written."""
+
+        class Dreaming(Received):
+            def write(self, piece: memoryview) -> None:
+                gevent.sleep(0.05)
+                super().write(piece)
+
+        store = make_store(server.endpoint_url)
+        dreaming = [gevent.spawn(store.fetch, REF, Dreaming()) for _ in range(5)]
+        gevent.joinall(dreaming)
+
+        assert RuntimeError in {type(each.exception) for each in dreaming}
+
+    def test_a_fast_server_does_not_keep_others_from_their_turn(self, server: FaultServer):
+        """Without this, one large image stops the loop, the log and every other download."""
+        body = bytes(200 * BUFFER_BYTES)
+        server.put("images", "huge.png", body)
+        store = make_store(server.endpoint_url)
+        turns = 0
+
+        def count() -> None:
+            nonlocal turns
+            while True:
+                gevent.sleep(0)
+                turns += 1
+
+        counting = gevent.spawn(count)
+
+        assert body == fetch(store, ObjectRef("images", "huge.png"))
+
+        counting.kill()
+        assert turns >= len(body) // (2 * 1024 * 1024)
+
+
+# --- who asks ---------------------------------------------------------------------------------------------------------
+
+
+class TestIdentity:
+    def test_what_is_forgotten_is_looked_for_again(self, server: FaultServer):
+        """Without this, a reload goes on with the keys and the region of before."""
+        found = iter([PAIR, replace(PAIR, access_key="AKIAI44QH8DHBEXAMPLE")])
+        regions = iter(["eu-west-1", "eu-west-2"])
+        store = make_store(server.endpoint_url, find_credentials=lambda: next(found), profile_region=lambda: next(regions))
+        fetch(store)
+        fetch(store)
+
+        store.forget_identity()
+        fetch(store)
+
+        signed = [r.headers["authorization"].partition("Credential=")[2].split("/") for r in server.requests]
+        assert [ACCESS_KEY, ACCESS_KEY, "AKIAI44QH8DHBEXAMPLE"] == [scope[0] for scope in signed]
+        assert ["eu-west-1", "eu-west-1", "eu-west-2"] == [scope[2] for scope in signed]
+
+    def test_credentials_that_change_by_themselves_sign_as_they_are_now(self, server: FaultServer):
+        """Without this, a role's keys are used beyond their hour."""
+        now = [PAIR]
+        store = make_store(server.endpoint_url, find_credentials=lambda: None, ask_chain=lambda: lambda: now[0])
+        fetch(store)
+        now[0] = replace(PAIR, access_key="AKIAI44QH8DHBEXAMPLE", session_token=Secret("token"))
+        fetch(store)
+
+        assert [None, "token"] == [request.headers.get("x-amz-security-token") for request in server.requests]
+        assert "AKIAI44QH8DHBEXAMPLE" in server.requests[1].headers["authorization"]
+
+
+# --- all together -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_two_hundred_at_once_each_get_their_own_bytes(request: pytest.FixtureRequest, trusting: None, tls: bool):
+    """Without this, greenlets that share a buffer may share their images."""
+    server = request.getfixturevalue("tls_server" if tls else "server")
+    dice = random.Random(7)
+    for number in range(200):
+        server.put("images", f"{number}.png", image_bytes(f"{number}", dice.choice([1, 4096, 70_000, 700_000])))
+    passing = [
+        faults.reset_mid_body(),
+        faults.s3_error("SlowDown"),
+        faults.close_before_head(),
+        faults.chunked(),
+        faults.drip_head(4000),
+    ]
+    server.inject(ANY, *(dice.choice(passing) if dice.random() < 0.2 else faults.healthy() for _ in range(400)))
+    store = make_store(server.endpoint_url, connections=200)
+    wrong = []
+
+    def fetch_in_the_end(number: int) -> None:
+        ref, sink = ObjectRef("images", f"{number}.png"), Received()
+        for _ in range(20):
+            with contextlib.suppress(StoreUnavailable, ShortBody):
+                sink = Received()
+                store.fetch(ref, sink)
+                break
+        if server.objects[f"/images/{number}.png"] != sink.body or sink.heads[0].etag != f'"{md5(sink.body).hexdigest()}"':
+            wrong.append(number)
+
+    group = Group()
+    for number in [*range(200)] * 2:
+        group.spawn(fetch_in_the_end, number)
+    group.join()
+
+    assert [] == wrong
+    store.close()
+    assert 0 == store._pool._open
+    until(lambda: server.open_connections == 0)
+
+
+def test_nothing_is_left_behind_by_a_thousand_requests(server: FaultServer):
+    """Without this, a daemon grows by what each image leaves."""
+    store = make_store(server.endpoint_url)
+    server.put("images", "small.png", b"small")
+    small = ObjectRef("images", "small.png")
+    for _ in range(20):
+        fetch(store, small)
+    gc.collect()
+    before = len(gc.get_objects())
+
+    for _ in range(1000):
+        fetch(store, small)
+
+    gc.collect()
+    assert len(gc.get_objects()) - before < 1500  # the server keeps what it was asked

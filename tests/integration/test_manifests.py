@@ -1,0 +1,207 @@
+"""The manifests adapter on a real file system."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import daemon.adapters.manifests as product
+from daemon.adapters.manifests import Manifests
+from daemon.core.errors import ManifestMissing, ManifestRejected
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTOR = "0001_european_25_male"
+
+
+@pytest.fixture
+def response(tmp_path: Path) -> Path:
+    """Where the actor's response.json belongs; nothing is there yet."""
+    folder = tmp_path / "actors" / ACTOR / "training_data"
+    folder.mkdir(parents=True)
+    return folder / "response.json"
+
+
+def test_manifests_are_read_to_the_byte(tmp_path, response):
+    """Without this, what is parsed is not what was written."""
+    (tmp_path / "actorsData.json").write_bytes(b"\xef\xbb\xbf[]\r\n\0")
+    response.write_bytes(b"x" * 3_000_000)
+
+    assert b"\xef\xbb\xbf[]\r\n\0" == Manifests(tmp_path).read_actors()
+    assert b"x" * 3_000_000 == Manifests(tmp_path).read_response(ACTOR).content
+
+
+def test_empty_manifest_is_read_as_empty(tmp_path, response):
+    """Without this, the moment in which a writer has emptied the file is taken for another error."""
+    response.touch()
+
+    assert b"" == Manifests(tmp_path).read_response(ACTOR).content
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 3])
+def test_manifest_that_is_not_there_is_missing_not_rejected(tmp_path, response, levels):
+    """Without this, an actor whose images are not made yet counts as a failure."""
+    for parent in response.parents[:levels]:
+        parent.rmdir()
+
+    with pytest.raises(ManifestMissing, match=r"response\.json is not there"):
+        Manifests(tmp_path).read_response(ACTOR)
+    with pytest.raises(ManifestMissing, match=r"actorsData\.json is not there"):
+        Manifests(tmp_path).read_actors()
+
+
+def test_manifest_below_something_that_is_no_folder_is_missing(tmp_path, response):
+    """Without this, a file named training_data ends the run with a crash."""
+    response.parent.rmdir()
+    response.parent.write_bytes(b"not ours")
+
+    with pytest.raises(ManifestMissing):
+        Manifests(tmp_path).read_response(ACTOR)
+
+
+def make_socket(path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    here = os.open(path.parent, os.O_RDONLY)
+    listener.bind(f"/proc/self/fd/{here}/{path.name}")  # the path itself is longer than a socket's may be
+    os.close(here)
+    listener.close()
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def make_link_to_a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, make_socket, make_loop, make_link_to_a_device])
+def test_what_is_no_file_is_rejected_at_once(tmp_path, response, make: Callable[[Path], object]):
+    """Without this, a FIFO holds the whole program until somebody writes into it, and /dev/zero fills the memory."""
+    make(response)
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(20):
+        with pytest.raises(ManifestRejected) as raised:
+            Manifests(tmp_path).read_response(ACTOR)
+
+    assert ("manifest-unreadable", False) == (raised.value.code, raised.value.torn)
+    assert raised.value.hint
+    assert before >= len(os.listdir("/proc/self/fd"))
+
+
+def test_dangling_link_is_missing(tmp_path, response):
+    """Without this, a link to a disk that is not mounted yet counts as a failure."""
+    response.symlink_to(tmp_path / "not mounted" / "response.json")
+
+    with pytest.raises(ManifestMissing):
+        Manifests(tmp_path).read_response(ACTOR)
+
+
+def test_links_to_manifests_are_followed(tmp_path, response):
+    """Without this, people who keep their manifests elsewhere get nothing."""
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_bytes(b"{}")
+    response.symlink_to(elsewhere)
+    (tmp_path / "actorsData.json").symlink_to(elsewhere)
+
+    assert b"{}" == Manifests(tmp_path).read_response(ACTOR).content == Manifests(tmp_path).read_actors()
+
+
+def test_huge_file_is_rejected_unread(tmp_path, response):
+    """Without this, a disk image under a manifest's name is read into memory."""
+    response.touch()
+    os.truncate(response, product.LARGEST_BYTES + 1)
+
+    with pytest.raises(ManifestRejected, match=f"has {product.LARGEST_BYTES + 1} bytes") as raised:
+        Manifests(tmp_path).read_response(ACTOR)
+
+    assert "manifest-too-large" == raised.value.code
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: becoming another user takes root")
+def test_file_of_another_user_is_rejected_with_what_to_do(tmp_path, response):
+    """Without this, a manifest that cannot be read looks like one that is not there, and its actor is passed over."""
+    response.write_bytes(b"{}")
+    response.chmod(0o600)
+    for parent in response.parents[:-2]:
+        parent.chmod(0o755)
+    code = f"""
+from pathlib import Path
+from daemon.adapters.manifests import Manifests
+from daemon.core.errors import ManifestRejected
+try:
+    Manifests(Path({str(tmp_path)!r})).read_response({ACTOR!r})
+except ManifestRejected as error:
+    print(error.code, error, error.hint, sep="|")
+"""
+    told = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert f"manifest-unreadable|{response} cannot be read: Permission denied|give this user permission to read it\n" == told
+
+
+def test_stamp_changes_with_every_way_to_write_a_manifest(tmp_path, response):
+    """Without this, a change that keeps the size, or the time, or the file is never synced."""
+    manifests = Manifests(tmp_path)
+
+    def stamp() -> int | None:
+        (found,) = manifests.stamps([ACTOR])
+        assert found == (manifests.read_response(ACTOR).stamp if response.exists() else None)
+        return found
+
+    stamps = [stamp()]
+    response.write_bytes(b"[1]")
+    stamps.append(stamp())
+    os.utime(response, ns=(0, 0))
+    stamps.append(stamp())
+    response.write_bytes(b"[2]")
+    os.utime(response, ns=(0, 0))  # as cp -p and rsync -t: other content, the same size and time
+    stamps.append(stamp())
+    other = response.with_name("new")
+    other.write_bytes(b"[3]")
+    os.utime(other, ns=(0, 0))
+    other.replace(response)
+    stamps.append(stamp())
+    swapped = tmp_path / "elsewhere.json"
+    swapped.write_bytes(b"[4]")
+    response.unlink()
+    response.symlink_to(swapped)
+    stamps.append(stamp())
+    other.write_bytes(b"[5]")
+    other.replace(swapped)  # behind the link
+    stamps.append(stamp())
+    response.unlink()
+
+    assert len(stamps) == len(set(stamps))
+    assert stamps[0] is None is stamp()
+
+
+def test_stamps_of_many_come_in_the_order_asked_for(tmp_path, response):
+    """Without this, a change of one actor is taken for that of another, or those beyond a slice are never looked at."""
+    response.write_bytes(b"[1]")
+    manifests = Manifests(tmp_path)
+    stamp = manifests.read_response(ACTOR).stamp
+    asked = [ACTOR if number % 7 == 0 else f"nobody_{number}" for number in range(1_200)]
+
+    assert [stamp if name == ACTOR else None for name in asked] == manifests.stamps(asked)
+
+
+def test_list_of_actors_has_a_stamp_too(tmp_path):
+    """Without this, an actor that was added while no event came is never seen."""
+    manifests = Manifests(tmp_path)
+    assert manifests.stamp_of_actors() is None
+    (tmp_path / "actorsData.json").write_bytes(b"[]")
+    first = manifests.stamp_of_actors()
+    assert first == manifests.stamp_of_actors()
+    (tmp_path / "actorsData.json").write_bytes(b"[1]")
+
+    assert first != manifests.stamp_of_actors()

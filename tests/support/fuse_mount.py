@@ -1,0 +1,27 @@
+"""A real FUSE file system: what is written behind its back gives no event, as on any network file system."""
+
+import os
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.processes import Child
+
+CAN_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
+
+
+@contextmanager
+def mounted(remote: Path, where: Path, work_dir: Path) -> Iterator[None]:
+    """`remote` at `where`, served by rclone, without caches."""
+    tools = work_dir / "fuse-tools"
+    tools.mkdir()
+    for name in ("fusermount3", "fusermount"):
+        (tools / name).symlink_to(Path(__file__).with_name("fusermount3"))
+    rclone = os.path.join(sysconfig.get_path("scripts"), "rclone")
+    options = ["--allow-non-empty", "--config", "/dev/null", "--dir-cache-time", "0s", "--attr-timeout", "0s"]
+    args = [rclone, "mount2", *options, str(remote), str(where)]
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    with Child(args, cwd=work_dir, env=env) as server:
+        server.wait_until_reachable(lambda: os.path.ismount(where), timeout_seconds=10)
+        yield

@@ -1,0 +1,53 @@
+"""`rclone serve s3` of a folder: a second S3 of other people's making, ready in an instant."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.account import ACCESS_KEY, SECRET_KEY, Account
+from tests.support.processes import Child
+
+RCLONE = Path(sys.executable).parent / "rclone"
+READY_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RcloneS3:
+    """A folder as S3: each subfolder is a bucket. It verifies signatures."""
+
+    account: Account
+    folder: Path
+    server: Child
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        path = self.folder / bucket / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+    @property
+    def gets(self) -> list[str]:
+        """The "bucket/key" of every GET so far whose signature was right, as the server logged them."""
+        return ["/".join(found) for found in re.findall(r"GET OBJECT Bucket: (\S+) Object: (.*)", self.server.stderr)]
+
+
+@contextlib.contextmanager
+def running_rclone_s3(folder: Path) -> Iterator[RcloneS3]:
+    """Serve `folder` on a port of the kernel's choice."""
+    args = [
+        f"{RCLONE}",
+        *("serve", "s3", str(folder)),
+        *("--addr", "127.0.0.1:0"),
+        *("--config", "/dev/null"),
+        *("--dir-cache-time", "0s"),  # see what a test puts there later
+        "-vv",  # logs every GET
+    ]
+    env = {"HOME": str(folder), "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{SECRET_KEY}"'}
+    with Child(args, cwd=folder, env=env) as server:
+        server.wait_until(lambda child: "Starting s3 server on" in child.stderr, timeout_seconds=READY_SECONDS)
+        endpoint_url = re.search(r"server on \[(http://127\.0\.0\.1:\d+)/\]", server.stderr)
+        if endpoint_url is None:
+            raise AssertionError(server.output)
+        yield RcloneS3(Account(endpoint_url[1]), folder, server)

@@ -1,0 +1,545 @@
+"""The console view: the words that users know, nothing raw from outside, and a bar that leaves no trace."""
+
+import fcntl
+import itertools
+import os
+import pty
+import re
+import struct
+import termios
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+from daemon.adapters.console import (
+    ERASE,
+    RULE,
+    ConsoleView,
+    Progress,
+    ProgressBar,
+    Rates,
+    bar_text,
+    shares_terminal,
+    shown,
+    terminal_can_colour,
+    terminal_can_emoji,
+)
+from daemon.adapters.log import LineWriter, make_log
+
+STARTED = {
+    "level": "info",
+    "event": "run.started",
+    "run_id": "r1",
+    "trigger": "bulk",
+    "actors": 287,
+    "workers_per_actor": 10,
+    "concurrent_actors": 5,
+}
+SYNCED = {
+    "level": "info",
+    "event": "actor.synced",
+    "run_id": "r1",
+    "actor": "0001_european_25_male",
+    "position": 1,
+    "actors": 287,
+    "downloaded": 20,
+    "skipped": 0,
+    "failed": 0,
+    "size_bytes": 7_000_000,
+    "elapsed_seconds": 1.25,
+}
+FAILED = {
+    "level": "error",
+    "event": "image.failed",
+    "run_id": "r1",
+    "actor": "0003_asian_40_male",
+    "image": "0003_7.png",
+    "code": "object-not-found",
+    "error": "s3://bucket/0003_7.png is not in the bucket",
+    "hint": "upload it, or take it out of response.json",
+}
+COMPLETED = {
+    "level": "info",
+    "event": "run.completed",
+    "run_id": "r1",
+    "status": "complete",
+    "downloaded": 5_740,
+    "skipped": 0,
+    "failed": 0,
+    "elapsed_seconds": 115.3163,
+    "images_per_second": 49.776,
+}
+
+
+def rendered(*events: dict, **settings) -> str:
+    view = ConsoleView(**settings)
+    return "".join(view.render(event).decode() for event in events)
+
+
+# --- the words that users know ----------------------------------------------------------------------------------------
+
+
+def test_a_run_reads_as_it_always_did():
+    """Users and their scripts know these lines by heart."""
+    second = SYNCED | {"actor": "0002_european_35_female", "position": 2, "downloaded": 0, "skipped": 20}
+    expected = """\
+🚀 Starting sync for 287 actors
+⚙️  Settings: 10 downloads/actor, 5 concurrent actors
+
+[1/287] ✅ 0001_european_25_male: 20 downloaded, 0 skipped
+[2/287] ✅ 0002_european_35_female: 0 downloaded, 20 skipped
+============================================================
+✅ Sync Complete!
+📊 Total: 5740 downloaded, 0 skipped, 0 failed
+⏱️  Time: 115.32 seconds
+🚀 Speed: 49.8 images/sec
+============================================================
+"""
+    assert expected == rendered(STARTED, SYNCED, second, COMPLETED)
+
+
+def test_a_terminal_without_emoji_gets_plain_words():
+    expected = """\
+Starting sync for 287 actors
+Settings: 10 downloads/actor, 5 concurrent actors
+
+[1/287] [OK] 0001_european_25_male: 20 downloaded, 0 skipped
+[FAIL] 0003_asian_40_male/0003_7.png: s3://bucket/0003_7.png is not in the bucket (upload it, or take it out of response.json)
+============================================================
+[WARN] Sync finished with failures
+Total: 5740 downloaded, 0 skipped, 1 failed
+Time: 115.32 seconds
+Speed: 49.8 images/sec
+============================================================
+
+[FAIL] 1 x object-not-found: 0003_asian_40_male/0003_7.png
+   upload it, or take it out of response.json
+"""
+    completed = COMPLETED | {"status": "partial", "failed": 1}
+    assert expected == rendered(STARTED, SYNCED, FAILED, completed, emoji=False, level="debug")
+    assert expected.isascii()
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"failed": 2, "downloaded": 18}, "[1/287] ⚠️ 0001_european_25_male: 18 downloaded, 0 skipped, 2 failed\n"),
+        ({"failed": 20, "downloaded": 0}, "[1/287] ❌ 0001_european_25_male: 0 downloaded, 0 skipped, 20 failed\n"),
+        ({"failed": 1, "downloaded": 0, "skipped": 1}, "[1/287] ⚠️ 0001_european_25_male: 0 downloaded, 1 skipped, 1 failed\n"),
+        ({"downloaded": 0}, "[1/287] ✅ 0001_european_25_male: 0 downloaded, 0 skipped\n"),
+        ({"downloaded": 0, "unattempted": 20}, "[1/287] ⚠️ 0001_european_25_male: 0 downloaded, 0 skipped, 20 not tried\n"),
+    ],
+)
+def test_an_actor_is_one_line(facts: dict, line: str):
+    assert line == rendered(SYNCED | facts)
+
+
+def test_a_change_in_the_daemon_says_so_and_has_no_position():
+    started = {"level": "info", "event": "run.started", "trigger": "change", "actors": 1}
+    synced = {"level": "info", "event": "actor.synced", "actor": "a", "downloaded": 1, "skipped": 19, "failed": 0}
+    assert "🚀 Starting sync for 1 actor (change)\n\n✅ a: 1 downloaded, 19 skipped\n" == rendered(started, synced)
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (
+            {"level": "warning", "event": "manifest.missing", "actor": "a", "position": 4, "actors": 9},
+            "[4/9] ⚠️ a: manifest-missing\n",
+        ),
+        (
+            {"level": "warning", "event": "manifest.pending", "actor": "a", "error": "the job is IN_PROGRESS"},
+            "⚠️ a: the job is IN_PROGRESS\n",
+        ),
+        (
+            {"level": "error", "event": "manifest.rejected", "actor": "a", "code": "c", "error": "not JSON", "hint": "fix it"},
+            "❌ a: not JSON (fix it)\n",
+        ),
+        (
+            {"level": "error", "event": "manifest.rejected", "code": "c", "error": "actorsData.json is not JSON"},
+            "❌ actorsData.json is not JSON\n",
+        ),
+        (
+            {"level": "error", "event": "folder.failed", "actor": "a", "code": "disk-error", "error": "not a directory"},
+            "❌ a: not a directory\n",
+        ),
+        (
+            {
+                "level": "warning",
+                "event": "disk.filled",
+                "timestamp": "T",
+                "run_id": "r",
+                "error": "2 MB left",
+                "floor_mb": 256,
+            },
+            "⚠️ disk.filled: 2 MB left floor_mb=256\n",
+        ),
+        ({"level": "info", "event": "daemon.started"}, "ℹ️ daemon.started\n"),
+        ({"level": "debug", "event": "image.committed", "path": "a b", "none": ""}, '🔎 image.committed: path="a b" none=""\n'),
+        (
+            {"level": "error", "event": "service.crashed", "exception": "Traceback:\n  \x1bline\nValueError: boom"},
+            "❌ service.crashed\n    Traceback:\n      \\x1bline\n    ValueError: boom\n",
+        ),
+    ],
+)
+def test_other_events_are_readable_lines(event: dict, line: str):
+    assert line == rendered(event)
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ("complete", "✅ Sync Complete!"),
+        ("partial", "⚠️ Sync finished with failures"),
+        ("interrupted", "🛑 Sync interrupted"),
+    ],
+)
+def test_the_end_says_how_it_ended(status: str, line: str):
+    assert line == rendered(COMPLETED | {"status": status}).splitlines()[1]
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_grouped_by_cause_with_their_hint():
+    """Two hundred lines of the same failure hide the one that is different, and what to do."""
+    rejected = {"level": "error", "event": "manifest.rejected", "actor": "0009", "code": "manifest-not-json", "error": "torn"}
+    failures = [FAILED | {"image": f"0003_{n}.png"} for n in range(5)]
+    text = rendered(rejected, *failures, COMPLETED | {"status": "partial", "failed": 6})
+    expected = """
+❌ 5 x object-not-found: 0003_asian_40_male/0003_0.png, 0003_asian_40_male/0003_1.png, 0003_asian_40_male/0003_2.png, and 2 more
+   💡 upload it, or take it out of response.json
+❌ 1 x manifest-not-json: 0009
+"""
+    assert text.startswith("❌ 0009: torn\n====")
+    assert text.endswith(f"{'=' * 60}\n{expected}")
+
+
+def test_the_next_run_begins_without_failures():
+    assert "object-not-found" not in rendered(FAILED, COMPLETED, COMPLETED).split("object-not-found", 1)[1]
+
+
+def test_the_table_of_failures_is_bounded():
+    """Law 5: it is a daemon's memory, and codes and names come from outside."""
+    view = ConsoleView()
+    for n in range(1_000):
+        view.render(FAILED | {"code": f"code-{n % 50}", "image": f"{n}.png"})
+    text = view.render(COMPLETED).decode()
+    assert 10 == text.count(" x code-")
+    assert 30 == text.count(".png")
+    assert text.endswith("❌ 800 of other causes\n")
+    assert view.render(COMPLETED).decode().endswith(RULE + "\n")
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", True), ("info", False), ("warning", True), ("error", True)])
+def test_an_image_has_its_own_line_at_debug_and_where_no_end_is_seen(level: str, shown: bool):
+    """At warning, run.completed is filtered out: a failure that waits for it would never be seen."""
+    assert shown == (rendered(FAILED, level=level) != "")
+
+
+# --- what comes from outside ------------------------------------------------------------------------------------------
+
+HOSTILE = "evil\x1b]0;title\x07\x1b[2J\r\n\x9b31m\x7f\u202egnp.\u2028\ud800\x00"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        SYNCED | {"actor": HOSTILE, "position": HOSTILE},
+        FAILED | {"actor": HOSTILE, "image": HOSTILE, "error": HOSTILE, "hint": HOSTILE, "code": HOSTILE},
+        STARTED | {"trigger": HOSTILE, "actors": HOSTILE},
+        {"level": "error", "event": "manifest.rejected", "actor": HOSTILE, "error": HOSTILE, "hint": HOSTILE, "code": HOSTILE},
+        {"level": "warning", "event": HOSTILE, "error": HOSTILE, "hint": HOSTILE, "message": HOSTILE, HOSTILE: HOSTILE},
+        {"level": "error", "event": "service.crashed", "exception": HOSTILE},
+    ],
+)
+def test_no_control_character_from_outside_reaches_the_terminal(event: dict):
+    """An actor's name could clear the screen, set the title, or make one name look like another."""
+    text = rendered(event, COMPLETED, level="debug")
+    assert {"\n"} >= {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    assert "evil\\x1b]0;title\\x07\\x1b[2J" in text
+
+
+def test_an_ordinary_name_is_shown_as_it_is():
+    assert "0007_日本_é ✓" == shown("0007_日本_é ✓")
+
+
+def test_a_value_without_end_is_cut():
+    assert 1_001 == len(shown("x" * 1_000_000))
+
+
+# --- what the terminal can --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "emoji", "colour"),
+    [
+        ({"TERM": "xterm-256color"}, True, True),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, True, False),
+        ({"TERM": "xterm-256color", "NO_COLOR": ""}, True, True),  # no-color.org: present and not empty
+        ({"TERM": "linux"}, False, True),
+        ({"TERM": "dumb"}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_the_environment_says_what_the_terminal_can(environ: dict[str, str], emoji: bool, colour: bool):
+    assert (emoji, colour) == (terminal_can_emoji(environ), terminal_can_colour(environ))
+
+
+def test_colour_marks_only_what_went_wrong():
+    synced = rendered(SYNCED, colour=True)
+    assert "\x1b" not in synced
+    failed = rendered(SYNCED | {"failed": 20, "downloaded": 0}, colour=True)
+    assert "[1/287] ❌ \x1b[31m0001_european_25_male: 0 downloaded, 0 skipped, 20 failed\x1b[0m\n" == failed
+    assert "\x1b" not in rendered(SYNCED | {"failed": 20, "downloaded": 0})
+
+
+# --- the bar ----------------------------------------------------------------------------------------------------------
+
+HALF = Progress(images_done=2_870, images_known=5_740, bytes_done=10**9, actors_done=143, actors_total=287)
+RATES = Rates(images_per_second=49.8, bytes_per_second=17.4e6)
+
+
+def test_the_bar_says_how_far_how_fast_and_how_long():
+    expected = "████████████░░░░░░░░░░░░  50%  49.8 images/s  17.4 MB/s  0:58 left  143 of 287 actors"
+    assert expected == bar_text(HALF, RATES, 120)
+    assert expected.replace("█", "#").replace("░", "-") == bar_text(HALF, RATES, 120, emoji=False)
+
+
+def test_the_bar_is_always_narrower_than_the_terminal():
+    """In a full last column some terminals wrap, and a line that wrapped cannot be erased."""
+    texts = [bar_text(HALF, RATES, columns) for columns in range(200)]
+    assert all(len(text) < columns for columns, text in enumerate(texts) if columns)
+    assert "" == texts[0]
+    assert "50%  49.8 images/s" == texts[20]
+
+
+@pytest.mark.parametrize(
+    ("progress", "rates", "words"),
+    [
+        (Progress(0, 0, 0, 0, 0), Rates(0, 0), "  0%  0.0 images/s  0.0 MB/s  --:-- left  0 of 0 actors"),
+        (Progress(9, 5, 0, 5, 5), RATES, "100%  49.8 images/s  17.4 MB/s  0:00 left  5 of 5 actors"),
+        (
+            Progress(50, 100, 0, 1, 287, actors_known=5),
+            Rates(10, 0),
+            "  1%  10.0 images/s  0.0 MB/s  9:29 left  1 of 287 actors",
+        ),
+        (Progress(0, 100_000, 0, 0, 1), Rates(10, 0), "  0%  10.0 images/s  0.0 MB/s  2:46:40 left  0 of 1 actor"),
+    ],
+)
+def test_the_bar_counts_on_manifests_that_are_not_read_yet(progress: Progress, rates: Rates, words: str):
+    """Else it stands near 100% from the first second on: only the manifests of running actors are known."""
+    assert words == bar_text(progress, rates, 120)[25:]
+
+
+class Screen:
+    """What a person sees: just enough of a terminal for newline, return, erase to the right edge, and colour."""
+
+    def __init__(self) -> None:
+        self.rows = [""]
+        self._column = 0
+
+    def feed(self, text: str) -> None:
+        for token in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|.", text, re.DOTALL):
+            match token:
+                case "\r":
+                    self._column = 0
+                case "\n":
+                    self.rows.append("")
+                case "\x1b[K":
+                    self.rows[-1] = self.rows[-1][: self._column]
+                case _:
+                    assert not token.startswith("\x1b"), f"unknown to this terminal: {token!r}"
+                    assert len(token) == 1
+                    self.rows[-1] = self.rows[-1][: self._column] + token + self.rows[-1][self._column + 1 :]
+                    self._column += 1
+
+
+class Terminal:
+    """A real pseudo-terminal and its screen."""
+
+    def __init__(self) -> None:
+        self._master, self.fd = pty.openpty()
+        os.set_blocking(self._master, False)
+        self.resize(100)
+        self.screen = Screen()
+        self.raw = ""
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+    def look(self) -> list[str]:
+        data = b""
+        try:
+            while piece := os.read(self._master, 65_536):
+                data += piece
+        except BlockingIOError:
+            pass
+        self.raw += data.decode()
+        self.screen.feed(data.decode())
+        return self.screen.rows
+
+    def look_until(self, holds: Callable[[list[str]], bool]) -> list[str]:
+        with gevent.Timeout(5):
+            while not holds(self.look()):
+                gevent.sleep(0.005)
+        return self.screen.rows
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+class Run:
+    """A log with a bar below it, as they are composed for a terminal; `progress` is what the test says."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.progress: Progress | None = HALF
+        self.writer = LineWriter(terminal.fd, lossless=True)
+        self.bar = ProgressBar(
+            lambda piece: self.writer.write(piece, keep=False),
+            lambda: self.progress,
+            behind=lambda: self.writer.behind,
+            fd=terminal.fd,
+        )
+        self.log = make_log(self.bar.around(ConsoleView().render), self.writer, "info")
+
+    def end(self) -> bool:
+        """May be said twice. True: everything was written."""
+        self.bar.stop()
+        return self.writer.close(5)
+
+
+@pytest.fixture
+def run(terminal: Terminal) -> Iterator[Run]:
+    run = Run(terminal)
+    yield run
+    terminal.look()
+    assert run.end()
+
+
+def test_lines_stand_above_the_bar_and_never_in_it(terminal: Terminal, run: Run):
+    """Without one order for both, half of a bar stands at the end of a line, or a line in the bar."""
+    run.bar.start()
+    terminal.look_until(lambda rows: "images/s" in rows[-1])
+    for n in range(300):
+        run.progress = Progress(n, 300, n * 10**6, n, 300)
+        run.log.info("actor.synced", actor=f"a{n}", downloaded=20, skipped=0, failed=0)
+        if n % 10 == 0:
+            gevent.sleep(0.01)
+            terminal.look()
+    *lines, bar = terminal.look_until(lambda rows: len(rows) == 301)
+    assert [f"✅ a{n}: 20 downloaded, 0 skipped" for n in range(300)] == lines
+    assert re.fullmatch(r"[█░]{24} [ \d]{3}%  [\d.]+ images/s .*", bar)
+    run.end()
+    *lines, below = terminal.look()
+    assert 300 == len(lines)
+    assert "" == below, "the bar leaves no trace"
+
+
+def test_the_bar_is_drawn_at_most_ten_times_a_second(terminal: Terminal, run: Run):
+    """Without this, the terminal costs more than the downloads."""
+    run.bar.start()
+    started = time.monotonic()
+    for n in range(300):
+        run.progress = Progress(n, 300, 0, 0, 1)
+        gevent.sleep(0.002)
+    terminal.look_until(lambda rows: "images/s" in rows[-1])
+    assert 3 <= terminal.raw.count(ERASE.decode()) <= 1 + (time.monotonic() - started) / 0.1
+
+
+def test_a_bar_that_did_not_change_is_not_drawn_again(terminal: Terminal, run: Run):
+    for _ in range(10):
+        run.bar.tick()
+    run.end()
+    terminal.look()
+    assert 2 == terminal.raw.count(ERASE.decode()), "once drawn, once erased"
+
+
+def test_a_bar_that_was_stopped_does_not_come_back(terminal: Terminal, run: Run):
+    """Without this, it is drawn over the last lines, or into the shell's prompt."""
+    run.bar.start()
+    terminal.look_until(lambda rows: "images/s" in rows[-1])
+    run.bar.stop()
+    run.progress = Progress(1, 2, 3, 4, 5)
+    gevent.sleep(0.25)  # two ticks
+    terminal.look_until(lambda rows: rows == [""])
+
+
+def test_the_bar_follows_the_width_of_the_terminal(terminal: Terminal, run: Run):
+    for number, (columns, width) in enumerate([(100, 84), (60, 53), (30, 29), (20, 17), (4, 3), (3, 0), (200, 84)], start=1):
+        terminal.resize(columns)
+        run.bar.tick()
+        run.log.info("daemon.alive")
+        rows = terminal.look_until(lambda rows, lines=number: len(rows) == lines + 1)
+        assert ["ℹ️ daemon.alive"] * number == rows[:-1]
+        assert width == len(rows[-1])
+
+
+def test_between_runs_there_is_no_bar(terminal: Terminal, run: Run):
+    run.bar.tick()
+    terminal.look_until(lambda rows: "images/s" in rows[-1])
+    run.progress = None
+    run.bar.tick()
+    terminal.look_until(lambda rows: rows == [""])
+
+
+def test_a_terminal_that_is_held_is_not_sent_bars_to_catch_up_with(terminal: Terminal):
+    """Ctrl-S for an hour would queue 36,000 bars, and drop lines for them."""
+    written: list[bytes] = []
+    numbers = itertools.count()
+    bar = ProgressBar(written.append, lambda: Progress(next(numbers), 100, 0, 0, 1), behind=lambda: True, fd=terminal.fd)
+    for _ in range(50):
+        bar.tick()
+    assert [] == written
+
+
+def test_rates_are_those_of_the_last_seconds():
+    now = 0.0
+    done = 0
+    written: list[bytes] = []
+    bar = ProgressBar(
+        written.append,
+        lambda: Progress(done, 10_000, done * 1_000_000, 0, 1),
+        behind=lambda: False,
+        fd=-1,
+        clock=lambda: now,
+    )
+    for _ in range(100):
+        now += 0.1
+        done += 5
+        bar.tick()
+    assert b"50.0 images/s  50.0 MB/s" in written[-1]
+    for _ in range(60):
+        now += 0.1
+        bar.tick()
+    assert b" 0.0 images/s  0.0 MB/s  --:-- left" in written[-1]
+    # another run
+    for done in range(1, 11):  # noqa: B007 - the bar's progress reads it
+        now += 0.1
+        bar.tick()
+    assert b"10.0 images/s  10.0 MB/s" in written[-1]
+
+
+def test_what_shows_nothing_leaves_the_bar_alone():
+    bar = ProgressBar(lambda piece: None, lambda: HALF, behind=lambda: False)
+    assert b"" == bar.around(ConsoleView().render)(FAILED)
+
+
+def test_the_bar_belongs_where_both_streams_are_one_terminal(terminal: Terminal):
+    other = Terminal()
+    with open(os.devnull, "wb") as file:
+        assert shares_terminal(terminal.fd, terminal.fd)
+        assert not shares_terminal(terminal.fd, other.fd)
+        assert not shares_terminal(terminal.fd, file.fileno())
+    other.close()
