@@ -1,0 +1,40 @@
+"""`python -m daemon`: patch the standard library for gevent before anything else is imported, then run."""
+
+import faulthandler
+import os
+import signal
+import sys
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # while there is nothing to finish yet: Python's own way is a traceback
+if sys.getfilesystemencoding() != "utf-8":  # an old locale would give the images other names
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+for fd, stream in enumerate(("stdin", "stdout", "stderr")):
+    try:
+        os.fstat(fd)
+    except OSError:  # closed: the next file, an image perhaps, would get its number, and our log lines
+        setattr(sys, stream, open(os.devnull, "r+"))  # noqa: SIM115
+
+faulthandler.enable()  # a watchdog's SIGABRT, or a crash in C, leaves the stack
+
+if imported := {"ssl", "urllib3", "botocore"} & sys.modules.keys():  # patched late, ssl recurses for ever: gevent#1016
+    sys.exit(f"actorsync: {', '.join(sorted(imported))} was imported before the program began (a sitecustomize, a .pth file?)")
+
+from gevent import monkey  # noqa: E402
+
+monkey.patch_all()
+
+import daemon  # noqa: E402
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+if os.path.dirname(os.path.abspath(daemon.__file__ or "")) != _HERE:
+    print(
+        f'actorsync: Python finds a foreign package "daemon" at {os.path.dirname(str(daemon.__file__))} (python-daemon?)\n'
+        f"  -> run `python -m daemon` in {os.path.dirname(_HERE)}",
+        file=sys.stderr,
+    )
+    sys.exit(78)
+
+from daemon.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,292 @@
+"""The one place that names concrete adapters: a configuration becomes a service that can run."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gevent.event import Event
+
+from daemon.adapters.aws_chain import find_chain_credentials, find_profile_region
+from daemon.adapters.console import (
+    ConsoleView,
+    ProgressBar,
+    shares_terminal,
+    terminal_can_colour,
+    terminal_can_emoji,
+)
+from daemon.adapters.control import ControlServer, Followers, ask
+from daemon.adapters.disk import OUR_FOLDER, DataDirLock, Disk
+from daemon.adapters.http import HttpStore
+from daemon.adapters.log import LineWriter, journal_line, json_line, make_log, timestamp, under_journal
+from daemon.adapters.manifests import Manifests
+from daemon.adapters.report_file import report_bytes, require_folder, write_report
+from daemon.adapters.systemd import Notifier
+from daemon.adapters.watch import Watcher as FolderWatcher
+from daemon.config import (
+    Config,
+    LiveConfig,
+    ambient_aws,
+    changed_settings,
+    find_static_credentials,
+    incomplete_credentials,
+    reread_dotenv,
+)
+from daemon.core.breaker import Breaker
+from daemon.core.errors import ConfigError
+from daemon.core.model import Credentials
+from daemon.core.ports import ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
+from daemon.core.report import Progress
+from daemon.download import Downloader
+from daemon.runs import Runs
+from daemon.service import ActorHinted, ActorsHinted, Asked, EverythingHinted, Service
+from daemon.sync import ActorSync
+
+STDOUT, STDERR = 1, 2
+FILES_PER_DOWNLOAD = 2  # a connection and the nameless file
+FILES_BESIDE = 128  # folders, manifests, logs, libraries
+FLUSH_SECONDS = 5.0
+
+FindCredentials = Callable[[], Credentials | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Everything that one run needs, ready to go; `stop` is for signal handlers, `close` for after the service has run."""
+
+    service: Service
+    log: Log
+    stop: Callable[[int], None]
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where events go: `log` takes new ones, `show` one that was logged elsewhere."""
+
+    log: Log
+    show: Callable[[Mapping[str, object]], None]
+    writer: LineWriter
+    close: Callable[[], None]
+
+
+def open_data_dir(config: Config) -> tuple[ManifestSource, ImageDisk]:
+    """The data directory for looking only: nothing there is locked, tidied or made."""
+    return Manifests(config.data_dir), Disk(config.data_dir, tidy=False)
+
+
+def ask_daemon(config: Config, question: Mapping[str, object]) -> Iterator[dict[str, Any]]:
+    """What the daemon that owns the data directory answers, line by line. Raises DaemonUnreachable."""
+    return ask(config.data_dir / OUR_FOLDER, question)
+
+
+def find_supervisor(environ: MutableMapping[str, str]) -> Supervisor | None:
+    """The service manager that started us; its variables are taken out of `environ`."""
+    notifier = Notifier.from_environment(environ)
+    return notifier if notifier.is_there else None
+
+
+def note_for_journal(environ: Mapping[str, str], level: str, event: str, **facts: object) -> bytes | None:
+    """The line for an event outside of any log, where standard error is the journal; None: people read it."""
+    if not under_journal(environ, STDERR):
+        return None
+    return journal_line({"timestamp": timestamp(), "level": level, "event": event, **facts})
+
+
+def build(
+    config: Config,
+    environ: Mapping[str, str],
+    working_dir: Path,
+    *,
+    once: bool,
+    find_credentials: FindCredentials | None = None,
+    reread: Callable[[], Config] | None = None,
+    supervisor: Supervisor | None = None,
+) -> Application:
+    """Take the data directory's lock and put everything together; nothing is asked of the network yet.
+
+    `find_credentials` stands in for the configured ones (the demo's). `reread` gives the configuration as it is at a
+    reload. Raises ConfigError, DataDirOwned.
+    """
+    raise_open_files(config)
+    publish = publisher(config)
+    lock = DataDirLock(config.data_dir)
+    for name, text in ambient_aws(config.dotenv).items():
+        os.environ.setdefault(name, text)
+    live = LiveConfig(config)
+    stopping = Event()
+    followers = Followers()
+    output = open_output(
+        config,
+        environ,
+        lambda: service.progress(),
+        lossless=once,
+        on_broken=lambda: service.stop(signal.SIGPIPE),
+        followers=followers,
+    )
+    log = output.log
+    store = _store(config, environ, working_dir, find_credentials)
+    breaker = Breaker(probing=not once)
+    downloader = Downloader(store, breaker, stopping, live)
+    manifests = Manifests(config.data_dir)
+
+    def reload() -> tuple[Config, tuple[str, ...]]:
+        assert reread is not None
+        new = reread()
+        changed = changed_settings(live.now, new)
+        raise_open_files(new)
+        store.forget_identity()
+        return new, changed
+
+    def watcher(service: Service) -> Watcher:
+        return FolderWatcher(
+            config.data_dir,
+            on_actor=lambda actor: service.put(ActorHinted(actor)),
+            on_actors=lambda: service.put(ActorsHinted()),
+            on_overflow=lambda: service.put(EverythingHinted()),
+            log=log,
+        )
+
+    service = Service(
+        manifests,
+        ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live),
+        downloader,
+        breaker,
+        Runs(log, publish),
+        stopping,
+        log,
+        live,
+        watcher=None if once else watcher,
+        follow=followers.add,  # type: ignore[arg-type]  # the answers that the service knows are the control's replies
+        supervisor=supervisor,
+        reload=reload if reread is not None else None,
+    )
+    control = None if once else _open_control(config, log, service)
+
+    def stop(number: int) -> None:
+        output.writer.lossless = False  # a reader of our lines that stands still must not hold us
+        service.stop(number)
+
+    def close() -> None:
+        if control is not None:
+            control.close()
+        service.close()
+        store.close()
+        output.close()
+        lock.release()
+
+    return Application(service, log, stop, close)
+
+
+def _open_control(config: Config, log: Log, service: Service) -> ControlServer | None:
+    """Some file systems take no sockets: the daemon then syncs all the same, and cannot be asked."""
+    try:
+        control = ControlServer(config.data_dir / OUR_FOLDER, lambda question, reply: service.put(Asked(question, reply)))
+    except OSError as error:
+        hint = "--status and --reload do not reach this daemon; SIGHUP and SIGUSR1 do"
+        log.warning("control.unavailable", error=f"no control socket: {error.strerror}", hint=hint)
+        return None
+    control.start()
+    return control
+
+
+def _store(
+    config: Config, environ: Mapping[str, str], working_dir: Path, find_credentials: FindCredentials | None
+) -> ObjectStore:
+    def configured_credentials() -> Credentials | None:
+        return find_static_credentials(environ, reread_dotenv(config, working_dir))
+
+    def look_for() -> str:
+        halves = incomplete_credentials(environ, reread_dotenv(config, working_dir))
+        found = f" ({'; '.join(halves)})" if halves else ""
+        return (
+            "looked for systemd's credentials, AWS_ACCESS_KEY and AWS_ACCESS_SECRET, AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY (environment, .env), a profile, a role{found}; set AWS_ACCESS_KEY and AWS_ACCESS_SECRET "
+            "in .env, or give --anonymous where the bucket is public"
+        )
+
+    return HttpStore(
+        find_credentials=find_credentials or configured_credentials,
+        ask_chain=find_chain_credentials,
+        profile_region=find_profile_region,
+        look_for=look_for,
+        endpoint_url=config.endpoint_url,
+        region=config.region,
+        anonymous=config.anonymous,
+        connect_timeout=config.connect_timeout,
+        read_timeout=config.read_timeout,
+        connections=config.workers_per_actor * config.concurrent_actors,
+    )
+
+
+def open_output(
+    config: Config,
+    environ: Mapping[str, str],
+    progress: Callable[[], Progress | None] = lambda: None,
+    *,
+    lossless: bool,
+    on_broken: Callable[[], object] | None = None,
+    followers: Followers | None = None,
+) -> Output:
+    """The log in the format asked for; with a live bar where people watch both it and the lines."""
+    fd = STDERR if config.report == "-" else STDOUT
+    writer = LineWriter(fd, lossless=lossless, on_broken=on_broken)
+    render, bar = _renderer(config, environ, fd, writer, progress)
+    log = make_log(followers.tee(render) if followers is not None else render, writer, config.log_level)
+    if bar is not None:
+        bar.start()
+
+    def close() -> None:
+        if bar is not None:
+            bar.stop()
+        writer.close(FLUSH_SECONDS)
+
+    return Output(log, lambda event: writer.write(render(event), keep=True), writer, close)
+
+
+def _renderer(
+    config: Config, environ: Mapping[str, str], fd: int, writer: LineWriter, progress: Callable[[], Progress | None]
+) -> tuple[Callable[[Mapping[str, object]], bytes], ProgressBar | None]:
+    """How an event looks; the bar, where there is one."""
+    terminal = os.isatty(STDOUT)
+    if config.log_format == "json" or (config.log_format == "auto" and not terminal):
+        return (journal_line if under_journal(environ, fd) else json_line), None
+    emoji = not terminal or terminal_can_emoji(environ)
+    view = ConsoleView(emoji=emoji, colour=terminal and terminal_can_colour(environ), level=config.log_level)
+    if not terminal or not shares_terminal(STDOUT, STDERR):
+        return view.render, None
+    bar = ProgressBar(lambda line: writer.write(line, keep=False), progress, behind=lambda: writer.behind, emoji=emoji)
+    return bar.around(view.render), bar
+
+
+def publisher(config: Config) -> Callable[[dict[str, object]], None] | None:
+    """Where the report goes after each run."""
+    if config.report is None:
+        return None
+    if config.report == "-":
+
+        def print_report(document: dict[str, object]) -> None:
+            with os.fdopen(os.dup(STDOUT), "wb") as stdout:
+                stdout.write(report_bytes(document))
+
+        return print_report
+    path = Path(config.report)
+    require_folder(path)
+    return lambda document: write_report(path, document)
+
+
+def raise_open_files(config: Config) -> None:
+    """Raise the soft limit of open files to what so many downloads at once need. Raises ConfigError."""
+    downloads = config.workers_per_actor * config.concurrent_actors
+    needed = downloads * FILES_PER_DOWNLOAD + FILES_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise ConfigError(
+                f"{downloads} downloads at once need {needed} open files, and the limit is {hard}",
+                hint="raise it (ulimit -Hn, LimitNOFILE=), or lower --workers-per-actor or --concurrent-actors",
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

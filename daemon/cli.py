@@ -1,0 +1,357 @@
+"""argv and environment -> exit status."""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import gevent
+import orjson
+from gevent import monkey
+
+from daemon import __version__
+from daemon.bootstrap import (
+    Application,
+    FindCredentials,
+    Output,
+    ask_daemon,
+    build,
+    find_supervisor,
+    note_for_journal,
+    open_data_dir,
+    open_output,
+    publisher,
+)
+from daemon.config import (
+    Config,
+    ConfigProblems,
+    add_setting_flags,
+    effective_settings,
+    load_config,
+    setting,
+    settings_table,
+    unknown_settings,
+)
+from daemon.core.errors import ActorsyncError, ConfigError, DaemonUnreachable, DataDirOwned
+from daemon.core.model import Plan
+from daemon.core.ports import Supervisor
+from daemon.service import Asked, list_actors
+from daemon.status import status_table
+from daemon.sync import plan_actor
+
+OK, FAILED, USAGE, CRASH, OWNED, CONFIG = 0, 1, 2, 70, 75, 78
+DATA_DIR_POLL_SECONDS = 2.0
+
+_CONCURRENCY = ("workers_per_actor", "concurrent_actors")
+_OF_THE_DEMO = (*_CONCURRENCY, "log_format", "log_level", "report")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run what the command line asks for. The statuses are those of the README."""
+    assert monkey.is_module_patched("socket") and monkey.is_module_patched("ssl"), "daemon/__main__.py patches first"
+    try:
+        return _main(argv)
+    except ConfigProblems as error:
+        for problem in error.problems:
+            _complain(problem)
+        return CONFIG
+    except ConfigError as error:
+        _complain(error)
+        return CONFIG
+    except DataDirOwned as error:
+        _complain(error)
+        return OWNED
+    except ActorsyncError as error:  # an actorsData.json that gives no plan
+        _complain(error)
+        return FAILED
+    except BrokenPipeError:  # the reader of our stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except Exception:  # noqa: BLE001 - the last line of defence: whatever it was, it is a bug of ours
+        words = f"actorsync {__version__} crashed: this is a bug, please report it with the lines above"
+        _say("error", "service.crashed", traceback.format_exc() + words, exception=traceback.format_exc())
+        return CRASH
+
+
+def _main(argv: Sequence[str]) -> int:
+    parser = _parser()
+    arguments = _with_old_numbers(parser, parser.parse_args(argv))
+    working_dir = Path.cwd()
+    if arguments.demo:
+        return _demo(arguments, working_dir)
+    config = load_config(vars(arguments), os.environ, working_dir)
+    for warning in unknown_settings(os.environ, config.dotenv):
+        _say("warning", "setting.unknown", f"actorsync: {warning}", error=warning)
+    if arguments.check_config:
+        _print(settings_table(effective_settings(config, os.environ)))
+        return OK
+    if arguments.dry_run:
+        return _dry_run(config)
+    for question in ("status", "reload"):
+        if getattr(arguments, question):
+            return _ask(config, question)
+    return _run(
+        config,
+        working_dir,
+        once=arguments.once,
+        reread=lambda: load_config(vars(arguments), os.environ, working_dir),
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A wrong command line, in a unit file perhaps."""
+        _say("error", "start.failed", f"{self.format_usage()}{self.prog}: error: {message}", code="usage", error=message)
+        sys.exit(USAGE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m daemon",
+        description="Mirror the training images that JSON manifests list from S3 to local disk: once, or on and on.",
+        allow_abbrev=False,
+    )
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--dry-run", action="store_true", help="print what a sync would download, and exit")
+    modes.add_argument("--check-config", action="store_true", help="print the settings and where each came from, and exit")
+    modes.add_argument("--status", action="store_true", help="ask the daemon that owns this data directory how it is")
+    modes.add_argument("--reload", action="store_true", help="have that daemon read its configuration and credentials again")
+    modes.add_argument("--demo", action="store_true", help="sync generated images from a local S3 server, in demo-data/")
+    parser.add_argument("--once", action="store_true", help="sync everything once, and exit")
+    parser.add_argument("--version", action="version", version=f"actorsync {__version__}")
+    parser.add_argument(
+        "numbers",
+        nargs="*",
+        metavar="N",
+        type=setting("workers_per_actor").from_flag,
+        help="the old script's two numbers: downloads per actor, then concurrent actors",
+    )
+    add_setting_flags(parser)
+    return parser
+
+
+def _with_old_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> argparse.Namespace:
+    """`--once 20 10` as users of the old script type it."""
+    if not arguments.numbers:
+        return arguments
+    if len(arguments.numbers) != len(_CONCURRENCY):
+        parser.error("give both numbers or none: downloads per actor, then concurrent actors, as in `--once 20 10`")
+    if any(getattr(arguments, name) is not None for name in _CONCURRENCY):
+        parser.error("give the two numbers or the flags --workers-per-actor and --concurrent-actors, not both")
+    arguments.workers_per_actor, arguments.concurrent_actors = arguments.numbers
+    return arguments
+
+
+def _run(
+    config: Config,
+    working_dir: Path,
+    *,
+    once: bool,
+    find_credentials: FindCredentials | None = None,
+    reread: Callable[[], Config] | None = None,
+    settled_words: str = "",
+) -> int:
+    """Sync, once or on and on, until done or told to stop. `settled_words` are said when the first pass is done."""
+    supervisor = find_supervisor(os.environ)
+    application: Application | None = None
+    asked: list[int] = []
+
+    def on_stop(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        if application is None or len(asked) > 1:
+            os._exit(128 + asked[0] if once else OK)  # nothing to tidy: what is not committed has no name
+        application.stop(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_stop)
+    if not once:
+        _wait_for_data_dir(config, supervisor)
+    try:
+        application = build(
+            config,
+            os.environ,
+            working_dir,
+            once=once,
+            find_credentials=find_credentials,
+            reread=reread,
+            supervisor=supervisor,
+        )
+    except DataDirOwned as owned:
+        if not once:
+            raise
+        return _sync_through_owner(config, owned)
+    service = application.service
+    if not once:
+        signal.signal(signal.SIGHUP, lambda *_: service.put(Asked({"ask": "reload"}, None)))
+        signal.signal(signal.SIGUSR1, lambda *_: service.put(Asked({"ask": "status"}, None)))
+    if settled_words:
+        service.settled.rawlink(lambda _: print(settled_words, file=sys.stderr))
+    try:
+        return service.run()
+    finally:
+        application.close()
+
+
+def _wait_for_data_dir(config: Config, supervisor: Supervisor | None) -> None:
+    """The daemon may be started before its data is there."""
+    if config.data_dir.is_dir():
+        return
+    words = f"{config.data_dir} is not there yet: waiting for it"
+    _say("warning", "data.missing", f"actorsync: {words}", error=words)
+    while not config.data_dir.is_dir():
+        if supervisor is not None:
+            supervisor.status(words)
+            supervisor.extend_timeout(DATA_DIR_POLL_SECONDS * 10)
+        gevent.sleep(DATA_DIR_POLL_SECONDS)
+
+
+# --- a daemon that runs already ---------------------------------------------------------------------------------------
+
+
+def _sync_through_owner(config: Config, owned: DataDirOwned) -> int:
+    """--once beside a daemon: it does the full pass; we show its progress, and end as if it had been ours.
+
+    Raises `owned` where its owner is no daemon.
+    """
+    publish = publisher(config)
+    answer = ask_daemon(config, {"ask": "sync", "actors": list(config.actors)})
+    output: Output | None = None
+    try:
+        for line in answer:
+            output = output or open_output(config, os.environ, lossless=True)
+            if "log" in line:
+                output.show(line["log"])
+            if line.get("end"):
+                if publish is not None and line.get("report"):
+                    publish(line["report"])
+                if line.get("error"):
+                    _say("error", "sync.refused", f"actorsync: {line['error']}", error=line["error"])
+                return int(line["exit"])
+    except DaemonUnreachable as error:
+        if output is None:
+            raise owned from error
+        raise
+    finally:
+        if output is not None:
+            output.close()
+    raise owned
+
+
+def _ask(config: Config, question: str) -> int:
+    """--status and --reload."""
+    *_, end = ask_daemon(config, {"ask": question})
+    if question == "status" and "status" in end:
+        status = end["status"]
+        _print(_json(status) if config.log_format == "json" else status_table(status))
+    if end.get("error"):
+        _say("error", f"{question}.refused", f"actorsync: {question} refused: {end['error']}", error=end["error"])
+    return int(end["exit"])
+
+
+# --- --dry-run --------------------------------------------------------------------------------------------------------
+
+
+def _dry_run(config: Config) -> int:
+    """Print every actor's plan: text, or with --log-format json a JSON line for each and one for the sum."""
+    manifests, disk = open_data_dir(config)
+    actors = list_actors(manifests, config.actors)
+    as_json = config.log_format == "json"
+    sums = {"actors": len(actors.names), "to_download": 0, "present": 0, "problems": len(actors.invalid)}
+    for invalid in actors.invalid:
+        _print(_json({"problem": _problem(invalid)}) if as_json else f"! {_in_words(invalid)}")
+    for actor in actors.names:
+        try:
+            plan = plan_actor(actor, manifests, disk, config.endpoint_url)
+        except ActorsyncError as error:
+            sums["problems"] += 1
+            _print(_json({"actor": actor, "problem": _problem(error)}) if as_json else f"{actor}: {_in_words(error)}")
+            continue
+        sums["to_download"] += len(plan.downloads)
+        sums["present"] += len(plan.present)
+        sums["problems"] += len(plan.failures)
+        _print(_json(_plan_document(plan)) if as_json else _plan_text(plan))
+    in_words = "\n{actors} actors: {to_download} to download, {present} present, {problems} problems".format_map(sums)
+    _print(_json({"total": sums}) if as_json else in_words)
+    return OK
+
+
+def _plan_document(plan: Plan) -> dict[str, object]:
+    return {
+        "actor": plan.actor,
+        "downloads": [{"image": d.name, "source": str(d.ref), "reason": d.reason.value} for d in plan.downloads],
+        "present": len(plan.present),
+        "problems": [{"image": f.image, "code": f.code, "error": f.error, "hint": f.hint} for f in plan.failures],
+    }
+
+
+def _plan_text(plan: Plan) -> str:
+    lines = [f"{plan.actor}: {len(plan.downloads)} to download, {len(plan.present)} present"]
+    lines += [f"    + {d.name}  from {d.ref}  ({d.reason.value})" for d in plan.downloads]
+    lines += [f"    ! {f.image}  {f.code}: {f.error}{f'  -> {f.hint}' if f.hint else ''}" for f in plan.failures]
+    return "\n".join(lines)
+
+
+def _problem(error: ActorsyncError) -> Mapping[str, str]:
+    return {"code": error.code, "error": str(error), "hint": error.hint}
+
+
+def _json(document: Mapping[str, object]) -> str:
+    return orjson.dumps(document).decode()
+
+
+# --- --demo -----------------------------------------------------------------------------------------------------------
+
+
+def _demo(arguments: argparse.Namespace, working_dir: Path) -> int:
+    """The ordinary sync against a server of our own; of the environment, only the concurrency counts."""
+    from daemon import demo  # nothing else knows of it
+
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    prepared = demo.prepare(working_dir)
+    print(prepared.opening_words(), file=sys.stderr)
+    with prepared.server() as server:
+        flags = {name: getattr(arguments, name) for name in _OF_THE_DEMO}
+        flags |= {"data_dir": prepared.data_dir, "endpoint_url": server.endpoint_url}
+        environ = {name: text for name, text in os.environ.items() if name.removeprefix("ACTORSYNC_").lower() in _CONCURRENCY}
+        config = load_config(flags, environ, prepared.data_dir)
+        return _run(
+            config,
+            working_dir,
+            once=arguments.once,
+            find_credentials=lambda: server.credentials,
+            settled_words=prepared.closing_words(once=arguments.once),
+        )
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _print(text: str) -> None:
+    """To stdout: UTF-8, whatever the locale."""
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _complain(error: ActorsyncError) -> None:
+    facts = {"code": error.code, "error": str(error), "hint": error.hint}
+    _say("error", "start.failed", f"actorsync: {_in_words(error)}", **facts)
+
+
+def _say(level: str, event: str, words: str, **facts: object) -> None:
+    """To stderr: words for people; where that is the journal, the JSON line that its readers expect."""
+    line = note_for_journal(os.environ, level, event, **facts)
+    with contextlib.suppress(OSError):  # a stderr that is closed or full: the exit status says it too
+        os.write(2, line or f"{words}\n".encode("utf-8", "backslashreplace"))
+
+
+def _in_words(error: ActorsyncError) -> str:
+    return f"{error.code}: {error}" + (f"\n  -> {error.hint}" if error.hint else "")

@@ -1,0 +1,203 @@
+"""One actor: read its manifest, plan, download, and say how it came out."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+
+from daemon.changes import NOTHING_SEEN, seen_in
+from daemon.config import LiveConfig
+from daemon.core.errors import ActorsyncError, DiskError, Interrupted, ManifestMissing, ManifestPending, ManifestRejected
+from daemon.core.model import Failure, Kind, Manifest, Outcome, Plan, Seen
+from daemon.core.plan import Wanted, make_plan, wanted_images
+from daemon.core.ports import ImageDisk, ImageFolder, Log, ManifestSource
+from daemon.core.report import MAX_FAILURES_KEPT, ActorResult, Tally
+from daemon.core.response import parse_response
+from daemon.download import Downloader, Trial
+
+TORN_READ_DELAYS = (0.5, 1.0)  # seconds before a torn manifest is read again, and again
+UNLISTED_SHOWN = 5
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One run of one actor so far; it outlives the slot that the actor gives up while its images wait."""
+
+    actor: str
+    log: Log  # with the run and the actor bound to it
+    started_at: float
+    tally: Tally = field(default_factory=Tally)
+    failures: list[Failure] = field(default_factory=list)
+    waiting: list[Trial] = field(default_factory=list)
+    seen: Seen = NOTHING_SEEN
+
+    def count(self, outcome: Outcome) -> None:
+        self.tally.count(outcome)
+        if isinstance(outcome, Failure) and outcome.kind is not Kind.INTERRUPTED and len(self.failures) < MAX_FAILURES_KEPT:
+            self.failures.append(outcome)
+
+    def result(self, now: float, problem: ActorsyncError | None = None) -> ActorResult:
+        return ActorResult(
+            self.actor,
+            self.tally,
+            now - self.started_at,
+            tuple(self.failures),
+            problem,
+            manifest_failed=isinstance(problem, (ManifestRejected, DiskError)),
+            seen=self.seen,
+        )
+
+    def given_up(self, now: float) -> ActorResult:
+        """The result when what waits is not waited for any more."""
+        for trial in self.waiting:
+            image = trial.download.name
+            self.tally.requests.update(trial.requests)
+            self.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), Kind.INTERRUPTED))
+        self.waiting.clear()
+        return self.result(now)
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The actor's images wait for a long retry; its run goes on with `attempt` when `due` comes."""
+
+    due: float
+    attempt: Attempt
+
+
+def plan_actor(actor: str, manifests: ManifestSource, disk: ImageDisk, endpoint_url: str | None) -> Plan:
+    """What the actor lacks, by one reading of its manifest and one listing of its folder.
+
+    Raises ManifestMissing, ManifestPending, ManifestRejected, DiskError.
+    """
+    plan, folder = _plan(actor, parse_response(manifests.read_response(actor).content), disk, endpoint_url)
+    folder.close()
+    return plan
+
+
+def _plan(actor: str, manifest: Manifest, disk: ImageDisk, endpoint_url: str | None) -> tuple[Plan, ImageFolder]:
+    wanted: Wanted = wanted_images(manifest, endpoint_url)
+    folder = disk.open_folder(actor)
+    try:
+        return make_plan(actor, wanted, folder.kinds(wanted.images.keys())), folder
+    except BaseException:
+        folder.close()
+        raise
+
+
+class ActorSync:
+    """Brings single actors up to date; one instance serves all of them."""
+
+    def __init__(
+        self,
+        manifests: ManifestSource,
+        disk: ImageDisk,
+        downloader: Downloader,
+        stopping: Event,
+        live: LiveConfig,
+    ) -> None:
+        self._manifests = manifests
+        self._disk = disk
+        self._downloader = downloader
+        self._stopping = stopping
+        self._live = live
+        self._yielding: set[str] = set()  # actors that are wanted to give up their slot
+        self.planned_actors = 0  # for a live view
+        self.planned_images = 0
+        self.ended_images = 0
+
+    def yield_slot(self, actor: str) -> None:
+        """Let this actor, which runs, pause as soon as what it has begun is done."""
+        self._yielding.add(actor)
+
+    def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
+        """One run of an actor from its begin. `changed`: its manifest was another one before."""
+        attempt = Attempt(actor, log.bind(actor=actor), time.monotonic())
+        try:
+            plan, folder = _plan(actor, self._read_manifest(attempt), self._disk, self._live.now.endpoint_url)
+        except (ManifestMissing, ManifestPending) as problem:
+            attempt.log.warning(problem.code.replace("-", "."), error=str(problem))
+            return attempt.result(time.monotonic(), problem)
+        except (ManifestRejected, DiskError) as problem:
+            return self._refused(problem, attempt)
+        self._take_up(plan, attempt)
+        if changed:
+            self._say_unlisted(plan, folder, attempt)
+        return self._download_all(folder, deque(Trial(download) for download in plan.downloads), attempt)
+
+    def go_on(self, attempt: Attempt) -> ActorResult | Paused:
+        """What an earlier part of a run left waiting."""
+        trials = deque(attempt.waiting)
+        attempt.waiting = []
+        try:
+            folder = self._disk.open_folder(attempt.actor)
+        except DiskError as problem:
+            for trial in trials:
+                attempt.tally.requests.update(trial.requests)
+                attempt.count(Failure.of(trial.download.name, problem))
+            return self._refused(problem, attempt)
+        return self._download_all(folder, trials, attempt)
+
+    def _refused(self, problem: ManifestRejected | DiskError, attempt: Attempt) -> ActorResult:
+        event = "manifest.rejected" if isinstance(problem, ManifestRejected) else "folder.failed"
+        attempt.log.error(event, code=problem.code, error=str(problem), hint=problem.hint)
+        return attempt.result(time.monotonic(), problem)
+
+    def _read_manifest(self, attempt: Attempt) -> Manifest:
+        """The actor's manifest, read again where it looks half written; the attempt remembers what was seen."""
+        for delay in (*TORN_READ_DELAYS, None):
+            reading = self._manifests.read_response(attempt.actor)
+            attempt.seen = seen_in(reading)
+            try:
+                return parse_response(reading.content)
+            except ManifestRejected as error:
+                if not error.torn or delay is None or self._stopping.wait(delay):
+                    raise
+        raise AssertionError("unreachable: the last turn returns or raises")
+
+    def _say_unlisted(self, plan: Plan, folder: ImageFolder, attempt: Attempt) -> None:
+        """Images that a change took out of the list stay where they are; as do those that never were in it."""
+        names = {*plan.present, *(download.name for download in plan.downloads), *(f.image for f in plan.failures)}
+        if others := folder.others(names):
+            attempt.log.info("images.unlisted", count=len(others), images=others[:UNLISTED_SHOWN])
+
+    def _take_up(self, plan: Plan, attempt: Attempt) -> None:
+        """Count and say what is settled without a request."""
+        if plan.repeated:
+            attempt.log.debug("url.repeated", count=plan.repeated)
+        for failure in plan.failures:
+            attempt.log.error("image.failed", image=failure.image, code=failure.code, error=failure.error, hint=failure.hint)
+            attempt.count(failure)
+        attempt.tally.skipped += len(plan.present)
+        self.planned_actors += 1
+        self.planned_images += len(plan.downloads)
+
+    def _download_all(self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt) -> ActorResult | Paused:
+        """Every trial to its end or its long delay, at most `workers_per_actor` at once. Closes the folder."""
+
+        def work() -> None:
+            while trials and attempt.actor not in self._yielding:
+                trial = trials.popleft()
+                outcome = self._downloader.run(attempt.log, folder, trial)
+                if isinstance(outcome, Trial):
+                    attempt.waiting.append(outcome)
+                    continue
+                attempt.tally.requests.update(trial.requests)
+                attempt.count(outcome)
+                self.ended_images += 1
+
+        workers_per_actor = self._live.now.workers_per_actor
+        pool = Pool(workers_per_actor)
+        try:
+            workers = [pool.spawn(work) for _ in range(min(workers_per_actor, len(trials)))]
+            gevent.joinall(workers, raise_error=True)
+        finally:
+            folder.close()
+            self._yielding.discard(attempt.actor)
+        attempt.waiting += trials  # what was not begun, for the sake of another
+        if attempt.waiting:
+            return Paused(min(trial.due for trial in attempt.waiting), attempt)
+        return attempt.result(time.monotonic())

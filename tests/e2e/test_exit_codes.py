@@ -1,0 +1,352 @@
+"""What the program ends with, and says, when it cannot or need not begin."""
+
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.account import ACCESS_KEY, SECRET_KEY
+from tests.support.fault_server import ANY, FaultServer, refusing_port
+from tests.support.faults import hang_before_head
+from tests.support.product import COMMAND, ROOT, Product
+from tests.support.trees import BUCKET, ActorTree, s3_url
+
+ACTOR = "0001_european_25_male"
+
+
+@pytest.fixture
+def tree(actor_tree: ActorTree, fault_server: FaultServer) -> ActorTree:
+    """One actor with three images, one of them there already, on the fault server."""
+    folder = actor_tree.actor(ACTOR, images=3)
+    actor_tree.upload_to(fault_server)
+    (folder / "0001_0.png").write_bytes(actor_tree.expected[folder / "0001_0.png"])
+    return actor_tree
+
+
+# --- 2: usage ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--once", "20"], "give both numbers or none"),
+        (["--once", "20", "10", "5"], "give both numbers or none"),
+        (["--once", "20", "10", "--workers-per-actor", "5"], "not both"),
+        (["--once", "0", "10"], "'0' is not a whole number from 1 to 256"),
+        (["--once", "20", "many"], "'many' is not a whole number"),
+        (["--workers-per-actor", "257"], "'257' is not a whole number from 1 to 256"),
+        (["--concurrent-actors", "-1"], "--concurrent-actors"),
+        (["--read-timeout", "0"], "--read-timeout"),
+        (["--log-format", "xml"], "--log-format"),
+        (["--endpoint-url", "localhost"], "--endpoint-url"),
+        (["--once", "--unknown"], "--unknown"),
+        (["--onc"], "--onc"),
+        (["--dry-run", "--check-config"], "not allowed with"),
+    ],
+)
+def test_misuse_ends_with_2_and_the_usage(tmp_path, product, args, told):
+    """Without this, a mistyped flag is ignored, or a wrong number of connections taken."""
+    finished = product.run(args, tmp_path)
+
+    assert 2 == finished.returncode
+    assert "" == finished.stdout
+    assert "usage: python -m daemon" in finished.stderr and told in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert [] == os.listdir(tmp_path)
+
+
+def test_old_numbers_mean_what_they_meant(tree, product, fault_server):
+    """Without this, users of the old script sync with other numbers than they typed."""
+    finished = product.run(["--once", "20", "10"], tree.root, env=fault_server.account.environment)
+
+    assert 0 == finished.returncode
+    (started,) = finished.events("run.started")
+    assert (20, 10) == (started["workers_per_actor"], started["concurrent_actors"])
+
+
+# --- 78: configuration ------------------------------------------------------------------------------------------------
+
+
+def test_all_problems_of_the_configuration_are_told_at_once(tmp_path, product):
+    """Without this, a user repairs them one start at a time."""
+    (tmp_path / ".env").write_text("ACTORSYNC_READ_TIMEOUT=soon\nthis is no line\n")
+    env = {"ACTORSYNC_WORKERS_PER_ACTOR": "many", "ACTORSYNC_LOG_LEVEL": "loud"}
+    finished = product.run(["--once"], tmp_path, env=env)
+
+    assert 78 == finished.returncode
+    for told in ("ACTORSYNC_WORKERS_PER_ACTOR='many'", "ACTORSYNC_LOG_LEVEL='loud'", "ACTORSYNC_READ_TIMEOUT='soon'", "line 2"):
+        assert told in finished.stderr
+    assert "this is no line" not in finished.stderr
+    assert [".env"] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["--once", "--dry-run"])
+def test_missing_data_directory_is_told_and_not_made(tmp_path, product, mode):
+    """Without this, a start in the wrong directory looks like a project without actors."""
+    finished = product.run([mode], tmp_path)
+
+    assert 78 == finished.returncode
+    assert "data" in finished.stderr and "--data-dir" in finished.stderr
+    assert [] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["--once", "--dry-run"])
+def test_missing_actors_file_is_told(actor_tree, product, mode):
+    """Without this, as above."""
+    (actor_tree.data / "actorsData.json").unlink()
+    finished = product.run([mode], actor_tree.root)
+
+    assert 78 == finished.returncode
+    assert "data/actorsData.json is not there" in finished.stderr and "--data-dir" in finished.stderr
+    assert "" == finished.stdout
+
+
+@pytest.mark.parametrize("mode", ["--once", "--dry-run"])
+def test_actors_file_that_is_a_directory_is_told(actor_tree, product, mode):
+    """Without this, an unreadable list counts as an empty one."""
+    (actor_tree.data / "actorsData.json").unlink()
+    (actor_tree.data / "actorsData.json").mkdir()
+    finished = product.run([mode], actor_tree.root)
+
+    assert 78 == finished.returncode
+    assert "actorsData.json is no file" in finished.stderr
+
+
+@pytest.mark.parametrize("mode", ["--once", "--dry-run"])
+def test_glob_that_matches_nothing_is_told(tree, product, mode):
+    """Without this, a typo in --actors is a run of nothing that succeeds."""
+    finished = product.run([mode, "--actors", "0001*", "--actors", "0002*"], tree.root)
+
+    assert 78 == finished.returncode
+    assert "--actors '0002*' matches none of the 1 actors" in finished.stderr
+
+
+def test_missing_credentials_are_told_once(tree, product, fault_server):
+    """Without this, each image fails with a riddle of its own."""
+    finished = product.run(["--once"], tree.root, env={"AWS_ENDPOINT_URL_S3": fault_server.endpoint_url})
+
+    assert 78 == finished.returncode
+    assert "AWS credentials not configured" in finished.stderr
+    assert "AWS_ACCESS_KEY" in finished.stderr and "AWS_ACCESS_SECRET" in finished.stderr
+    assert 1 == len([line for line in finished.lines if line["level"] == "error"])
+    assert () == fault_server.requests
+
+
+@pytest.mark.parametrize("limit", [100, 227])
+def test_too_low_a_limit_of_open_files_is_told(tree, product, limit):
+    """Without this, a sync fails in its middle with "Too many open files"."""
+    ended = limited(product, f"-n {limit}", tree, {})
+
+    assert 78 == ended.returncode
+    assert f"50 downloads at once need 228 open files, and the limit is {limit}" in ended.stderr
+    assert "ulimit -Hn" in ended.stderr
+
+
+def test_soft_limit_of_open_files_is_raised(tree, product, fault_server):
+    """Without this, whoever has the usual soft limit of 1,024 cannot use the concurrency that the hard one allows."""
+    ended = limited(product, "-Sn 100", tree, fault_server.account.environment)
+
+    assert 0 == ended.returncode, ended.stderr
+    tree.assert_matches()
+
+
+def limited(product: Product, limit: str, tree: ActorTree, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """A run under a limit of bash's ulimit."""
+    script = f'ulimit {limit}; exec "$@"'
+    return subprocess.run(
+        ["bash", "-c", script, "bash", *COMMAND, "--once"],
+        cwd=tree.root,
+        env=product.environment(env),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+# --- 75: another instance ---------------------------------------------------------------------------------------------
+
+
+def test_second_instance_is_refused_and_told_of_the_first(tree, product, fault_server):
+    """Without this, two syncs pay twice, and their lines and reports mix."""
+    fault_server.inject(ANY, hang_before_head(), forever=True)
+    with product.start(["--once", "--grace-seconds", "0.1"], tree.root, env=fault_server.account.environment) as first:
+        fault_server.wait_until(lambda server: server.requests)
+        for args in ([], ["--once"]):
+            second = product.run(args, tree.root, env=fault_server.account.environment)
+
+            assert 75 == second.returncode
+            assert f"process {first.pid}" in second.stderr and "--data-dir" in second.stderr
+        first.send(signal.SIGTERM)
+        assert 143 == first.wait()
+    assert 2 == len(fault_server.requests)
+
+
+# --- 1: not all is there ----------------------------------------------------------------------------------------------
+
+
+def test_endpoint_that_refuses_fails_the_run(tree, product):
+    """Without this, a run that brought nothing ends with success."""
+    with refusing_port() as port:
+        args = ["--once", "--endpoint-url", f"http://127.0.0.1:{port}", "--anonymous", "--max-attempts", "1"]
+        finished = product.run(args, tree.root)
+
+    assert 1 == finished.returncode
+    assert finished.events("run.completed", status="partial", failed=2, skipped=1)
+
+
+# --- 70: a crash of ours ----------------------------------------------------------------------------------------------
+
+
+def test_crash_of_ours_is_told_as_one(tree, tmp_path, product):
+    """Without this, our own bug looks like the user's fault, or ends with success."""
+    (tmp_path / "sabotage.py").write_text(
+        "import sys\n"
+        "from gevent import monkey\n"
+        "monkey.patch_all()\n"
+        "import daemon.cli\n"
+        "def injected(*_: object) -> None:\n"
+        "    raise RuntimeError('injected crash')\n"
+        "daemon.cli.list_actors = injected\n"
+        "sys.exit(daemon.cli.main(['--dry-run']))\n"
+    )
+    finished = Product(product.home, command=(sys.executable, str(tmp_path / "sabotage.py"))).run([], tree.root)
+
+    assert 70 == finished.returncode
+    assert "injected crash" in finished.stderr and "this is a bug, please report it" in finished.stderr
+
+
+# --- 0: looking only --------------------------------------------------------------------------------------------------
+
+
+def test_check_config_shows_every_setting_and_no_secret(tree, product):
+    """Without this, whoever asks for help pastes a key into a forum."""
+    (tree.root / ".env").write_text(f"AWS_ACCESS_SECRET={SECRET_KEY}\nACTORSYNC_READ_TIMEOUT=7\n")
+    env = {"AWS_ACCESS_KEY": ACCESS_KEY, "AWS_ACCESS_SECRET": SECRET_KEY, "AWS_SESSION_TOKEN": "t0ken" * 20}
+    finished = product.run(["--check-config", "--workers-per-actor", "3"], tree.root, env=env)
+    rows = {line.split()[0]: line for line in finished.stdout.splitlines()}
+
+    assert 0 == finished.returncode
+    assert "flag --workers-per-actor" in rows["workers_per_actor"]
+    assert "ACTORSYNC_READ_TIMEOUT in .env" in rows["read_timeout"]
+    assert "default" in rows["concurrent_actors"]
+    assert "****MPLE" in rows["credentials"]
+    for secret in (SECRET_KEY, ACCESS_KEY, "t0ken"):
+        assert secret not in finished.stdout + finished.stderr
+    assert {".env", "data"} == set(os.listdir(tree.root))
+
+
+PLAN = f"""\
+{ACTOR}: 2 to download, 1 present
+    + 0001_1.png  from s3://{BUCKET}/training/{ACTOR}/0001_1.png  (missing)
+    + 0001_2.png  from s3://{BUCKET}/training/{ACTOR}/0001_2.png  (empty)
+
+1 actors: 2 to download, 1 present, 0 problems
+"""
+
+
+def test_plan_is_told_and_nothing_is_done(tree, product, fault_server):
+    """Without this, looking costs a request, needs keys, or leaves something behind."""
+    (tree.folder(ACTOR) / "0001_2.png").touch()
+    left_over = tree.folder(ACTOR) / ".0001_1.png.4194304.actorsync"
+    left_over.touch()
+    before = looks_below(tree.root)
+    finished = product.run(["--dry-run"], tree.root, env={"AWS_ENDPOINT_URL_S3": fault_server.endpoint_url})
+
+    assert (0, PLAN, "") == (finished.returncode, finished.stdout, finished.stderr)
+    assert before == looks_below(tree.root)
+    assert () == fault_server.requests
+
+
+def test_plan_as_json_can_be_read_by_machines(tree, product):
+    """Without this, a script has to parse the text for people."""
+    tree.actor("0002_asian_30_female", images=1, urls=["https://example.com/x.png"])
+    tree.actor("0003_asian_30_female", response=b"{")
+    finished = product.run(["--dry-run", "--log-format", "json"], tree.root)
+    first, second, third, total = (json.loads(line) for line in finished.stdout.splitlines())
+
+    assert 0 == finished.returncode
+    source = f"s3://{BUCKET}/training/{ACTOR}/0001_1.png"
+    assert (ACTOR, 1, []) == (first["actor"], first["present"], first["problems"])
+    assert {"image": "0001_1.png", "source": source, "reason": "missing"} == first["downloads"][0]
+    assert ["url-not-s3"] == [problem["code"] for problem in second["problems"]]
+    assert "manifest-unparsable" == third["problem"]["code"]
+    assert {"total": {"actors": 3, "to_download": 3, "present": 1, "problems": 2}} == total
+
+
+def test_plan_beside_a_running_instance_is_told(tree, product, fault_server):
+    """Without this, nobody can look what a long run has left to do."""
+    fault_server.inject(ANY, hang_before_head(), forever=True)
+    with product.start(["--once", "--grace-seconds", "0.1"], tree.root, env=fault_server.account.environment):
+        fault_server.wait_until(lambda server: server.requests)
+        finished = product.run(["--dry-run"], tree.root)
+
+    assert 0 == finished.returncode
+    assert "2 to download" in finished.stdout
+
+
+def test_plan_without_a_readable_list_fails_without_a_traceback(tree, product):
+    """Without this, a comma too many in actorsData.json looks like a bug of ours."""
+    (tree.data / "actorsData.json").write_bytes(b'[{"name": "a"},]')
+    finished = product.run(["--dry-run"], tree.root)
+
+    assert 1 == finished.returncode
+    assert finished.stderr.startswith("actorsync: manifest-unparsable: actorsData.json is not JSON at line 1 column")
+    assert "Traceback" not in finished.stderr
+
+
+def looks_below(root: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in [root, *root.rglob("*")]}
+
+
+# --- where and how it is started --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LANG": "C"},
+        {"LC_ALL": "POSIX"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=["c", "posix", "ascii", "latin-1"],
+)
+def test_names_and_words_are_utf_8_in_every_locale(actor_tree, product, fault_server, locale):
+    """Without this, a cron job or a container without a locale gives images other names, or crashes at the first umlaut."""
+    body = b"an image"
+    folder = actor_tree.actor("0001_müller_日本", urls=[s3_url(BUCKET, "x/%C3%BC%E6%97%A5.png")])
+    fault_server.put(BUCKET, "x/ü日.png", body)
+    env = fault_server.account.environment | locale
+    planned = product.run(["--dry-run"], actor_tree.root, env=env)
+    finished = product.run(["--once"], actor_tree.root, env=env)
+
+    assert "+ ü日.png  from s3://actor-images/x/ü日.png" in planned.stdout
+    assert 0 == finished.returncode, finished.stderr
+    assert finished.events("actor.synced", actor="0001_müller_日本", downloaded=1)
+    assert body == (folder / "ü日.png").read_bytes()
+    assert {b"response.json", "ü日.png".encode()} == set(os.listdir(os.fsencode(folder)))
+
+
+def test_foreign_package_of_our_name_is_not_run_in_our_place(tree, product):
+    """Without this, python-daemon, which is called `daemon` too, is imported by whoever starts us from elsewhere."""
+    command = (sys.executable, str(ROOT / "daemon" / "__main__.py"))
+    finished = Product(product.home, command=command).run(["--once"], tree.root, env={"PYTHONPATH": None})
+
+    assert 78 == finished.returncode
+    assert 'a foreign package "daemon"' in finished.stderr
+    assert f"run `python -m daemon` in {ROOT}" in finished.stderr
+
+
+def test_our_package_is_found_from_the_root_before_a_foreign_one(tree, product):
+    """Without this, `python -m daemon` in a checkout runs python-daemon where that is installed."""
+    importlib.metadata.version("python-daemon")  # it is installed here, or this test shows nothing
+    args = ["--dry-run", "--data-dir", str(tree.data)]
+    finished = product.run(args, ROOT, env={"PYTHONPATH": None})
+
+    assert 0 == finished.returncode
+    assert "2 to download, 1 present" in finished.stdout

@@ -1,0 +1,77 @@
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted((ROOT / "daemon").rglob("*.py"))
+NAME_ADAPTERS = {"bootstrap", "cli", "demo"}
+
+
+def assert_agrees(tool: str, *args: str) -> None:
+    """The tool of this environment has nothing to say against the tree."""
+    command = [str(Path(sys.executable).with_name(tool)), *args]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert 0 == done.returncode, done.stdout + done.stderr
+
+
+def imports_of(module: Path) -> Iterator[str]:
+    """Every module that is imported anywhere in it, inside functions too."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module.name} imports relatively: no contract sees what"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_layers_are_kept() -> None:
+    """Without this, the deciding code learns to touch the network, and no test can hold it without one."""
+    assert_agrees("lint-imports")
+
+
+def test_types_fit() -> None:
+    """Without this, an adapter may promise other things than its port."""
+    assert_agrees("mypy")
+
+
+def test_nothing_is_to_be_said_against_the_code() -> None:
+    """Without this, swallowed errors and asserts on tuples come in unseen."""
+    assert_agrees("ruff", "check")
+
+
+def test_code_has_one_form() -> None:
+    """Without this, every change carries a reader's reformatting with it."""
+    assert_agrees("ruff", "format", "--check")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+def test_adapters_are_named_only_where_things_are_put_together(module: Path) -> None:
+    """Without this, a second store or disk means changes all over the tree."""
+    if module.stem in NAME_ADAPTERS or "adapters" in module.parts:
+        return
+    assert [] == [name for name in imports_of(module) if name.startswith("daemon.adapters")]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+def test_module_says_in_one_sentence_what_it_is_for(module: Path) -> None:
+    """Without this, a newcomer reads a module to learn whether to read it."""
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+    assert docstring, "it has no docstring"
+    sentence, *_ = docstring.split("\n\n")
+    assert sentence.endswith(".")
+    assert 1 == len(re.findall(r"[.!?](?=\s|$)", sentence)), f"more than one sentence: {sentence}"
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    """Without this, the command that people are told to run is not the one that is known to work."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    quick_start = re.split(r"^## ", readme.partition("## Quick start")[2], flags=re.MULTILINE)[0]
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", quick_start, re.MULTILINE | re.DOTALL)
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    to_the_root = ["set -euo pipefail", 'cd "$(dirname "$0")/.."']
+    assert [*to_the_root, *blocks[1].splitlines()] == [line for line in run if not line.startswith("#")]

@@ -1,0 +1,147 @@
+from typing import Any
+
+import pytest
+
+from daemon.core.errors import DiskError, Interrupted, ManifestRejected
+from daemon.core.model import Failure, Kind
+from daemon.core.report import ActorResult
+from daemon.runs import LONGEST_CHANGE_RUN_SECONDS, Runs
+from tests.support.runs import Lines, result
+
+
+def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
+    """Without this, the lines of two runs cannot be told apart."""
+    log = Lines()
+    runs = Runs(log, None)
+    for _ in range(2):
+        runs.begin("change", 1)
+        runs.log.info("image.failed")
+        runs.fold(result("a", downloaded=1))
+        runs.end(interrupted=False)
+    runs.log.info("service.alive")
+    numbers = [line.get("run_id") for line in log.lines]
+    assert [numbers[0]] * 4 + [numbers[4]] * 4 + [None] == numbers
+    assert numbers[0] != numbers[4]
+    assert ["run.started", "image.failed", "actor.synced", "run.completed"] == [line["event"] for line in log.lines[:4]]
+
+
+def test_run_that_is_open_grows_by_what_comes() -> None:
+    """Without this, a change in mid-run opens a second run, and the count of actors is that of the first."""
+    log = Lines()
+    runs = Runs(log, None)
+    first = runs.begin("bulk", 2, workers_per_actor=10)
+    assert first is runs.begin("change", 1)
+    assert (3, "bulk", 1) == (runs.actors, first.trigger, len(log.of("run.started")))
+    assert 10 == log.of("run.started")[0]["workers_per_actor"]
+    for actor in "abcd":
+        runs.fold(result(actor))
+    assert [(1, 3), (2, 3), (3, 3), (4, 4)] == [(line["position"], line["actors"]) for line in log.of("actor.synced")]
+
+
+@pytest.mark.parametrize(
+    "end, complete",
+    [
+        (result("a", downloaded=2), True),
+        (result("a", downloaded=2, failed=1), False),
+        (result("a", problem=ManifestRejected("injected", code="manifest-empty"), manifest_failed=True), False),
+        (result("a", problem=ManifestRejected("injected", code="manifest-pending")), True),
+    ],
+)
+def test_run_is_complete_if_nothing_failed(end: ActorResult, complete: bool) -> None:
+    """Without this, --once beside a daemon ends with 0 though images are missing."""
+    runs = Runs(Lines(), None)
+    runs.begin("bulk", 1)
+    runs.fold(end)
+    everything_there, document = runs.end(interrupted=False)
+    assert (complete, "complete" if complete else "partial") == (everything_there, document["status"])
+    assert (None, 1) == (runs.open, runs.count)
+
+
+def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> None:
+    """Without this, each rejected manifest is two lines, and one of them is wrong."""
+    log = Lines()
+    runs = Runs(log, None)
+    runs.begin("bulk", 1)
+    runs.fold(result("a", problem=ManifestRejected("injected", code="manifest-empty"), manifest_failed=True))
+    assert [] == log.of("actor.synced")
+
+
+def test_what_was_not_tried_is_told_with_the_actor() -> None:
+    """Without this, an actor that was interrupted looks done."""
+    log = Lines()
+    runs = Runs(log, None)
+    runs.begin("bulk", 1)
+    end = result("a", downloaded=1)
+    end.tally.count(Failure.of("9.png", Interrupted("injected"), Kind.INTERRUPTED))
+    runs.fold(end)
+    assert 1 == log.of("actor.synced")[0]["unattempted"]
+    everything_there, document = runs.end(interrupted=True)
+    assert (False, "interrupted") == (everything_there, document["status"])
+
+
+def test_rejected_list_of_actors_counts_as_failure_of_the_run() -> None:
+    """Without this, a run without a list of actors is a success."""
+    log = Lines()
+    runs = Runs(log, None)
+    runs.begin("bulk", 0)
+    runs.reject("manifest.rejected", ManifestRejected("injected", code="manifest-empty", hint="write it"))
+    assert {"code": "manifest-empty", "error": "injected", "hint": "write it"}.items() <= log.lines[-1].items()
+    assert "run_id" in log.lines[-1]
+    assert not runs.end(interrupted=False)[0]
+
+
+def test_totals_are_those_of_all_runs() -> None:
+    """Without this, service.alive forgets everything with each run."""
+    runs = Runs(Lines(), None)
+    for trigger in ("bulk", "change", "change"):
+        runs.begin(trigger, 1)
+        runs.fold(result("a", downloaded=2, failed=1))
+        runs.end(interrupted=False)
+    assert (3, 6, 3, 60) == (runs.count, runs.totals.downloaded, runs.totals.failed, runs.totals.size_bytes)
+    assert {"bulk": 1, "change": 2} == runs.by_trigger
+
+
+def test_report_is_published_after_each_run_with_its_results() -> None:
+    """Without this, --report is empty."""
+    published: list[dict[str, Any]] = []
+    runs = Runs(Lines(), published.append)
+    runs.begin("bulk", 1)
+    runs.fold(result("a", downloaded=1))
+    assert runs.end(interrupted=False) == (True, published[0])
+    assert ["a"] == [entry["actor"] for entry in published[0]["results"]]
+
+
+def test_results_are_kept_only_where_somebody_wants_them() -> None:
+    """Without this, a pass over 100,000 actors takes a gigabyte for a report that nobody reads."""
+    runs = Runs(Lines(), None)
+    runs.begin("bulk", 1)
+    runs.fold(result("a"))
+    assert [] == runs.end(interrupted=False)[1]["results"]
+    runs.begin("bulk", 1).keep_results = True
+    runs.fold(result("a"))
+    assert 1 == len(runs.end(interrupted=False)[1]["results"])  # type: ignore[arg-type]
+
+
+def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
+    """Without this, a full disk under the report is the end of the daemon; or nobody learns of it."""
+
+    def refuse(_: dict[str, object]) -> None:
+        raise DiskError("injected: the disk is full", hint="make room")
+
+    log = Lines()
+    runs = Runs(log, refuse)
+    number = runs.begin("bulk", 0).run_id
+    assert not runs.end(interrupted=False)[0]
+    (line,) = log.of("report.failed")
+    assert (number, "disk-error", "make room") == (line["run_id"], line["code"], line["hint"])
+
+
+def test_only_a_run_of_changes_can_be_too_long() -> None:
+    """Without this, a bulk pass of an hour is cut in six; or a stream of changes is never reported."""
+    runs = Runs(Lines(), None)
+    assert not runs.is_overlong(1e12)
+    for trigger, overlong in (("bulk", False), ("change", True), ("reload", False)):
+        began = runs.begin(trigger, 1).started_at
+        assert not runs.is_overlong(began + LONGEST_CHANGE_RUN_SECONDS - 1)
+        assert overlong == runs.is_overlong(began + LONGEST_CHANGE_RUN_SECONDS + 1)
+        runs.end(interrupted=False)

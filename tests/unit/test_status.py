@@ -1,0 +1,102 @@
+from typing import Any
+
+from daemon.adapters.log import json_line
+from daemon.core.errors import EndpointDown, ObjectNotFound, StoreUnavailable
+from daemon.core.failing import FailingActors
+from daemon.core.model import Failure
+from daemon.core.schedule import Lane, Schedule
+from daemon.runs import Runs
+from daemon.status import MOST_FAILING_SHOWN, status_document, status_table, status_text
+from tests.support.runs import Lines, result
+
+
+class Health:
+    def document(self) -> dict[str, object]:
+        return {"watched": 9, "polled": 1, "polled_because": {"watch-limit": 1}, "overflows": 0, "events": 7}
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "actors": 10,
+        "complete": 8,
+        "failing": FailingActors(),
+        "schedule": Schedule(5),
+        "runs": Runs(Lines(), None),
+        "down": (),
+        "watch": Health(),
+        "uptime_seconds": 12.6,
+        "now": 0.0,
+    }
+    return status_document(**facts | changes)
+
+
+def failing_of(count: int, name: str = "{:04}_european_25_male") -> FailingActors:
+    failing = FailingActors()
+    for number in range(count):
+        errors = [StoreUnavailable("injected"), ObjectNotFound("injected"), ObjectNotFound("injected")]
+        failing.failed(name.format(number), [Failure.of("1.png", error) for error in errors[number % 2 :]], 0.0, 0.0)
+    return failing
+
+
+def test_idle_daemon_says_what_there_is() -> None:
+    """Without this, --status is a guess."""
+    status = document()
+    expected = {"actors": 10, "complete": 8, "incomplete": 2, "failing": 0, "run": None, "uptime_seconds": 13, "down": []}
+    assert expected == {name: status[name] for name in expected}
+    assert {"watched": 9, "polled": 1, "polled_because": {"watch-limit": 1}, "overflows": 0, "events": 7} == status["watch"]
+    assert "8 of 10 actors complete" == status_text(status)
+    assert "watch" not in document(watch=None)
+
+
+def test_run_that_is_open_counts_with_the_closed_ones() -> None:
+    """Without this, the totals stand still for the hours of a bulk pass."""
+    runs = Runs(Lines(), None)
+    runs.begin("bulk", 1)
+    runs.fold(result("a", downloaded=2))
+    runs.end(interrupted=False)
+    began = runs.begin("change", 2).started_at
+    runs.fold(result("a", downloaded=3, failed=1))
+    schedule = Schedule(1)
+    for actor in "bc":
+        schedule.add(actor, Lane.CHANGE)
+    schedule.start(0.0)
+    status = document(runs=runs, schedule=schedule, now=began + 2.0)
+    assert (5, 1, 50) == (status["downloaded"], status["failed"], status["size_bytes"])
+    assert ("change", 1, 1, 1, 1.5) == tuple(status[n] for n in ("run", "runs", "syncing", "queued", "images_per_second"))
+    assert "8 of 10 actors complete; syncing 1, 1 queued, 1.5 images/s" == status_text(status)
+
+
+def test_failing_actors_are_told_with_their_reasons() -> None:
+    """Without this, somebody has to search the log for what is wrong."""
+    status = document(failing=failing_of(3), down=(EndpointDown("x cannot be reached"),))
+    assert (3, {"object-not-found": 3, "store-unavailable": 2}) == (status["failing"], status["failing_by_code"])
+    assert {"object-not-found": 2} == status["failing_actors"]["0001_european_25_male"]["codes"]
+    assert ["endpoint-down: x cannot be reached"] == status["down"]
+    assert "8 of 10 actors complete; 3 failing; endpoint-down: x cannot be reached" == status_text(status)
+
+
+def test_hundreds_of_failing_actors_are_one_line_of_the_log() -> None:
+    """Without this, journald cuts it in pieces."""
+    status = document(failing=failing_of(500), down=tuple(EndpointDown("x" * 200) for _ in range(3)))
+    assert (500, MOST_FAILING_SHOWN) == (status["failing"], len(status["failing_actors"]))
+    line = json_line({"timestamp": "2026-11-22T11:59:32.362476Z", "level": "info", "event": "service.status", **status})
+    assert len(line) < 4096
+    assert b"cut" not in line
+
+
+def test_table_shows_every_count_and_every_reason() -> None:
+    """Without this, people get less than programs do."""
+    table = status_table(document(failing=failing_of(2), down=(EndpointDown("x cannot be reached"),)))
+    lines = table.splitlines()
+    assert lines[0].startswith("8 of 10 actors complete; 2 failing")
+    for shown in (
+        "actors             10",
+        "complete           8",
+        "run                -",
+        "watched            9",
+        "polled             1",
+        "failing            2 actors: object-not-found",
+        "  0001_european_25_male: object-not-found (1 runs)",
+        "down               endpoint-down: x cannot be reached",
+    ):
+        assert shown in lines, table
