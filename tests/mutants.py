@@ -1,0 +1,420 @@
+"""Proof that the tests notice: each mutant below must turn the tests beside it red.
+
+    .venv/bin/python -m tests.mutants              all of them, a few minutes
+    .venv/bin/python -m tests.mutants length md5   those with a word of their name among these
+
+A mutant is one place of the product that is written differently. It is applied to a copy of the tree in a temporary
+folder, and the tests named beside it run there: "killed" by the first that fails, or "SURVIVED". The same tests must be
+green on an unmutated copy ("RED BEFORE" otherwise), and the text must stand in its file exactly once ("NOT FOUND").
+Exit 0: all killed, 1: not all.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "data", "demo-data")
+TIMEOUT_SECONDS = 300  # a mutant that hangs is noticed as well
+
+INTEGRITY = "tests/unit/test_integrity.py"
+PLAN = "tests/unit/test_plan.py"
+RETRY = "tests/unit/test_retry.py"
+RESPONSE = "tests/unit/test_response.py"
+SCHEDULE = "tests/unit/test_schedule.py"
+BREAKER = "tests/unit/test_breaker.py"
+REPORT = "tests/unit/test_report.py"
+DISK = "tests/integration/test_disk.py"
+STORE = "tests/integration/test_store_contract.py"
+
+
+class Mutant(NamedTuple):
+    """`tests`: what is given to pytest."""
+
+    name: str
+    file: str
+    text: str
+    replacement: str
+    tests: str
+
+
+MUTANTS = [
+    # --- whole and right, or not at all
+    Mutant(
+        "length is not checked",
+        "daemon/core/integrity.py",
+        "if self._expected_size is not None and self.size_bytes != self._expected_size:",
+        "if False:",
+        INTEGRITY,
+    ),
+    Mutant(
+        "connection that was given up in mid-answer is kept",
+        "daemon/adapters/http/store.py",
+        "            self._pool.close_one(connection)\n            raise",
+        "            self._pool.give_back(request.route, connection)\n            raise",
+        STORE,
+    ),
+    Mutant("md5 is not compared", "daemon/core/integrity.py", "if digest != self._expected_md5:", "if False:", INTEGRITY),
+    Mutant(
+        "multipart etag is taken for an md5",
+        "daemon/core/integrity.py",
+        "match = _MD5_ETAG.fullmatch(head.etag)",
+        "match = _MD5_ETAG.match(head.etag)",
+        INTEGRITY,
+    ),
+    Mutant(
+        "etag under KMS is taken for an md5",
+        "daemon/core/integrity.py",
+        "if head.encrypted or head.etag is None:",
+        "if head.etag is None:",
+        INTEGRITY,
+    ),
+    Mutant(
+        "error document becomes an image",
+        "daemon/core/integrity.py",
+        "if document := _ERROR_DOCUMENT.match(self._head_kept):",
+        "if document := None:",
+        INTEGRITY,
+    ),
+    Mutant("empty object becomes an image", "daemon/core/integrity.py", "if head.size_bytes == 0:", "if False:", INTEGRITY),
+    Mutant(
+        "unverifiable body is taken",
+        "daemon/core/integrity.py",
+        "if head.size_bytes is None and self._expected_md5 is None:",
+        "if False:",
+        INTEGRITY,
+    ),
+    Mutant(
+        "image is put there unverified",
+        "daemon/download.py",
+        "return self._verifier.verify(), ",
+        "return Proof.LENGTH, ",
+        RETRY,
+    ),
+    # --- files
+    Mutant(
+        "image is written under its final name",
+        "daemon/adapters/disk.py",
+        'os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._handle)',
+        "os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._handle)",
+        DISK,
+    ),
+    Mutant(
+        "file that got there first is overwritten",
+        "daemon/adapters/disk.py",
+        "            if kind is FileKind.IMAGE:\n                return False\n",
+        "            if kind is FileKind.IMAGE:\n                self._unlink(staged.name)\n",
+        DISK,
+    ),
+    Mutant(
+        "what occupies a name is removed",
+        "daemon/adapters/disk.py",
+        "            if kind is FileKind.OCCUPIED:\n                break\n            if kind is FileKind.EMPTY:\n",
+        "            if kind is not None:\n",
+        DISK,
+    ),
+    Mutant(
+        "two owners of one data directory",
+        "daemon/adapters/disk.py",
+        "fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        DISK,
+    ),
+    Mutant(
+        "staged image is left behind",
+        "daemon/download.py",
+        "                arrival.discard()\n",
+        "                pass\n",
+        RETRY,
+    ),
+    Mutant("full disk is not looked for", "daemon/download.py", "        folder.require_room(0)\n", "", RETRY),
+    # --- plan
+    Mutant(
+        "image that is there is fetched again",
+        "daemon/core/plan.py",
+        "case FileKind.IMAGE:\n                present.append(name)",
+        "case FileKind.IMAGE:\n                downloads.append(Download(ref, name, Reason.MISSING))",
+        PLAN,
+    ),
+    Mutant(
+        "empty file counts as an image",
+        "daemon/core/plan.py",
+        "case FileKind.EMPTY:\n                downloads.append(Download(ref, name, Reason.EMPTY))",
+        "case FileKind.EMPTY:\n                present.append(name)",
+        PLAN,
+    ),
+    Mutant("last of colliding objects wins", "daemon/core/plan.py", "if len(claimed) == 1:", "if claimed:", PLAN),
+    Mutant(
+        "collision by case is not seen",
+        "daemon/core/plan.py",
+        "claims.setdefault(folded(name), [])",
+        "claims.setdefault(name, [])",
+        PLAN,
+    ),
+    Mutant(
+        "same object in two spellings is two",
+        "daemon/core/plan.py",
+        "same = (ref.bucket, ref.key, ref.version_id)",
+        "same = entry",
+        PLAN,
+    ),
+    Mutant(
+        "label of a refused URL shows its query",
+        "daemon/core/plan.py",
+        'entry.partition("?")[0].partition("#")[0].partition("://")[2].partition("/")[2]',
+        "entry",
+        PLAN,
+    ),
+    Mutant(
+        "any host is S3",
+        "daemon/core/s3url.py",
+        "if endpoint is not None and (host, port) == _endpoint_address(endpoint):",
+        "if True:",
+        f"tests/unit/test_s3url.py {PLAN}",
+    ),
+    # --- manifests
+    Mutant(
+        "torn manifest is not read again",
+        "daemon/sync.py",
+        "if not error.torn or delay is None or self._stopping.wait(delay):",
+        "if True:",
+        RESPONSE,
+    ),
+    Mutant(
+        "job that runs is a failure",
+        "daemon/core/response.py",
+        "if isinstance(status, str) and status != _COMPLETED:",
+        "if False:",
+        RESPONSE,
+    ),
+    Mutant(
+        "list is looked for from the outside",
+        "daemon/core/response.py",
+        "for place in (inner, outer, value):",
+        "for place in (value, outer, inner):",
+        RESPONSE,
+    ),
+    Mutant(
+        "actor that is listed twice is not said",
+        "daemon/core/actors.py",
+        "(repeated if name in names else names)[name] = None",
+        "names[name] = None",
+        "tests/unit/test_actors.py",
+    ),
+    # --- retries
+    Mutant(
+        "one attempt too many", "daemon/download.py", "if trial.attempts >= self._live", "if trial.attempts > self._live", RETRY
+    ),
+    Mutant("region is followed for ever", "daemon/download.py", "and not trial.region_followed ", "", RETRY),
+    Mutant("identity is renewed for ever", "daemon/download.py", "trial.identity_renewals < IDENTITY_RENEWALS and ", "", RETRY),
+    Mutant(
+        "mismatch is asked for on the same connection",
+        "daemon/download.py",
+        "fresh_connection=trial.missed_digest is not None",
+        "fresh_connection=False",
+        RETRY,
+    ),
+    Mutant("long wait holds its slot", "daemon/download.py", "if seconds > LONG_DELAY_SECONDS:", "if False:", RETRY),
+    Mutant(
+        "stop waits for the retries",
+        "daemon/download.py",
+        "            if self._stopping.is_set():\n",
+        "            if False:\n",
+        RETRY,
+    ),
+    Mutant(
+        "status decides before S3's code",
+        "daemon/core/retry.py",
+        '_BY_S3_CODE.get(s3_code or "") or _BY_STATUS.get(status, RequestRefused)',
+        '_BY_STATUS.get(status) or _BY_S3_CODE.get(s3_code or "", RequestRefused)',
+        RETRY,
+    ),
+    Mutant(
+        "Retry-After has no limit",
+        "daemon/core/retry.py",
+        "min(retry_after_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS)",
+        "retry_after_seconds or 0.0",
+        RETRY,
+    ),
+    Mutant("delays have no jitter", "daemon/core/retry.py", "max(ceiling * jitter, asked)", "max(ceiling, asked)", RETRY),
+    Mutant(
+        "idle connection that is dead costs an attempt",
+        "daemon/adapters/http/store.py",
+        "if used.answered:",
+        "if True:",
+        "tests/integration/test_http_store.py -k Stale",
+    ),
+    Mutant(
+        "breaker opens one image late",
+        "daemon/core/breaker.py",
+        "if count < CONNECTS_FAILED_IN_A_ROW and",
+        "if count <= CONNECTS_FAILED_IN_A_ROW and",
+        BREAKER,
+    ),
+    Mutant(
+        "answer does not start the count again",
+        "daemon/core/breaker.py",
+        "self._failed_connects.pop(name, None)",
+        "pass",
+        BREAKER,
+    ),
+    Mutant(
+        "what failed for all is said for each",
+        "daemon/download.py",
+        "if self._breaker.trip(kind, name, error, time.monotonic()):",
+        "self._breaker.trip(kind, name, error, time.monotonic())\n        if True:",
+        RETRY,
+    ),
+    # --- who runs when
+    Mutant(
+        "backlog goes before changes",
+        "daemon/core/schedule.py",
+        "    CHANGE = 0\n    RESUME = 1  # it gave up its slot in mid-run\n    RETRY = 2\n    BULK = 3\n",
+        "    BULK = 0\n    RESUME = 1\n    RETRY = 2\n    CHANGE = 3\n",
+        SCHEDULE,
+    ),
+    Mutant(
+        "change during a run is lost",
+        "daemon/core/schedule.py",
+        "self._again[actor] = min(lane, self._again.get(actor, lane))",
+        "pass",
+        SCHEDULE,
+    ),
+    Mutant(
+        "actor runs twice at once",
+        "daemon/core/schedule.py",
+        "if self.in_run(actor):",
+        "if actor in self._resting:",
+        SCHEDULE,
+    ),
+    Mutant(
+        "slots are not counted",
+        "daemon/core/schedule.py",
+        "while len(self._running) < self.slots and (job := self._next()):",
+        "while job := self._next():",
+        SCHEDULE,
+    ),
+    Mutant("rest is never due", "daemon/core/schedule.py", "if rest.due <= now:", "if False:", SCHEDULE),
+    Mutant(
+        "transient failure waits for hours",
+        "daemon/core/failing.py",
+        "if permanent\n",
+        "if True\n",
+        "tests/unit/test_failing.py",
+    ),
+    Mutant(
+        "hint is due at once",
+        "daemon/core/debounce.py",
+        "self._last[key] = now + self._quiet_seconds",
+        "self._last[key] = now",
+        "tests/unit/test_debounce.py",
+    ),
+    Mutant(
+        "endless touches are never due",
+        "daemon/core/debounce.py",
+        "self._first[key] = now + self._max_wait_seconds",
+        "self._first[key] = float('inf')",
+        "tests/unit/test_debounce.py",
+    ),
+    # --- what is said
+    Mutant(
+        "image that appeared counts as downloaded",
+        "daemon/core/report.py",
+        "                self.skipped += 1\n                return\n",
+        "                pass\n",
+        REPORT,
+    ),
+    Mutant("tally forgets requests", "daemon/core/report.py", "        self.requests.update(other.requests)\n", "", REPORT),
+    Mutant(
+        "bad manifest leaves the run complete",
+        "daemon/core/report.py",
+        "self.tally.unattempted or self.manifests_failed or ",
+        "self.tally.unattempted or ",
+        REPORT,
+    ),
+    Mutant(
+        "secret shows itself",
+        "daemon/core/model.py",
+        'return "Secret(***)"',
+        'return f"Secret({self._text})"',
+        "tests/unit/test_model.py",
+    ),
+    Mutant(
+        "presigned URL shows itself",
+        "daemon/core/model.py",
+        "field(default=None, repr=False)",
+        "field(default=None)",
+        "tests/unit/test_model.py",
+    ),
+    Mutant(
+        "lines do not say of which run",
+        "daemon/runs.py",
+        "self.log = self._base_log.bind(run_id=self.open.run_id)",
+        "self.log = self._base_log",
+        "tests/e2e/test_bulk.py -k the_run_that_it_belongs_to",
+    ),
+]
+
+
+def outcome_of(mutant: Mutant) -> tuple[str, str]:
+    """What became of it, and who noticed."""
+    if 1 != (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.text):
+        return "NOT FOUND", f"{mutant.file}: {mutant.text.strip()!r}"
+    status, first_red = run_unmutated(mutant.tests)
+    if status != 0:
+        return "RED BEFORE", first_red or f"pytest {mutant.tests}: exit {status}"
+    status, first_red = run(mutant.tests, mutant)
+    if status == 0:
+        return "SURVIVED", f"pytest {mutant.tests}"
+    if status not in (1, None):
+        return "BROKEN", f"pytest {mutant.tests}: exit {status}"
+    return "killed", first_red or "timed out"
+
+
+@cache
+def run_unmutated(tests: str) -> tuple[int | None, str]:
+    return run(tests, None)
+
+
+def run(tests: str, mutant: Mutant | None) -> tuple[int | None, str]:
+    """pytest's exit status (None: it did not end), and the first test that was red; on a copy of the tree."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        os.chmod(folder, 0o755)  # some tests run the product as another user
+        tree = Path(folder) / "tree"
+        shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+        if mutant is not None:
+            file = tree / mutant.file
+            file.write_text(file.read_text(encoding="utf-8").replace(mutant.text, mutant.replacement), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", *shlex.split(tests)]
+        environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # a .pyc of the same second would hide a mutant
+        try:
+            done = subprocess.run(
+                command, cwd=tree, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return None, ""
+    red = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return done.returncode, red[1] if red else ""
+
+
+def main(words: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not words or set(words) & set(mutant.name.split())]
+    started, survived = time.monotonic(), 0
+    for mutant in chosen:
+        outcome, detail = outcome_of(mutant)
+        survived += outcome != "killed"
+        print(f"{outcome:<10}  {mutant.name:<46}  {detail}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} killed in {time.monotonic() - started:.0f} s")
+    return 1 if survived or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
