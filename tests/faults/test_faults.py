@@ -259,7 +259,7 @@ STAYING = {
     ),
     "0013_unavailable": Staying((faults.s3_error("SlowDown"),), "store-unavailable", ATTEMPTS, hint="--workers-per-actor"),
     "0014_short": Staying((faults.short_body(),), "short-body", ATTEMPTS),
-    "0015_absurdly_large": Staying((faults.headers({"Content-Length": "999999999999999"}),), "disk-full", hint="so large"),
+    "0015_absurdly_large": Staying((faults.announced(10**15),), "disk-full", hint="so large"),
 }
 
 

@@ -243,6 +243,12 @@ def long_body(answer: Answer, extra_bytes: int = 1) -> Answer:
     return replace(answer, body=answer.body + b"?" * extra_bytes, announced_bytes=len(answer.body))
 
 
+@_fault
+def announced(answer: Answer, size_bytes: int) -> Answer:
+    """So many bytes are announced, whatever comes; the connection is closed."""
+    return replace(_cut(answer, None, Ending.CLOSE), announced_bytes=size_bytes)
+
+
 def _cut(answer: Answer, after_bytes: int | None, ending: Ending) -> Answer:
     return replace(answer, sent_bytes=len(answer.body) // 2 if after_bytes is None else after_bytes, ending=ending)
 
