@@ -1,10 +1,12 @@
 """`python -m daemon`: patch the standard library for gevent before anything else is imported, then run."""
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
 
+gc.disable()  # nothing that is imported is garbage: to look through it again and again is a tenth of the start
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # while there is nothing to finish yet: Python's own way is a traceback
 if sys.getfilesystemencoding() != "utf-8":  # an old locale would give the images other names
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
@@ -19,8 +21,10 @@ faulthandler.enable()  # a watchdog's SIGABRT, or a crash in C, leaves the stack
 if imported := {"ssl", "urllib3", "botocore"} & sys.modules.keys():  # patched late, ssl recurses for ever: gevent#1016
     sys.exit(f"actorsync: {', '.join(sorted(imported))} was imported before the program began (a sitecustomize, a .pth file?)")
 
-from gevent import monkey  # noqa: E402
+from gevent import events, monkey  # noqa: E402
 
+# gevent asks all installed packages for plugins at each of 30 steps: half of the whole start, and other people's code in it.
+events.notify_and_call_entry_points = events.notify
 monkey.patch_all()
 
 import daemon  # noqa: E402
@@ -35,6 +39,9 @@ if os.path.dirname(os.path.abspath(daemon.__file__ or "")) != _HERE:
     sys.exit(78)
 
 from daemon.cli import main  # noqa: E402
+
+gc.freeze()  # what is here now stays, and no collection looks at it again
+gc.enable()
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -25,7 +25,7 @@ from daemon.adapters.log import LineWriter, journal_line, json_line, make_log, t
 from daemon.adapters.manifests import Manifests
 from daemon.adapters.report_file import report_bytes, require_folder, write_report
 from daemon.adapters.systemd import Notifier
-from daemon.adapters.watch import Watcher as FolderWatcher
+from daemon.adapters.threads import Hashers
 from daemon.config import (
     Config,
     LiveConfig,
@@ -130,7 +130,8 @@ def build(
     log = output.log
     store = _store(config, environ, working_dir, find_credentials)
     breaker = Breaker(probing=not once)
-    downloader = Downloader(store, breaker, stopping, live)
+    hashers = Hashers()
+    downloader = Downloader(store, breaker, stopping, live, hashers.new_checksum)
     manifests = Manifests(config.data_dir)
 
     def reload() -> tuple[Config, tuple[str, ...]]:
@@ -142,6 +143,8 @@ def build(
         return new, changed
 
     def watcher(service: Service) -> Watcher:
+        from daemon.adapters.watch import Watcher as FolderWatcher  # watchdog, which --once never needs
+
         return FolderWatcher(
             config.data_dir,
             on_actor=lambda actor: service.put(ActorHinted(actor)),
@@ -175,6 +178,7 @@ def build(
             control.close()
         service.close()
         store.close()
+        hashers.close()
         output.close()
         lock.release()
 

@@ -1,8 +1,7 @@
 """Who may hold a download slot, and for how long: a transfer that does not get on is ended."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import gevent
 from greenlet import greenlet
@@ -43,19 +42,17 @@ class Deadline:
         interval = min(1.0, seconds() / 4)
         self._timer = gevent.get_hub().loop.timer(interval, interval)
 
-    @contextmanager
-    def transfer(self) -> Iterator[Transfer]:
-        """For the calling greenlet, raises Stalled or Abandoned out of whatever it waits for inside."""
-        me = gevent.getcurrent()
+    def begin(self, transfer: Transfer) -> None:
+        """From now on, Stalled or Abandoned may be raised out of whatever the calling greenlet waits for."""
         if not self._transfers:
             self._timer.start(self._check)
-        transfer = self._transfers[me] = Transfer(time.monotonic())
-        try:
-            yield transfer
-        finally:
-            del self._transfers[me]
-            if not self._transfers:
-                self._timer.stop()
+        self._transfers[gevent.getcurrent()] = transfer
+
+    def end(self) -> None:
+        """The calling greenlet's transfer is over, one way or the other."""
+        del self._transfers[gevent.getcurrent()]
+        if not self._transfers:
+            self._timer.stop()
 
     def abandon_all(self) -> None:
         """End every transfer that is under way."""

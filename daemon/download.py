@@ -2,13 +2,13 @@
 
 import random
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 
 from gevent.event import Event
 
 from daemon.config import LiveConfig
 from daemon.core.breaker import Breaker
+from daemon.core.checksums import new_checksum
 from daemon.core.errors import (
     ActorsyncError,
     CredentialsMissing,
@@ -22,7 +22,7 @@ from daemon.core.errors import (
     TimedOut,
     Treatment,
 )
-from daemon.core.integrity import Verifier
+from daemon.core.integrity import MakeChecksum, Verifier
 from daemon.core.model import Download, Failure, Kind, ObjectHead, Outcome, Proof, Reason, Received
 from daemon.core.ports import ImageFolder, Log, ObjectStore, StagedImage
 from daemon.core.retry import delay_seconds
@@ -40,11 +40,14 @@ class Trial:
     due: float = 0.0  # when to go on
     attempts: int = 0
     first_request_at: float | None = None
-    missed_digest: str | None = None  # of the last body that missed its ETag
+    missed_digest: str | None = None  # of the last body that missed its checksum
     region_followed: bool = False
     identity_renewals: int = 0
     next_request: str = "first"  # how the next request is counted
-    requests: Counter[str] = field(default_factory=Counter)
+    requests: dict[str, int] = field(default_factory=dict)  # by kind
+
+    def count_request(self, kind: str) -> None:
+        self.requests[kind] = self.requests.get(kind, 0) + 1
 
 
 class Downloader:
@@ -56,7 +59,9 @@ class Downloader:
         breaker: Breaker,
         stopping: Event,
         live: LiveConfig,
+        make_checksum: MakeChecksum = new_checksum,
     ) -> None:
+        self.make_checksum = make_checksum
         self._store = store
         self._breaker = breaker
         self._stopping = stopping
@@ -110,24 +115,27 @@ class Downloader:
     def _attempt(self, folder: ImageFolder, trial: Trial) -> Received:
         """One request, and what it brought under its name."""
         folder.require_room(0)
-        trial.requests[trial.next_request] += 1
+        trial.count_request(trial.next_request)
         trial.attempts += trial.next_request in ("first", "retry")
         started = time.monotonic()
         trial.first_request_at = trial.first_request_at or started
         ref, name = trial.download.ref, trial.download.name
-        with self._deadline.transfer() as transfer:
-            arrival = _Arrival(self, folder, trial, transfer)
+        arrival = _Arrival(self, folder, trial)
+        try:
+            self._deadline.begin(arrival.transfer)
             try:
                 self._store.fetch(ref, arrival, fresh_connection=trial.missed_digest is not None)
-                proof, size_bytes = arrival.prove()
-                committed = arrival.commit()
-            except Stalled as stall:
-                raise TimedOut(
-                    f"{transfer.moved_bytes} bytes came in {time.monotonic() - started:.1f} s, "
-                    f"next to nothing in the last {self._live.now.image_timeout:g} s"
-                ) from stall
             finally:
-                arrival.discard()
+                self._deadline.end()
+            proof, size_bytes = arrival.prove()
+            committed = arrival.commit()
+        except Stalled as stall:
+            raise TimedOut(
+                f"{arrival.transfer.moved_bytes} bytes came in {time.monotonic() - started:.1f} s, "
+                f"next to nothing in the last {self._live.now.image_timeout:g} s"
+            ) from stall
+        finally:
+            arrival.discard()
         reason = trial.download.reason if committed else Reason.APPEARED
         return Received(name, size_bytes, proof, time.monotonic() - trial.first_request_at, trial.attempts, reason)
 
@@ -144,7 +152,9 @@ class Downloader:
             return None
         if isinstance(error, IntegrityMismatch):
             if error.digest == trial.missed_digest:
-                return self._own_failure(log, image, EtagNotMd5(f"the same bytes came twice: {error}"))
+                twice = f"the same bytes came twice: {error}"
+                by_etag = error.algorithm == Proof.MD5.value
+                return self._own_failure(log, image, EtagNotMd5(twice) if by_etag else error)
             trial.missed_digest = error.digest
         elif error.treatment not in (Treatment.TRANSIENT, Treatment.CONNECT):
             return self._own_failure(log, image, error)
@@ -203,32 +213,37 @@ class Downloader:
 class _Arrival:
     """The Sink of one response: bytes go to a file that no one sees, and past the verifier."""
 
-    __slots__ = ("_downloader", "_folder", "_staged", "_transfer", "_trial", "_verifier")
+    __slots__ = ("_downloader", "_folder", "_staged", "_trial", "_verifier", "transfer")
 
-    def __init__(self, downloader: Downloader, folder: ImageFolder, trial: Trial, transfer: Transfer) -> None:
+    def __init__(self, downloader: Downloader, folder: ImageFolder, trial: Trial) -> None:
+        self.transfer = Transfer(time.monotonic())
         self._downloader = downloader
         self._folder = folder
         self._trial = trial
-        self._transfer = transfer
         self._staged: StagedImage | None = None
         self._verifier: Verifier | None = None
 
     def begin(self, head: ObjectHead) -> None:
-        self._verifier = Verifier(head, accept_opaque_etags=self._downloader.accept_opaque_etags)
+        self._verifier = Verifier(
+            head,
+            accept_opaque_etags=self._downloader.accept_opaque_etags,
+            make_checksum=self._downloader.make_checksum,
+        )
         self._folder.require_room(head.size_bytes or 0)
         self._staged = self._folder.stage(self._trial.download.name)
 
-    def again(self) -> None:
-        self._trial.requests["stale"] += 1
+    def again(self, why: str) -> None:
+        self._trial.count_request(why)
 
     def write(self, piece: memoryview) -> None:
         assert self._staged is not None and self._verifier is not None
         self._staged.write(piece)
         self._verifier.update(piece)
-        self._transfer.moved_bytes += len(piece)
+        self.transfer.moved_bytes += len(piece)
         self._downloader.moved_bytes += len(piece)
 
     def prove(self) -> tuple[Proof, int]:
+        """By what the image is proved, and its size. May wait, but not for the network: no deadline holds."""
         assert self._verifier is not None
         return self._verifier.verify(), self._verifier.size_bytes
 

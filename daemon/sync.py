@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import gevent
 from gevent.event import Event
-from gevent.pool import Pool
 
 from daemon.changes import NOTHING_SEEN, seen_in
 from daemon.config import LiveConfig
@@ -54,7 +53,7 @@ class Attempt:
         """The result when what waits is not waited for any more."""
         for trial in self.waiting:
             image = trial.download.name
-            self.tally.requests.update(trial.requests)
+            self.tally.count_requests(trial.requests)
             self.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), Kind.INTERRUPTED))
         self.waiting.clear()
         return self.result(now)
@@ -136,7 +135,7 @@ class ActorSync:
             folder = self._disk.open_folder(attempt.actor)
         except DiskError as problem:
             for trial in trials:
-                attempt.tally.requests.update(trial.requests)
+                attempt.tally.count_requests(trial.requests)
                 attempt.count(Failure.of(trial.download.name, problem))
             return self._refused(problem, attempt)
         return self._download_all(folder, trials, attempt)
@@ -185,14 +184,12 @@ class ActorSync:
                 if isinstance(outcome, Trial):
                     attempt.waiting.append(outcome)
                     continue
-                attempt.tally.requests.update(trial.requests)
+                attempt.tally.count_requests(trial.requests)
                 attempt.count(outcome)
                 self.ended_images += 1
 
-        workers_per_actor = self._live.now.workers_per_actor
-        pool = Pool(workers_per_actor)
         try:
-            workers = [pool.spawn(work) for _ in range(min(workers_per_actor, len(trials)))]
+            workers = [gevent.spawn(work) for _ in range(min(self._live.now.workers_per_actor, len(trials)))]
             gevent.joinall(workers, raise_error=True)
         finally:
             folder.close()

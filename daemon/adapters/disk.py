@@ -7,14 +7,19 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from gevent import monkey
 
 from daemon.core.errors import ConfigError, DataDirOwned, DiskError, DiskFull, NameOccupied, NoRoomForImage
 from daemon.core.model import FileKind
 
 FLOOR_BYTES = 256 * 1024 * 1024  # of free space, below which no image is started
 OUR_FOLDER = ".actorsync"
+
+# gevent's first asks the kernel twice whether somebody may be polling: nobody polls a file or a folder.
+_close: Callable[[int], None] = monkey.get_original("os", "close")
 
 _NO_NAMELESS_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -93,6 +98,8 @@ class Folder:
         return StagedFile(self, name, handle, dot_name)
 
     def require_room(self, size_bytes: int) -> None:
+        if 0 < size_bytes <= self._floor_bytes:
+            return  # so much was free when its request was about to be sent
         try:
             space = os.fstatvfs(self._handle)
         except OSError as error:
@@ -130,7 +137,7 @@ class Folder:
         self._dot_files.discard(dot_name)
 
     def close(self) -> None:
-        os.close(self._handle)
+        _close(self._handle)
 
     def _link_once(self, staged: "StagedFile") -> None:
         if staged.dot_name is None:
@@ -201,7 +208,7 @@ class StagedFile:
     def discard(self) -> None:
         if self.handle < 0:
             return
-        os.close(self.handle)
+        _close(self.handle)
         self.handle = -1
         if self.dot_name is not None:
             self._folder.forget(self.dot_name)

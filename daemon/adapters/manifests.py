@@ -2,15 +2,18 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gevent import monkey
 from gevent.threadpool import ThreadPool
 
 from daemon.core.errors import ManifestMissing, ManifestRejected
 from daemon.core.ports import Reading
 
 STAMPS_AT_ONCE = 500  # one hand-over to the thread: some milliseconds of it
+# gevent's first asks the kernel twice whether somebody may be polling: nobody polls a file.
+_close: Callable[[int], None] = monkey.get_original("os", "close")
 LARGEST_BYTES = 256 * 1024 * 1024  # a million URLs are about 120 MB; more is no manifest
 
 
@@ -74,7 +77,7 @@ def _read(path: str) -> Reading:
             with open(handle, "rb", buffering=0, closefd=False) as file:
                 return Reading(file.readall(), _stamp(there))
         finally:
-            os.close(handle)
+            _close(handle)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ManifestMissing(f"{path} is not there") from error
     except OSError as error:

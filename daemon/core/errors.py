@@ -170,14 +170,15 @@ class ShortBody(StoreError):
 
 
 class IntegrityMismatch(StoreError):
-    """The bytes are not those that the store vouches for. `digest`: the MD5 of what came, hex."""
+    """The bytes are not those that the store vouches for. `digest`: the checksum (`algorithm`) of what came, hex."""
 
     code = "integrity-mismatch"
     hint = "something between the store and this machine changes bytes (a proxy, bad memory), or the store's copy is damaged"
     treatment = Treatment.MISMATCH
 
-    def __init__(self, message: str, *, digest: str) -> None:
+    def __init__(self, message: str, *, algorithm: str, digest: str) -> None:
         super().__init__(message)
+        self.algorithm = algorithm
         self.digest = digest
 
 

@@ -1,6 +1,7 @@
 """One HTTP/1.1 response, from its first byte to its last; whoever has the connection brings the bytes."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import httptools
 
@@ -12,45 +13,21 @@ _USUAL_HEAD_BYTES = 2048  # looked through first: the body that came along need 
 _ALL_THERE_ARE = 2**63
 _WITHOUT_BODY = (204, 304)
 
+# RFC 9112 4 and 5, strictly: no bare line feed, no folded line, no space before a colon, no control character.
+_HEAD = re.compile(
+    rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?+\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+)
+_LENGTH = re.compile(rb"[0-9]{1,18}")
 
-class Headers:
-    """The header lines of a head that llhttp has approved; looked through only for what is asked.
-
-    Each is one line then: `name:value` (RFC 9112 5). To take them all apart would cost as much as all else at the head.
-    """
-
-    __slots__ = ("_lines", "_lowered")
-
-    def __init__(self, head: bytes) -> None:
-        self._lines = head
-        self._lowered = head.lower()
-
-    def get(self, name: bytes) -> bytes | None:
-        """The value; of repeated headers, all values, joined by ", " (RFC 9110 5.2). `name` in lower case."""
-        mark = b"\r\n" + name + b":"
-        at = self._lowered.find(mark)
-        if at < 0:
-            return None
-        values = []
-        while at >= 0:
-            end = self._lowered.index(b"\r\n", at + len(mark))
-            values.append(self._lines[at + len(mark) : end].strip(b" \t"))
-            at = self._lowered.find(mark, end)
-        return values[0] if len(values) == 1 else b", ".join(values)
-
-    def names(self, prefix: bytes) -> list[bytes]:
-        """The names that begin so, in lower case."""
-        if b"\r\n" + prefix not in self._lowered:
-            return []
-        names = (line.partition(b":")[0] for line in self._lowered.split(b"\r\n")[1:])
-        return [name for name in names if name.startswith(prefix)]
+Headers = Mapping[bytes, bytes]  # by name in lower case; of repeated ones, all values, joined by ", " (RFC 9110 5.2)
 
 
 class Response:
     """The answer to one GET, fed as it comes.
 
-    llhttp (httptools) judges the syntax, strictly: folded headers, bare line feeds, repeated or malformed
-    lengths are refused. The body's framing is decided once, at the head:
+    The head is read here, strictly: folded headers, bare line feeds, repeated or malformed lengths are refused. To have
+    llhttp (httptools) do it would cost more than all that follows. The body's framing is decided once, at the head:
 
     | the head says                             | the body                                                     |
     |-------------------------------------------|--------------------------------------------------------------|
@@ -82,7 +59,7 @@ class Response:
 
     def __init__(self) -> None:
         self.status = 0  # until the head is complete
-        self.headers = _NO_HEADERS
+        self.headers: Headers = {}
         self.announced_bytes: int | None = None  # of the body; None: nothing says
         self.complete = False
         self.reusable = False
@@ -156,35 +133,41 @@ class Response:
         return data[size_bytes - before :]
 
     def _read_head(self, head: bytes) -> None:
-        parsed = _Parsed()
-        parser = httptools.HttpResponseParser(parsed)
-        try:
-            parser.feed_data(head)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise StoreUnavailable(f"the answer is not HTTP: {error}") from error
-        version = parser.get_http_version()
-        status = parser.get_status_code()
-        proper = parsed.head_complete and not parsed.body and head.startswith(b"HTTP/")  # llhttp speaks RTSP too
-        if not proper or version not in ("1.0", "1.1") or status < 100:
+        match = _HEAD.fullmatch(head)
+        if match is None:
             raise StoreUnavailable("the answer is not HTTP/1.1")
-        if status < 200:
+        version, status = match[1], int(match[2])
+        if status < 200 and status != 101:
             return
-        headers = self.headers = Headers(head)
+        headers = self.headers = _headers(match[3])
         encoding = headers.get(b"transfer-encoding")
         length = headers.get(b"content-length")
+        if status == 101:
+            raise StoreUnavailable("the answer changes the protocol, which nobody asked for")
+        if length is not None and not _LENGTH.fullmatch(length):
+            raise StoreUnavailable(f"the answer's Content-Length is no length: {length[:40]!r}")
+        if encoding is not None and (length is not None or encoding.lower() != b"chunked" or version != b"1.1"):
+            raise StoreUnavailable("the answer's body has no certain end: its Transfer-Encoding is not to be trusted")
         if status in _WITHOUT_BODY:
             self._left = 0
         elif encoding is not None:
-            if length is not None or encoding.lower() != b"chunked" or version != "1.1":
-                raise StoreUnavailable("the answer's body has no certain end: its Transfer-Encoding is not to be trusted")
-            self._parser, self._parsed = parser, parsed
+            self._begin_chunks(head)
         elif length is not None:
-            self._left = int(length)  # llhttp took it for digits below 2**64
+            self._left = int(length)
         ends_itself = self._left is not None or self._parser is not None
-        self.reusable = ends_itself and version == "1.1" and b"close" not in (headers.get(b"connection") or b"").lower()
+        self.reusable = ends_itself and version == b"1.1" and b"close" not in headers.get(b"connection", b"").lower()
         self.announced_bytes = self._left
         self.complete = self._left == 0
         self.status = status
+
+    def _begin_chunks(self, head: bytes) -> None:
+        """llhttp takes chunks apart; it wants to have seen the head."""
+        self._parsed = _Parsed()
+        self._parser = httptools.HttpResponseParser(self._parsed)
+        try:
+            self._parser.feed_data(head)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            raise StoreUnavailable(f"the answer is not HTTP: {error}") from error
 
     # --- the body -----------------------------------------------------------------------------------------------------
 
@@ -221,19 +204,15 @@ class Response:
 class _Parsed:
     """What llhttp found so far: it calls the methods."""
 
-    __slots__ = ("body", "complete", "head_complete", "surplus")
+    __slots__ = ("body", "complete", "surplus")
 
     def __init__(self) -> None:
-        self.head_complete = False
         self.body: list[memoryview] = []
         self.complete = False
         self.surplus = False  # something began after the end
 
     def on_message_begin(self) -> None:
         self.surplus = self.complete
-
-    def on_headers_complete(self) -> None:
-        self.head_complete = True
 
     def on_body(self, body: bytes) -> None:
         if not self.complete:
@@ -243,4 +222,11 @@ class _Parsed:
         self.complete = True
 
 
-_NO_HEADERS = Headers(b"")
+def _headers(lines: bytes) -> Headers:
+    """Of lines that are known to be `name:value`, each with its CRLF."""
+    headers: dict[bytes, bytes] = {}
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        headers[name] = value if name not in headers else b", ".join((headers[name], value))
+    return headers

@@ -1,17 +1,62 @@
 """Whether the bytes that came are the bytes that the store vouches for."""
 
-import hashlib
+import base64
+import binascii
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from daemon.core.checksums import SIZE_BYTES, Checksum, new_checksum
 from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody
 from daemon.core.model import ObjectHead, Proof
 from daemon.core.retry import refusal
 
+# The cheapest first: see checksums.is_slow.
+_CHECKSUMS = (Proof.CRC64NVME, Proof.CRC32C, Proof.CRC32, Proof.SHA1, Proof.SHA256)
+_COMPOSITE = "COMPOSITE"
 _MD5_ETAG = re.compile(r'"?([0-9a-fA-F]{32})"?')
 _ERROR_DOCUMENT = re.compile(
     rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<Error[\s>].*?<Code>\s*([A-Za-z0-9]{1,64})\s*</Code>", re.DOTALL
 )
 _HEAD_KEPT_BYTES = 2048
+
+
+MakeChecksum = Callable[[Proof, int | None], Checksum]
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What the bytes of an object must give: a digest; b"" where their length is all that is known."""
+
+    proof: Proof
+    digest: bytes = b""
+
+
+_LENGTH_ALONE = Promise(Proof.LENGTH)
+
+
+def promise_of(head: ObjectHead, *, accept_opaque_etags: bool = False) -> Promise:
+    """The cheapest sufficient proof that the head offers.
+
+    | the head has                                     | the proof                                                  |
+    |--------------------------------------------------|------------------------------------------------------------|
+    | checksums of the whole object                    | the first of CRC64NVME, CRC32C, CRC32, SHA-1, SHA-256      |
+    | some whose type is COMPOSITE                     | none of them: they are checksums of the parts' checksums   |
+    | one that ends in "-<parts>", or is malformed     | not that one                                               |
+    | an ETag that is an MD5 (see md5_of_etag)         | the MD5                                                    |
+    | such an ETag, and the user says that it is none  | the length                                                 |
+    | nothing of it                                    | the length                                                 |
+
+    Source: "Checking object integrity", Amazon S3 user guide.
+    """
+    if head.checksums and head.checksums.get("type", "").upper() != _COMPOSITE:
+        for proof in _CHECKSUMS:
+            told = head.checksums.get(proof)
+            if told is not None and (digest := _decoded(told, SIZE_BYTES[proof])):
+                return Promise(proof, digest)
+    if not accept_opaque_etags and (md5 := md5_of_etag(head)):
+        return Promise(Proof.MD5, bytes.fromhex(md5))
+    return _LENGTH_ALONE
 
 
 def md5_of_etag(head: ObjectHead) -> str | None:
@@ -33,51 +78,71 @@ def md5_of_etag(head: ObjectHead) -> str | None:
 class Verifier:
     """Follows one body piece by piece; `verify` at its end says by what it was proved.
 
-    `accept_opaque_etags`: the user says that this store's ETags are no MD5s; length is then all there is.
+    `accept_opaque_etags`: the user says that this store's ETags are no MD5s. `make_checksum`: for a proof, and the number
+    of bytes to come, where that is known.
     """
 
-    __slots__ = ("_expected_md5", "_expected_size", "_head_kept", "_md5", "size_bytes")
+    __slots__ = ("_checksum", "_expected_size", "_head_kept", "_promise", "size_bytes")
 
-    def __init__(self, head: ObjectHead, *, accept_opaque_etags: bool = False) -> None:
+    def __init__(
+        self, head: ObjectHead, *, accept_opaque_etags: bool = False, make_checksum: MakeChecksum = new_checksum
+    ) -> None:
         """Raises RequestRefused where the answer could never be proved whole, or holds nothing."""
-        self._expected_md5 = None if accept_opaque_etags else md5_of_etag(head)
+        self._promise = promise_of(head, accept_opaque_etags=accept_opaque_etags)
         self._expected_size = head.size_bytes
-        if head.size_bytes is None and self._expected_md5 is None:
+        if head.size_bytes is None and self._promise is _LENGTH_ALONE:
             raise RequestRefused(
-                "the answer has neither a length nor an MD5: nothing would show that it is whole",
+                "the answer has neither a length nor a checksum: nothing would show that it is whole",
                 code="unverifiable",
                 hint="this server is no S3, or a proxy rewrites its answers",
             )
         if head.size_bytes == 0:
             raise RequestRefused("the object is empty", code="object-empty", hint="upload the image again")
-        self._md5 = hashlib.md5(usedforsecurity=False) if self._expected_md5 else None
+        self._checksum = None if self._promise is _LENGTH_ALONE else make_checksum(self._promise.proof, head.size_bytes)
         self._head_kept = b""
         self.size_bytes = 0
 
     def update(self, piece: memoryview) -> None:
-        if self._md5 is None and len(self._head_kept) < _HEAD_KEPT_BYTES:
-            self._head_kept += piece[: _HEAD_KEPT_BYTES - len(self._head_kept)]
         self.size_bytes += len(piece)
-        if self._md5 is not None:
-            self._md5.update(piece)
+        if self._checksum is not None:
+            self._checksum.update(piece)
+        elif len(self._head_kept) < _HEAD_KEPT_BYTES:
+            self._head_kept += piece[: _HEAD_KEPT_BYTES - len(self._head_kept)]
 
     def verify(self) -> Proof:
-        """How the body was proved.
+        """How the body was proved; waits for its checksum, where others compute it.
 
-        Raises ShortBody (another length than announced), IntegrityMismatch (not the ETag's MD5), or what
+        Raises ShortBody (another length than announced), IntegrityMismatch (not what the store vouches for), or what
         S3's error means where a body that only its length vouches for is S3's error document.
         """
         if self._expected_size is not None and self.size_bytes != self._expected_size:
             raise ShortBody(f"{self.size_bytes} bytes came of {self._expected_size}")
         if self.size_bytes == 0:
             raise RequestRefused("the object is empty", code="object-empty", hint="upload the image again")
-        if self._md5 is not None:
-            digest = self._md5.hexdigest()
-            if digest != self._expected_md5:
-                raise IntegrityMismatch(f"the bytes have MD5 {digest}, the ETag says {self._expected_md5}", digest=digest)
-            return Proof.MD5
+        proof = self._promise.proof
+        if self._checksum is None:
+            self._require_no_error_document()
+            return proof
+        digest = self._checksum.digest()
+        if digest != self._promise.digest:
+            told = "the ETag" if proof is Proof.MD5 else "S3"
+            raise IntegrityMismatch(
+                f"the bytes have {proof.upper()} {digest.hex()}, {told} says {self._promise.digest.hex()}",
+                algorithm=proof.value,
+                digest=digest.hex(),
+            )
+        return proof
+
+    def _require_no_error_document(self) -> None:
+        """S3 can fail after it has sent its 200: the error is then the body."""
         if document := _ERROR_DOCUMENT.match(self._head_kept):
-            # S3 can fail after it has sent its 200: the error is then the body.
-            s3_code = document.group(1).decode()
-            raise refusal(200, s3_code, "the body is the error")
-        return Proof.LENGTH
+            raise refusal(200, document.group(1).decode(), "the body is the error")
+
+
+def _decoded(told: str, size_bytes: int) -> bytes | None:
+    """The digest in a header's base64; None where it is none of that size."""
+    try:
+        digest = base64.b64decode(told, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return digest if len(digest) == size_bytes else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 
 from daemon.core.errors import ActorsyncError
 
@@ -46,7 +46,7 @@ class Credentials:
         return f"Credentials(access_key='****{self.access_key[-4:]}', source={self.source!r})"
 
 
-class Door(Enum):
+class Door(StrEnum):
     """Which of S3's front doors a URL names; each but the first has host names of its own."""
 
     STANDARD = "standard"
@@ -175,9 +175,14 @@ class ObjectHead:
     encrypted: bool = False
 
 
-class Proof(Enum):
-    """What showed that the bytes are the store's."""
+class Proof(StrEnum):
+    """What showed that the bytes are the store's: S3's name of a checksum, or the length alone."""
 
+    CRC64NVME = "crc64nvme"
+    CRC32C = "crc32c"
+    CRC32 = "crc32"
+    SHA1 = "sha1"
+    SHA256 = "sha256"
     MD5 = "md5"
     LENGTH = "length"
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from daemon.core.errors import NameUnusable
 
@@ -27,6 +28,22 @@ _OF_THE_MANIFESTS = frozenset(
     folded(name)
     for name in ("request.json", "prompt_metadata.json", "training_response.json", "response.json", "actorsData.json")
 )
+
+
+# Names that are what they seem: no two of them are one file unless they differ in the case of ASCII letters alone.
+_PLAINEST = re.compile("(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}/)+")
+
+
+def are_plainest(names: Sequence[str]) -> bool:
+    """Whether all are names that plain_name takes, of ASCII letters, digits and `_-.` alone, and no two fold to one.
+
+    Many names at the cost of one; False says nothing against any of them.
+    """
+    joined = "/".join((*names, ""))
+    if joined.count("/") != len(names) or not _PLAINEST.fullmatch(joined):
+        return False
+    lowered = {name.lower() for name in names}
+    return len(lowered) == len(names) and lowered.isdisjoint(_OF_THE_MANIFESTS)
 
 
 def plain_name(text: object, what: str) -> str:

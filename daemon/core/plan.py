@@ -1,11 +1,12 @@
 """What is missing: a manifest held against the disk."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from daemon.core.errors import ActorsyncError, NameCollision, NameOccupied, NameUnusable
 from daemon.core.model import Download, Failure, FileKind, Manifest, ObjectRef, Plan, Reason
-from daemon.core.names import folded, plain_name
+from daemon.core.names import are_plainest, folded, plain_name
 from daemon.core.s3url import parse_s3_url
 
 
@@ -28,6 +29,9 @@ def wanted_images(manifest: Manifest, endpoint: str | None = None) -> Wanted:
     | another object under a name that is taken (also by case or  | a failure for each of them:   |
     | Unicode form: some disks do not tell them apart)            | which one is meant is unknown |
     """
+    usual = _usual_images(manifest.entries, endpoint)
+    if usual is not None:
+        return Wanted(usual, (), 0)
     claims: dict[str, list[tuple[str, ObjectRef]]] = {}  # folded name -> who wants it
     failures: list[Failure] = []
     seen: set[object] = set()  # objects, and the texts that name none
@@ -55,6 +59,51 @@ def wanted_images(manifest: Manifest, endpoint: str | None = None) -> Wanted:
     return Wanted(images, tuple(failures), repeated)
 
 
+def _usual_images(entries: tuple[object, ...], endpoint: str | None) -> Mapping[str, ObjectRef] | None:
+    """The images of a list that has nothing to it: one folder's objects, each once, under plain names; else None.
+
+    For these, all that wanted_images looks at one by one is looked at together, and an object whose image is there
+    already is never made: a tenth of the cost.
+    """
+    if not entries or not _are_texts(entries):
+        return None
+    folder = entries[0][: entries[0].rfind("/") + 1]
+    if "?" in folder or "#" in folder:  # what looks like a name belongs to a query or a fragment
+        return None
+    names = [entry[len(folder) :] for entry in entries if entry.startswith(folder)]
+    if len(names) < len(entries) or not are_plainest(names):
+        return None
+    try:
+        first = parse_s3_url(entries[0], endpoint)
+    except ActorsyncError:
+        return None  # it is told of each of them
+    return _ImagesOfFolder(first, dict.fromkeys(names))
+
+
+def _are_texts(entries: tuple[object, ...]) -> TypeGuard[tuple[str, ...]]:
+    return set(map(type, entries)) == {str}
+
+
+class _ImagesOfFolder(Mapping[str, ObjectRef]):
+    """Objects that differ only in their name, by it; `first` is one of them."""
+
+    def __init__(self, first: ObjectRef, names: Mapping[str, None]) -> None:
+        self._first = first
+        self._key_prefix = first.key[: len(first.key) - len(first.name)]
+        self._names = names
+
+    def __getitem__(self, name: str) -> ObjectRef:
+        if name not in self._names:
+            raise KeyError(name)
+        return ObjectRef(self._first.bucket, self._key_prefix + name, None, self._first.region, self._first.door)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def make_plan(actor: str, wanted: Wanted, kinds: Mapping[str, FileKind]) -> Plan:
     """Each wanted image goes one way, by what stands under its name (`kinds` holds only the names that are taken).
 
@@ -68,14 +117,14 @@ def make_plan(actor: str, wanted: Wanted, kinds: Mapping[str, FileKind]) -> Plan
     downloads: list[Download] = []
     present: list[str] = []
     failures = list(wanted.failures)
-    for name, ref in wanted.images.items():
+    for name in wanted.images:
         match kinds.get(name):
-            case None:
-                downloads.append(Download(ref, name, Reason.MISSING))
-            case FileKind.EMPTY:
-                downloads.append(Download(ref, name, Reason.EMPTY))
             case FileKind.IMAGE:
                 present.append(name)
+            case None:
+                downloads.append(Download(wanted.images[name], name, Reason.MISSING))
+            case FileKind.EMPTY:
+                downloads.append(Download(wanted.images[name], name, Reason.EMPTY))
             case FileKind.OCCUPIED:
                 failures.append(Failure.of(name, NameOccupied(f"something that is no file stands at {name}")))
     return Plan(actor, tuple(downloads), tuple(present), tuple(failures), wanted.repeated)

@@ -13,8 +13,12 @@ class Sink(Protocol):
     def begin(self, head: ObjectHead) -> None:
         """Called once, before the first byte. What it raises ends the transfer and reaches the caller of fetch."""
 
-    def again(self) -> None:
-        """The request is sent once more, before anything came: the idle connection that it took was dead already."""
+    def again(self, why: str) -> None:
+        """The request is sent once more, before any of the body came.
+
+        "stale": the idle connection that it took was dead already. "checksums": the endpoint may not take that checksums
+        are asked for.
+        """
 
     def write(self, piece: memoryview) -> None:
         """The next bytes. The memory behind `piece` is the store's again as soon as this returns: copy what is kept."""
@@ -26,7 +30,8 @@ class ObjectStore(Protocol):
     def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
         """Send exactly one request and pass the whole body to `sink`; no retries, no redirects, no decompression.
 
-        But for one that met a dead idle connection: that is sent again over a new one, and `sink` is told.
+        But for one that met a dead idle connection, which is sent again over a new one, and one that an endpoint refused
+        which was never yet asked for checksums: it is sent again without asking. `sink` is told of either.
 
         `fresh_connection`: not over a connection that carried anything before. Returns when the announced length
         has passed, and raises ShortBody where it has not. Raises a StoreError with its treatment, or CredentialsMissing
@@ -82,8 +87,9 @@ class ImageFolder(Protocol):
         """A nameless file in this folder. Raises DiskFull, DiskError."""
 
     def require_room(self, size_bytes: int) -> None:
-        """Raises DiskFull where no image should be started: too little would stay free; NoRoomForImage where only one of
-        that size should not."""
+        """`size_bytes` 0: before a request, raises DiskFull where no image should be started. Else: once its size is known,
+        raises NoRoomForImage where one of that size should not.
+        """
 
     def close(self) -> None: ...
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from daemon.core.errors import ActorsyncError
-from daemon.core.model import Failure, Kind, Outcome, Reason, Received, Seen
+from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received, Seen
 
 MAX_FAILURES_KEPT = 20  # for each actor: a count says the rest
 
@@ -28,6 +28,8 @@ class Histogram:
         self.max_seconds = max(self.max_seconds, seconds)
 
     def add(self, other: "Histogram") -> None:
+        if not other._count:
+            return
         self._bins = [mine + theirs for mine, theirs in zip(self._bins, other._bins, strict=True)]
         self._count += other._count
         self.max_seconds = max(self.max_seconds, other.max_seconds)
@@ -53,7 +55,7 @@ class Tally:
         self.unattempted = 0  # planned, but we were told to stop first
         self.size_bytes = 0
         self.requests: Counter[str] = Counter()  # by kind: "first", "retry", "region", "identity"
-        self.verified_by: Counter[str] = Counter()
+        self.verified_by: Counter[Proof] = Counter()
         self.image_seconds = Histogram()
 
     @property
@@ -76,8 +78,13 @@ class Tally:
                 return
             self.downloaded += 1
             self.size_bytes += outcome.size_bytes
-            self.verified_by[outcome.verified_by.value] += 1
+            self.verified_by[outcome.verified_by] += 1
             self.image_seconds.record(outcome.seconds)
+
+    def count_requests(self, requests: Mapping[str, int]) -> None:
+        """By kind."""
+        for kind, count in requests.items():
+            self.requests[kind] += count
 
     def add(self, other: "Tally") -> None:
         self.downloaded += other.downloaded
@@ -85,8 +92,9 @@ class Tally:
         self.failed += other.failed
         self.unattempted += other.unattempted
         self.size_bytes += other.size_bytes
-        self.requests.update(other.requests)
-        self.verified_by.update(other.verified_by)
+        self.count_requests(other.requests)
+        for proof, count in other.verified_by.items():
+            self.verified_by[proof] += count
         self.image_seconds.add(other.image_seconds)
 
 
@@ -190,7 +198,7 @@ class RunReport:
             "image_seconds_p50": round(tally.image_seconds.percentile_seconds(0.50), 4),
             "image_seconds_p95": round(tally.image_seconds.percentile_seconds(0.95), 4),
             "image_seconds_max": round(tally.image_seconds.max_seconds, 4),
-            "verified_by": dict(tally.verified_by),
+            "verified_by": {proof.value: count for proof, count in tally.verified_by.items()},
             "cpu_seconds": round(cpu_seconds - self.cpu_at_start, 3),
             "max_rss_bytes": max_rss_bytes,
         }

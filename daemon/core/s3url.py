@@ -246,17 +246,25 @@ def build_s3_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | N
     """
     if ref.presigned_url is not None:
         return ref.presigned_url
+    return bucket_url(ref, region=region, endpoint=endpoint) + object_path(ref)
+
+
+def object_path(ref: ObjectRef) -> str:
+    """What follows the bucket in the URL to ask for `ref`, encoded as build_s3_url says."""
     path = quote(ref.key, safe="/")
-    if ref.version_id:
-        path += "?versionId=" + quote(ref.version_id, safe="")
+    return f"{path}?versionId={quote(ref.version_id, safe='')}" if ref.version_id else path
+
+
+def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
+    """What precedes the object in the URL to ask for `ref`: the same for all of its bucket, door and region."""
     if endpoint is not None:
-        return f"{endpoint.rstrip('/')}/{ref.bucket}/{path}"
+        return f"{endpoint.rstrip('/')}/{ref.bucket}/"
     # A certificate for *.s3.amazonaws.com vouches for one label: a dot, or what DNS cannot hold, goes into the path.
     if _DNS_LABEL.fullmatch(ref.bucket):
-        return f"https://{ref.bucket}.{s3_host(ref.door, region or ref.region)}/{path}"
+        return f"https://{ref.bucket}.{s3_host(ref.door, region or ref.region)}/"
     # Transfer Acceleration has no path style; the bucket's ordinary host gives the same object.
     door = Door.STANDARD if ref.door in _ACCELERATED else ref.door
-    return f"https://{s3_host(door, region or ref.region)}/{ref.bucket}/{path}"
+    return f"https://{s3_host(door, region or ref.region)}/{ref.bucket}/"
 
 
 def origin_of(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:

@@ -25,7 +25,9 @@ from daemon.core.errors import (
     AccessDenied,
     ConnectFailed,
     ObjectNotFound,
+    RequestRefused,
     ShortBody,
+    StoreError,
     StoreUnavailable,
     TimedOut,
 )
@@ -53,14 +55,14 @@ class Received:
 
     def __init__(self) -> None:
         self.heads: list[ObjectHead] = []
-        self.agains = 0
+        self.agains: list[str] = []
         self.body = bytearray()
 
     def begin(self, head: ObjectHead) -> None:
         self.heads.append(head)
 
-    def again(self) -> None:
-        self.agains += 1
+    def again(self, why: str) -> None:
+        self.agains.append(why)
 
     def write(self, piece: memoryview) -> None:
         assert len(piece)
@@ -122,6 +124,81 @@ def answer(body: bytes, headers: str = "") -> bytes:
     return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
 
 
+# --- asking for checksums ---------------------------------------------------------------------------------------------
+
+
+def asked(server: FaultServer) -> list[bool]:
+    """Of each request so far, whether it asked for checksums."""
+    return ["ENABLED" == request.headers.get("x-amz-checksum-mode") for request in server.requests]
+
+
+class TestAskingForChecksums:
+    def test_they_are_asked_for_but_of_a_presigned_url(self, server: FaultServer):
+        """Without this, S3 keeps its CRC to itself; or refuses a header that the URL's signature does not cover."""
+        ref = replace(REF, presigned_url=f"{server.endpoint_url}{PATH}?X-Amz-Signature=0")
+        store = make_store(server.endpoint_url)
+        fetch(store)
+        fetch(store, ref)
+        fetch(make_store(server.endpoint_url, anonymous=True))
+
+        assert [True, False, True] == asked(server)
+        assert "x-amz-checksum-mode" in server.requests[0].headers["authorization"]
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            faults.status(501, "NotImplemented"),
+            faults.status(400, "InvalidArgument"),
+            faults.bare_status(400),
+            faults.s3_error("SignatureDoesNotMatch"),
+        ],
+        ids=repr,
+    )
+    def test_an_endpoint_that_minds_is_not_asked_again(self, server: FaultServer, refusal: Fault):
+        """Without this, a store that does not know the header gives no image at all, or costs two requests for each."""
+        store, sink = make_store(server.endpoint_url), Received()
+        server.inject(PATH, refusal)
+
+        assert BODY == fetch(store, sink=sink) == fetch(store) == fetch(store)
+
+        assert [True, False, False, False] == asked(server)
+        assert ["checksums"] == sink.agains
+
+    def test_an_error_that_asking_has_no_part_in_is_told_and_suspected_once(self, server: FaultServer):
+        """Without this, one bad key takes the CRC away from all other images, or each bad key costs two requests."""
+        store = make_store(server.endpoint_url)
+        server.inject(PATH, *[faults.status(400, "InvalidArgument")] * 3)
+
+        for _ in range(2):
+            with pytest.raises(RequestRefused):
+                store.fetch(REF, Received())
+
+        assert [True, False, True] == asked(server)
+
+    def test_an_endpoint_that_answered_once_is_not_suspected(self, server: FaultServer):
+        """Without this, every image that is refused costs a second request."""
+        store, sink = make_store(server.endpoint_url), Received()
+        fetch(store)
+        server.inject(PATH, faults.status(400, "InvalidArgument"))
+
+        with pytest.raises(RequestRefused):
+            store.fetch(REF, sink)
+
+        assert ([True, True], []) == (asked(server), sink.agains)
+
+    @pytest.mark.parametrize(
+        "fault", [faults.s3_error("AccessDenied"), faults.s3_error("NoSuchKey"), faults.s3_error("SlowDown")], ids=repr
+    )
+    def test_other_errors_are_not_suspected(self, server: FaultServer, fault: Fault):
+        """Without this, a store under load, or one with missing objects, is asked twice as often."""
+        server.inject(PATH, fault)
+
+        with pytest.raises(StoreError):
+            make_store(server.endpoint_url).fetch(REF, Received())
+
+        assert [True] == asked(server)
+
+
 # --- connections ------------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +218,7 @@ class TestStaleConnections:
         sink = Received()
         assert BODY == fetch(store, sink=sink)
 
-        assert (1, 3, 2) == (sink.agains, len(server.requests), server.connections)
+        assert (["stale"], 3, 2) == (sink.agains, len(server.requests), server.connections)
 
     def test_a_new_one_that_dies_too_is_told(self, server: FaultServer):
         """Without this, a server that hangs up on everybody is asked for ever."""
@@ -153,7 +230,7 @@ class TestStaleConnections:
         with pytest.raises(StoreUnavailable, match="without an answer"):
             fetch(store, sink=sink)
 
-        assert (1, 3) == (sink.agains, len(server.requests))
+        assert (["stale"], 3) == (sink.agains, len(server.requests))
 
     def test_once_a_byte_of_an_answer_came_it_is_no_longer_stale(self, server: FaultServer):
         """Without this, a request that S3 did answer is silently made twice."""
@@ -165,7 +242,7 @@ class TestStaleConnections:
         with pytest.raises(StoreUnavailable, match="in the middle of an answer's head"):
             fetch(store, sink=sink)
 
-        assert (0, 2) == (sink.agains, len(server.requests))
+        assert ([], 2) == (sink.agains, len(server.requests))
 
     def test_one_that_was_closed_while_idle_is_not_even_tried(self, server: FaultServer):
         """Without this, a request is lost on each connection that the server has long closed."""
@@ -177,7 +254,7 @@ class TestStaleConnections:
         sink = Received()
         assert BODY == fetch(store, sink=sink)
 
-        assert (0, 2) == (sink.agains, len(server.requests))
+        assert ([], 2) == (sink.agains, len(server.requests))
 
     def test_one_that_said_something_while_idle_is_not_used(self, server: FaultServer):
         """Without this, what a server says out of turn (408, or bytes too many) is kept as the next image."""
@@ -692,18 +769,6 @@ class TestTheAnswer:
         with pytest.raises(raised):
             fetch(store)
         assert BODY == fetch(store)
-
-    def test_checksums_are_asked_for_where_told_and_never_of_a_presigned_url(self, server: FaultServer):
-        """Without this, S3 keeps its CRC to itself; or refuses a header that the URL's signature does not cover."""
-        ref = replace(REF, presigned_url=f"{server.endpoint_url}{PATH}?X-Amz-Signature=0")
-        fetch(make_store(server.endpoint_url))
-        asking = make_store(server.endpoint_url, ask_for_checksums=True)
-        fetch(asking)
-        fetch(asking, ref)
-        fetch(make_store(server.endpoint_url, ask_for_checksums=True, anonymous=True))
-
-        assert [None, "ENABLED", None, "ENABLED"] == [r.headers.get("x-amz-checksum-mode") for r in server.requests]
-        assert "x-amz-checksum-mode" in server.requests[1].headers["authorization"]
 
     def test_a_sink_that_lets_others_run_is_found_out(self, server: FaultServer):
         """Without this, the shared buffer holds another image's bytes by the time that they are written."""

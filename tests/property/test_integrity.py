@@ -1,9 +1,11 @@
+import base64
 import hashlib
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from daemon.core.checksums import SIZE_BYTES, new_checksum
 from daemon.core.errors import IntegrityMismatch, ShortBody, StoreError, Treatment
 from daemon.core.integrity import Verifier
 from daemon.core.model import ObjectHead, Proof
@@ -16,6 +18,15 @@ cuts = st.lists(st.integers(0, 400), max_size=12)
 
 def md5_etag(body: bytes) -> str:
     return f'"{hashlib.md5(body).hexdigest()}"'
+
+
+CHECKSUMS = [proof for proof in SIZE_BYTES if proof is not Proof.MD5]
+
+
+def checksum_of(body: bytes, proof: Proof) -> dict[str, str]:
+    checksum = new_checksum(proof)
+    checksum.update(memoryview(body))
+    return {proof.value: base64.b64encode(checksum.digest()).decode()}
 
 
 def verified(body: bytes, cuts: list[int], head: ObjectHead) -> Proof:
@@ -33,6 +44,8 @@ def verified(body: bytes, cuts: list[int], head: ObjectHead) -> Proof:
 
 def heads_of(body: bytes) -> list[tuple[Proof, ObjectHead]]:
     return [
+        *((proof, ObjectHead(len(body), None, checksum_of(body, proof))) for proof in CHECKSUMS),
+        (Proof.CRC64NVME, ObjectHead(None, md5_etag(body), checksum_of(body, Proof.CRC64NVME))),
         (Proof.MD5, ObjectHead(len(body), md5_etag(body))),
         (Proof.MD5, ObjectHead(None, md5_etag(body))),
         (Proof.LENGTH, ObjectHead(len(body))),
@@ -54,7 +67,7 @@ def test_no_other_bytes_are_accepted(body: bytes, other: bytes, cuts: list[int])
     """Without this, some other bytes pass for the image."""
     assume(body != other)
     for proof, head in heads_of(body):
-        if proof is Proof.MD5 or len(body) != len(other):
+        if proof is not Proof.LENGTH or len(body) != len(other):
             with pytest.raises(StoreError) as error:
                 verified(other, cuts, head)
             if other:
@@ -67,8 +80,10 @@ def test_one_changed_byte_is_noticed(body: bytes, at: int, change: int, cuts: li
     """Without this, there is a place in an image where a change goes through."""
     at %= len(body)
     other = body[:at] + bytes([body[at] ^ change]) + body[at + 1 :]
-    with pytest.raises(IntegrityMismatch):
-        verified(other, cuts, ObjectHead(len(body), md5_etag(body)))
+    for proof, head in heads_of(body):
+        if proof is not Proof.LENGTH:
+            with pytest.raises(IntegrityMismatch):
+                verified(other, cuts, head)
 
 
 @quick

@@ -97,3 +97,32 @@ def test_objects_that_are_fetched_are_those_of_the_list(manifest: Manifest) -> N
         except Exception:  # noqa: BLE001, S112 - whatever names no object is not listed
             continue
     assert {str(ref) for ref in wanted_images(manifest).images.values()} <= listed
+
+
+# --- lists that have nothing to them are planned together: the result is that of one by one ---------------------------
+
+PLAIN = ["a.png", "A.png", "a b.png", "a+b.png", "x" * 255 + ".png", "..", "~.png", "-.png", "a/b.png"]
+segments = st.sampled_from([*NAMES, *PLAIN])
+folders = st.sampled_from(
+    [*HOSTS, *(HOSTS[0] + path for path in ("/a", "/%C3%A9/..", "/a?x=", "/a#")), "s3://b", "s3://b/c", "https:/"]
+)
+
+
+@quick
+@given(folders, st.lists(segments, min_size=1, max_size=6), st.sampled_from([None, "http://127.0.0.1:9000"]))
+def test_a_usual_list_is_read_as_any_other(folder: str, names: list[str], endpoint: str | None) -> None:
+    """Without this, the quick way finds other objects, or other names, than the careful one."""
+    entries = tuple(f"{folder}/{name}" for name in names)
+    quickly = wanted_images(Manifest(entries), endpoint)
+    carefully = wanted_images(Manifest((*entries, None)), endpoint)  # what is no text is never usual
+    assert dict(carefully.images) == dict(quickly.images)
+    assert list(carefully.images) == list(quickly.images)
+    assert [failure for failure in carefully.failures if failure.code != "url-not-text"] == list(quickly.failures)
+    assert carefully.repeated == quickly.repeated
+
+
+def test_a_usual_list_takes_the_quick_way() -> None:
+    """Without this, the property above compares the careful way with itself."""
+    entries = tuple(f"{HOSTS[0]}/a/0001_{number}.png" for number in range(20))
+    assert not isinstance(wanted_images(Manifest(entries)).images, dict)
+    assert isinstance(wanted_images(Manifest((*entries, None))).images, dict)

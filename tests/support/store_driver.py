@@ -58,7 +58,7 @@ class RecordingSink:
         if self._raise_in == "begin":
             raise SinkFailed("in begin")
 
-    def again(self) -> None:
+    def again(self, why: str) -> None:
         assert not self.begins, "once more, after an answer"
 
     def write(self, piece: memoryview) -> None:

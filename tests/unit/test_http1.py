@@ -200,10 +200,3 @@ class TestHeaders:
         response, _ = read(OK + b"ETag: a\r\nX: y\r\netag: b\r\nContent-Length: 0\r\n\r\n")
 
         assert b"a, b" == response.headers.get(b"etag")
-
-    def test_those_of_a_kind_are_listed(self):
-        """Without this, the checksums that S3 keeps prove nothing."""
-        response, _ = read(OK + b"X-Amz-Checksum-CRC32: a\r\nx-amz-checksum-type: b\r\nContent-Length: 0\r\n\r\n")
-
-        assert [b"x-amz-checksum-crc32", b"x-amz-checksum-type"] == response.headers.names(b"x-amz-checksum-")
-        assert [] == response.headers.names(b"x-amz-missing-")

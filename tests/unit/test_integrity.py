@@ -1,10 +1,13 @@
+import base64
 import hashlib
 import re
+from collections.abc import Mapping
 
 import pytest
 
+from daemon.core.checksums import SIZE_BYTES, new_checksum
 from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody, StoreError, Treatment
-from daemon.core.integrity import Verifier, md5_of_etag
+from daemon.core.integrity import Promise, Verifier, md5_of_etag, promise_of
 from daemon.core.model import ObjectHead, Proof
 
 BODY = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
@@ -60,10 +63,15 @@ ETAGS = {
 CASES = [case for cases in ETAGS.values() for case in cases]
 
 
+def rows_of(documented: object) -> list[str]:
+    """The first column of the table in a docstring."""
+    rows = re.findall(r"^ *\|([^|]*)\|", documented.__doc__ or "", re.MULTILINE)[2:]
+    return [row.strip() for row in rows]
+
+
 def test_table_is_walked_whole() -> None:
     """Without this, a row that is added to the docstring has no test."""
-    rows = re.findall(r"^ *\|([^|]*)\|", md5_of_etag.__doc__ or "", re.MULTILINE)[2:]
-    assert [row.strip() for row in rows] == list(ETAGS)
+    assert rows_of(md5_of_etag) == list(ETAGS)
 
 
 @pytest.mark.parametrize(("md5", "etag", "encrypted"), CASES)
@@ -76,6 +84,101 @@ def test_etag_is_an_md5_or_proves_nothing(md5: str | None, etag: str | None, enc
 def test_whole_body_is_proved_by_the_best_that_there_is(md5: str | None, etag: str | None, encrypted: bool) -> None:
     """Without this, the report says of images that their MD5 was right where none was compared."""
     assert (Proof.MD5 if md5 else Proof.LENGTH) == verified(BODY, head_of(BODY, etag, encrypted=encrypted))
+
+
+# --- which proof is taken -----------------------------------------------------------------------------------------------
+
+DIGESTS = {proof: new_checksum(proof) for proof in SIZE_BYTES}
+for _checksum in DIGESTS.values():
+    _checksum.update(memoryview(BODY))
+TOLD = {proof.value: base64.b64encode(checksum.digest()).decode() for proof, checksum in DIGESTS.items()}
+CRCS = ("crc64nvme", "crc32c", "crc32")
+ETAG = f'"{MD5}"'
+
+
+def told(*names: str, **others: str) -> Mapping[str, str]:
+    return {**{name: TOLD[name] for name in names}, **others}
+
+
+PROMISES: dict[str, list[tuple[Proof, Mapping[str, str], str | None]]] = {
+    "checksums of the whole object": [
+        *[(Proof(name), told(name), None) for name in (*CRCS, "sha1", "sha256")],
+        *[(Proof(name), told(name, type="FULL_OBJECT"), ETAG) for name in (*CRCS, "sha1", "sha256")],
+        (Proof.CRC64NVME, told("sha256", "sha1", "crc32", "crc32c", "crc64nvme"), ETAG),
+        (Proof.CRC32C, told("sha256", "sha1", "crc32", "crc32c"), ETAG),
+        (Proof.CRC32, told("sha256", "sha1", "crc32"), ETAG),
+        (Proof.SHA1, told("sha256", "sha1"), ETAG),
+    ],
+    "some whose type is COMPOSITE": [
+        (Proof.LENGTH, told("crc32", "sha256", type="COMPOSITE"), f'"{MD5}-2"'),
+        (Proof.LENGTH, told("crc32c", type="composite"), None),
+        (Proof.MD5, told("crc32c", type="COMPOSITE"), ETAG),
+    ],
+    'one that ends in "-<parts>", or is malformed': [
+        (Proof.LENGTH, {"crc32": TOLD["crc32"] + "-2"}, f'"{MD5}-2"'),
+        (Proof.SHA1, {"crc32": TOLD["crc32"] + "-2", "sha1": TOLD["sha1"]}, None),
+        (Proof.MD5, {"crc64nvme": ""}, ETAG),
+        (Proof.MD5, {"crc64nvme": "?" * 12}, ETAG),
+        (Proof.MD5, {"crc64nvme": TOLD["crc32"]}, ETAG),
+        (Proof.MD5, {"crc32": TOLD["crc64nvme"]}, ETAG),
+        (Proof.LENGTH, {"crc64nvme": TOLD["crc64nvme"][:-1]}, None),
+        (Proof.LENGTH, {"crc64nvme": TOLD["crc64nvme"] + ", " + TOLD["crc64nvme"]}, None),
+        (Proof.LENGTH, {"md5": TOLD["md5"], "xxhash64": "AAAAAAAAAAA="}, None),
+        (Proof.LENGTH, {"crc32": "\u00e9\u00e9\u00e9="}, None),
+    ],
+    "an ETag that is an MD5 (see md5_of_etag)": [(Proof.MD5, {}, ETAG), (Proof.MD5, {"type": "FULL_OBJECT"}, ETAG)],
+    "such an ETag, and the user says that it is none": [],  # below
+    "nothing of it": [(Proof.LENGTH, {}, None), (Proof.LENGTH, {}, f'"{MD5}-2"')],
+}
+PROMISED = [row for rows in PROMISES.values() for row in rows]
+
+
+def test_table_of_proofs_is_walked_whole() -> None:
+    """Without this, a row that is added to the docstring has no test."""
+    assert rows_of(promise_of) == list(PROMISES)
+
+
+@pytest.mark.parametrize(("proof", "checksums", "etag"), PROMISED, ids=str)
+def test_cheapest_sufficient_proof_is_taken(proof: Proof, checksums: Mapping[str, str], etag: str | None) -> None:
+    """Without this, an MD5 costs ten times what a CRC does; or a checksum of checksums condemns every large image."""
+    head = ObjectHead(len(BODY), etag, checksums)
+    assert Promise(proof, b"" if proof is Proof.LENGTH else DIGESTS[proof].digest()) == promise_of(head)
+    assert proof is verified(BODY, head)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("name", [*CRCS, "sha1", "sha256"])
+def test_checksum_is_of_the_bytes_whatever_the_etag_is_and_however_they_are_kept(name: str, encrypted: bool) -> None:
+    """Without this, images under KMS are verified by their length alone although S3 vouches for their bytes."""
+    head = ObjectHead(len(BODY), '"opaque"', told(name), encrypted)
+    assert Proof(name) is verified(BODY, head, accept_opaque_etags=True)
+    with pytest.raises(IntegrityMismatch) as mismatch:
+        verified(BODY[:-1] + b"?", head)
+    assert (name, 2 * SIZE_BYTES[Proof(name)]) == (mismatch.value.algorithm, len(mismatch.value.digest))
+    assert name.upper() in str(mismatch.value)
+
+
+@pytest.mark.parametrize("name", [*CRCS, "sha1", "sha256"])
+def test_checksum_proves_a_body_of_unknown_length(name: str) -> None:
+    """Without this, a chunked answer is refused although it says what it must be."""
+    assert Proof(name) is verified(BODY, ObjectHead(None, None, told(name)))
+    with pytest.raises(IntegrityMismatch):
+        verified(BODY[:-1], ObjectHead(None, None, told(name)))
+
+
+def test_checksum_may_be_computed_elsewhere() -> None:
+    """Without this, the threads that are there for it are never asked."""
+    asked = []
+
+    def elsewhere(proof: Proof, size_bytes: int | None) -> object:
+        asked.append((proof, size_bytes))
+        return new_checksum(proof)
+
+    for head in (ObjectHead(len(BODY), ETAG), ObjectHead(None, None, told("sha256")), ObjectHead(len(BODY))):
+        verifier = Verifier(head, make_checksum=elsewhere)  # type: ignore[arg-type]
+        verifier.update(memoryview(BODY))
+        verifier.verify()
+    assert [(Proof.MD5, len(BODY)), (Proof.SHA256, None)] == asked
 
 
 # --- bodies that are not taken -----------------------------------------------------------------------------------------

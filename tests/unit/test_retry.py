@@ -423,6 +423,14 @@ def test_same_wrong_bytes_twice_are_a_store_with_other_etags() -> None:
     assert 2 == run.store.requests
 
 
+def test_same_wrong_bytes_twice_under_a_checksum_are_damaged() -> None:
+    """Without this, --accept-opaque-etags is advised, which has no part in it, or the image is fetched five times."""
+    run = Run(ScriptedStore((ObjectHead(len(BODY), None, {"crc32": "AAAAAA=="}), BODY)))
+    failure = run.failure()
+    assert ("integrity-mismatch", 2) == (failure.code, run.store.requests)
+    assert "opaque" not in failure.hint
+
+
 def test_redirect_is_followed_once() -> None:
     """Without this, a bucket in another region cannot be had, or two servers send us to one another for ever."""
     run = Run(ScriptedStore(REDIRECT, (WHOLE, BODY)))

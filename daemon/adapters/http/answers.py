@@ -10,6 +10,7 @@ from daemon.core.s3url import parse_s3_url
 
 _CHECKSUM = b"x-amz-checksum-"
 _ENCRYPTION = b"x-amz-server-side-encryption"
+_CUSTOMER_KEY = b"x-amz-server-side-encryption-customer-algorithm"
 _LONGEST_MESSAGE = 300
 
 
@@ -19,8 +20,10 @@ def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
     return ObjectHead(
         size_bytes=size_bytes,
         etag=_text(etag) if etag is not None else None,
-        checksums={_text(name[len(_CHECKSUM) :]): _text(headers.get(name) or b"") for name in headers.names(_CHECKSUM)},
-        encrypted=b"kms" in (headers.get(_ENCRYPTION) or b"") or headers.get(_ENCRYPTION + b"-customer-algorithm") is not None,
+        checksums={
+            _text(name[len(_CHECKSUM) :]): _text(value) for name, value in headers.items() if name.startswith(_CHECKSUM)
+        },
+        encrypted=b"kms" in headers.get(_ENCRYPTION, b"") or _CUSTOMER_KEY in headers,
     )
 
 

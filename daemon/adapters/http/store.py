@@ -10,11 +10,19 @@ from daemon.adapters.http.dial import Dialer
 from daemon.adapters.http.identity import Chain, FindCredentials, Identity
 from daemon.adapters.http.pool import Pool
 from daemon.adapters.http.route import Route, find_route
-from daemon.core.errors import AccessDenied, IdentityRejected, RegionRedirect, ShortBody, StoreError, StoreUnavailable
+from daemon.core.errors import (
+    AccessDenied,
+    IdentityRejected,
+    RegionRedirect,
+    RequestRefused,
+    ShortBody,
+    StoreError,
+    StoreUnavailable,
+)
 from daemon.core.http1 import Response
-from daemon.core.model import Credentials, ObjectRef
+from daemon.core.model import Credentials, Door, ObjectRef
 from daemon.core.ports import Sink
-from daemon.core.s3url import build_s3_url, origin_of
+from daemon.core.s3url import bucket_url, object_path, origin_of
 from daemon.core.sigv4 import Signer
 
 DEFAULT_REGION = "us-west-1"
@@ -22,18 +30,20 @@ DEFAULT_REGION = "us-west-1"
 _LARGEST_ERROR_BYTES = 64 * 1024
 _MOST_ROUTES = 1024  # manifests name as many buckets and regions as they like
 _HEADERS = "User-Agent: actorsync\r\nAccept-Encoding: identity\r\n"  # else a proxy may compress what we must not unpack
-_ASK_FOR_CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}
+_ASK_FOR_CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # S3 keeps them to itself otherwise
+_ASKING_LINES = "x-amz-checksum-mode: ENABLED\r\n"
 
 
 @dataclass(slots=True)
 class _Request:
-    """One GET, ready to be sent; `generation` of the credentials that signed it."""
+    """One GET, ready to be sent; `generation` of the credentials that signed it. `asks`: for checksums."""
 
     route: Route
     data: bytes = field(repr=False)
     region: str
     generation: int
     presigned: bool
+    asks: bool
 
 
 class HttpStore:
@@ -52,11 +62,10 @@ class HttpStore:
         read_timeout: float,
         connections: int,
         profile_region: Callable[[], str | None] = lambda: None,
-        ask_for_checksums: bool = False,
     ) -> None:
         """`find_credentials`, `ask_chain`, `look_for`: see Identity. `profile_region`: of the AWS profile, asked only where
         neither a URL nor `region` says one. Times in seconds. `connections`: how many requests are made at once;
-        no more connections are kept. `ask_for_checksums`: have S3 send those that it keeps.
+        no more connections are kept.
         """
         self._identity = Identity(find_credentials, ask_chain, look_for)
         self._endpoint_url = endpoint_url
@@ -64,32 +73,34 @@ class HttpStore:
         self._default_region = region
         self._profile_region = profile_region
         self._anonymous = anonymous
-        self._signed_headers = _ASK_FOR_CHECKSUMS if ask_for_checksums else {}
-        self._unsigned_lines = "".join(f"{name}: {text}\r\n" for name, text in self._signed_headers.items())
         self._dialer = Dialer(connect_timeout)
         self._buffer = Buffer()
         self._patience = Patience(read_timeout)
         self._pool = Pool(self._connect, connections)
         self._routes: dict[str, Route] = {}
-        self._signers: dict[str, Signer] = {}  # by region
+        self._buckets: dict[tuple[str, Door, str], tuple[Route, str]] = {}  # and the beginning of the path there
+        self._signers: dict[tuple[str, bool], Signer] = {}  # by region, and whether they ask for checksums
+        self._takes_asking: dict[str, bool] = {}  # by origin: whether it lets itself be asked for checksums; absent: unknown
         self._regions: dict[str, str] = {}  # bucket -> where a redirect said that it is
 
     # --- ObjectStore --------------------------------------------------------------------------------------------------
 
     def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
-        request = self._request(ref)
         if fresh_connection:
             self._pool.distrust()
-        used = self._pool.take(request.route)
-        if used is not None:
-            try:
-                self._exchange(request, used, sink)
-                return
-            except StoreUnavailable:
-                if used.answered:
-                    raise
-                sink.again()  # its server hung up as our request came: nothing is known to be wrong
-        self._exchange(request, self._pool.open(request.route), sink)
+        request = self._request(ref)
+        if not request.asks or request.route.origin in self._takes_asking:
+            self._send(request, sink)
+            return
+        try:
+            self._send(request, sink)
+        except StoreError as error:
+            if not self._may_mind_asking(error):
+                raise
+            sink.again("checksums")
+            self._send_without_asking(ref, sink, error)
+        else:
+            self._learn(request.route.origin, takes_asking=True)
 
     def endpoint_of(self, ref: ObjectRef) -> str:
         return origin_of(ref, region=self._region_of(ref), endpoint=self._endpoint_url)
@@ -115,27 +126,51 @@ class HttpStore:
     def close(self) -> None:
         self._pool.close()
 
+    # --- whether checksums may be asked for ---------------------------------------------------------------------------
+
+    def _may_mind_asking(self, error: StoreError) -> bool:
+        """Whether an endpoint that does not know x-amz-checksum-mode may have answered so."""
+        if error.s3_code == "SignatureDoesNotMatch":
+            return self._endpoint_url is not None  # something before it takes the header away; AWS does not
+        return isinstance(error, RequestRefused) and error.status in (400, 501)
+
+    def _send_without_asking(self, ref: ObjectRef, sink: Sink, refused: StoreError) -> None:
+        request = self._request(ref, ask=False)
+        try:
+            self._send(request, sink)
+        except StoreError as error:
+            same = (error.status, error.s3_code) == (refused.status, refused.s3_code)
+            self._learn(request.route.origin, takes_asking=same)
+            raise
+        self._learn(request.route.origin, takes_asking=False)
+
+    def _learn(self, origin: str, *, takes_asking: bool) -> None:
+        if len(self._takes_asking) >= _MOST_ROUTES:
+            self._takes_asking.clear()
+        self._takes_asking[origin] = takes_asking
+
     # --- the request --------------------------------------------------------------------------------------------------
 
-    def _request(self, ref: ObjectRef) -> _Request:
-        """Raises CredentialsMissing; ConnectFailed where the proxy settings make no sense."""
+    def _request(self, ref: ObjectRef, *, ask: bool = True) -> _Request:
+        """`ask`: for checksums, where the endpoint is not known to mind.
+
+        Raises CredentialsMissing; ConnectFailed where the proxy settings make no sense.
+        """
         region = self._region_of(ref)
-        scheme, _, rest = build_s3_url(ref, region=region, endpoint=self._endpoint_url).partition("://")
-        authority, _, path = rest.partition("/")
-        route = self._route(f"{scheme}://{authority}")
-        target = f"/{path}"
+        route, target = self._way_to(ref, region)
         generation = 0
-        if ref.presigned_url is not None:
-            lines = ""  # S3 refuses x-amz-* headers that the URL's signature does not cover
-        elif self._anonymous:
-            lines = self._unsigned_lines
+        presigned = ref.presigned_url is not None
+        # S3 refuses x-amz-* headers that a presigned URL's signature does not cover
+        asks = ask and not presigned and self._takes_asking.get(route.origin, True)
+        if presigned or self._anonymous:
+            lines = _ASKING_LINES if asks else ""
         else:
             credentials, generation = self._identity.current()
-            lines = self._signer(credentials, region).header_lines(route.authority, target, time.time())
+            lines = self._signer(credentials, region, asks).header_lines(route.authority, target, time.time())
         text = (
             f"GET {route.target_prefix}{target} HTTP/1.1\r\nHost: {route.authority}\r\n{_HEADERS}{route.proxy_lines}{lines}\r\n"
         )
-        return _Request(route, text.encode("ascii"), region, generation, ref.presigned_url is not None)
+        return _Request(route, text.encode("ascii"), region, generation, presigned, asks)
 
     def _region_of(self, ref: ObjectRef) -> str:
         region = self._regions.get(ref.bucket) or ref.region or self._default_region
@@ -143,26 +178,56 @@ class HttpStore:
             region = self._default_region = self._profile_region() or DEFAULT_REGION
         return region
 
-    def _route(self, origin: str) -> Route:
+    def _way_to(self, ref: ObjectRef, region: str) -> tuple[Route, str]:
+        """The route to the object's host, and the path and query to ask for there."""
+        if ref.presigned_url is not None:
+            return self._split(ref.presigned_url)
+        same = (ref.bucket, ref.door, region)
+        way = self._buckets.get(same)
+        if way is None:
+            if len(self._buckets) >= _MOST_ROUTES:
+                self._buckets.clear()
+            way = self._buckets[same] = self._split(bucket_url(ref, region=region, endpoint=self._endpoint_url))
+        route, path = way
+        return route, path + object_path(ref)
+
+    def _split(self, url: str) -> tuple[Route, str]:
+        scheme, _, rest = url.partition("://")
+        authority, _, path = rest.partition("/")
+        origin = f"{scheme}://{authority}"
         route = self._routes.get(origin)
         if route is None:
             if len(self._routes) >= _MOST_ROUTES:
                 self._routes.clear()
             route = self._routes[origin] = find_route(origin)
-        return route
+        return route, f"/{path}"
 
-    def _signer(self, credentials: Credentials, region: str) -> Signer:
-        signer = self._signers.get(region)
+    def _signer(self, credentials: Credentials, region: str, asks: bool) -> Signer:
+        signer = self._signers.get((region, asks))
         if signer is None or signer.credentials is not credentials:
             if len(self._signers) >= _MOST_ROUTES:
                 self._signers.clear()
-            signer = self._signers[region] = Signer(credentials, region, self._signed_headers)
+            signer = Signer(credentials, region, _ASK_FOR_CHECKSUMS if asks else {})
+            self._signers[region, asks] = signer
         return signer
 
     # --- the answer ---------------------------------------------------------------------------------------------------
 
     def _connect(self, route: Route) -> Connection:
         return Connection(self._dialer.dial(route), tls=route.tls, buffer=self._buffer, patience=self._patience)
+
+    def _send(self, request: _Request, sink: Sink) -> None:
+        """Once, or twice where the connection that was kept turns out to be dead."""
+        used = self._pool.take(request.route)
+        if used is not None:
+            try:
+                self._exchange(request, used, sink)
+                return
+            except StoreUnavailable:
+                if used.answered:
+                    raise
+                sink.again("stale")  # its server hung up as our request came: nothing is known to be wrong
+        self._exchange(request, self._pool.open(request.route), sink)
 
     def _exchange(self, request: _Request, connection: Connection, sink: Sink) -> None:
         """Send the request and bring its answer to an end; the connection is given back clean, or closed."""

@@ -1,0 +1,171 @@
+"""Checksums on the other cores are those that the hub would compute, in bounded memory, and the hub goes on meanwhile."""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import gevent
+import pytest
+
+from daemon.adapters.threads import BUFFER_BYTES, SMALLEST_BYTES, Hashers
+from daemon.core.checksums import Checksum
+from daemon.core.model import Proof
+
+LARGE = 64 * 1024 * 1024  # a tenth of a second of MD5
+
+
+@pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
+def hashers(request: pytest.FixtureRequest) -> Iterator[Hashers]:
+    before = threads_of_process()
+    made = Hashers(threads=request.param, buffers=4)
+    yield made
+    made.close()
+    until_threads_are(before)
+
+
+def threads_of_process() -> int:
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
+
+
+def until_threads_are(count: int) -> None:
+    deadline = time.monotonic() + 10
+    while threads_of_process() != count:
+        assert time.monotonic() < deadline, "they never ended"
+        time.sleep(0.002)
+
+
+def body_of(number: int, size_bytes: int) -> bytes:
+    return hashlib.shake_128(b"%d" % number).digest(size_bytes)
+
+
+def feed(checksum: Checksum, body: bytes, piece_bytes: int) -> None:
+    """In memory that is used again at once, as a connection's is."""
+    buffer = bytearray(piece_bytes)
+    for start in range(0, len(body), piece_bytes):
+        piece = body[start : start + piece_bytes]
+        buffer[: len(piece)] = piece
+        checksum.update(memoryview(buffer)[: len(piece)])
+        buffer[:] = b"!" * piece_bytes
+
+
+@pytest.mark.parametrize("proof", [Proof.MD5, Proof.SHA1, Proof.SHA256])
+@pytest.mark.parametrize("piece_bytes", [1000, 20_000, 100_000, BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
+def test_digest_is_the_hub_s_own(hashers: Hashers, proof: Proof, piece_bytes: int) -> None:
+    """Without this, whole images are mismatches, or damaged ones pass, by how the network cut them."""
+    body = body_of(piece_bytes, 1_500_000)
+    checksum = hashers.new_checksum(proof, len(body))
+    feed(checksum, body, piece_bytes)
+    assert hashlib.new(proof.value, body).digest() == checksum.digest()
+
+
+def test_many_at_once_do_not_mix(hashers: Hashers) -> None:
+    """Without this, one image's bytes are hashed as another's, or out of their order, once buffers run out."""
+    bodies = {number: body_of(number, 100_000 + 7_919 * (number % 50)) for number in range(200)}
+    sizes = (30_000, 70_000, 200_000, 16_384)
+
+    def one(number: int, body: bytes) -> bytes:
+        checksum = hashers.new_checksum(Proof.MD5, len(body))
+        piece_bytes = sizes[number % len(sizes)]
+        for start in range(0, len(body), piece_bytes):
+            checksum.update(memoryview(body)[start : start + piece_bytes])
+            gevent.sleep(0)  # others come between, as they do where bytes are waited for
+        return checksum.digest()
+
+    asked = {number: gevent.spawn(one, number, body) for number, body in bodies.items()}
+    gevent.joinall(asked.values(), raise_error=True)
+    assert {n: hashlib.md5(body).digest() for n, body in bodies.items()} == {n: each.value for n, each in asked.items()}
+
+
+def test_the_hub_goes_on_while_a_digest_is_waited_for() -> None:
+    """Without this, there is no second core: everything stands still for each image."""
+    before = threads_of_process()
+    hashers = Hashers(threads=1, buffers=LARGE // BUFFER_BYTES)
+    body = bytes(LARGE)
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    checksum = hashers.new_checksum(Proof.MD5, LARGE)
+    checksum.update(memoryview(body))
+    turning = gevent.spawn(turn)
+    digest = checksum.digest()
+    turning.kill()
+    hashers.close()
+    until_threads_are(before)
+    assert hashlib.md5(body).digest() == digest
+    assert turns > 20
+
+
+def test_memory_is_that_of_the_buffers_however_much_comes(hashers: Hashers) -> None:
+    """Without this, a fast line and a slow thread fill all memory with what waits to be hashed."""
+    checksums = [hashers.new_checksum(Proof.MD5, LARGE) for _ in range(8)]
+    piece = memoryview(bytes(BUFFER_BYTES))
+    for _ in range(LARGE // BUFFER_BYTES // 8):
+        for checksum in checksums:
+            checksum.update(piece)
+    expected = hashlib.md5(bytes(LARGE // 8)).digest()
+    assert {expected} == {checksum.digest() for checksum in checksums}
+    assert {BUFFER_BYTES: 4} == Counter(len(buffer) for buffer in hashers._free)  # all that were ever made
+
+
+def test_one_that_is_given_up_gives_its_buffers_back(hashers: Hashers) -> None:
+    """Without this, each transfer that breaks off costs buffers for ever."""
+    for _ in range(50):
+        given_up = hashers.new_checksum(Proof.MD5, LARGE)
+        given_up.update(memoryview(bytes(BUFFER_BYTES)))
+    del given_up
+    body = bytes(4 * BUFFER_BYTES)
+    checksum = hashers.new_checksum(Proof.MD5, len(body))
+    checksum.update(memoryview(body))
+    assert hashlib.md5(body).digest() == checksum.digest()
+
+
+def test_a_waiter_that_is_killed_hurts_nobody(hashers: Hashers) -> None:
+    """Without this, a download that is abandoned at the end leaves the next one waiting for ever."""
+    first = hashers.new_checksum(Proof.MD5, LARGE)
+    first.update(memoryview(bytes(LARGE)))
+    waiting = gevent.spawn(first.digest)
+    gevent.sleep(0)
+    waiting.kill()
+    second = hashers.new_checksum(Proof.MD5, LARGE)
+    second.update(memoryview(bytes(BUFFER_BYTES)))
+    with gevent.Timeout(10):
+        assert hashlib.md5(bytes(BUFFER_BYTES)).digest() == second.digest()
+
+
+@pytest.mark.parametrize(
+    ("threads", "proof", "size_bytes"),
+    [
+        (1, Proof.CRC64NVME, LARGE),  # costs less than to hand it over
+        (1, Proof.CRC32, LARGE),
+        (1, Proof.MD5, SMALLEST_BYTES - 1),
+        (1, Proof.MD5, None),
+        (0, Proof.MD5, LARGE),  # there is but one core
+    ],
+)
+def test_no_thread_is_started_where_it_would_not_pay(threads: int, proof: Proof, size_bytes: int | None) -> None:
+    """Without this, small images cost more by the threads than they would without them."""
+    before = threads_of_process()
+    hashers = Hashers(threads=threads)
+    checksum = hashers.new_checksum(proof, size_bytes)
+    checksum.update(memoryview(bytes(100_000)))
+    assert checksum.digest()
+    assert before == threads_of_process()
+
+
+def test_threads_end_when_they_are_told() -> None:
+    """Without this, each store that is closed leaves its threads."""
+    before = threads_of_process()
+    hashers = Hashers(threads=2)
+    checksum = hashers.new_checksum(Proof.MD5, 100_000)
+    checksum.update(memoryview(bytes(100_000)))
+    checksum.digest()
+    assert before + 2 == threads_of_process()
+    hashers.close()
+    until_threads_are(before)
