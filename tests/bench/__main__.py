@@ -1,171 +1,179 @@
-"""`python -m tests.bench`: a whole --once beside its peers, from the same nginx, as a table with ratios."""
+"""`python -m tests.bench`: a whole --once beside its peers, from the same server, as a table with ratios and a chart."""
 
 import argparse
-import json
-import os
-import platform
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import table
-from tests.bench.measure import Measured, cpu_seconds_of_others, measure
-from tests.bench.peers import OURS, PEERS, Concurrency, Peer
-from tests.bench.server import find_nginx, nginx_version, running_nginx
-from tests.bench.workload import BenchError, Size, make_workload
-from tests.support.product import ROOT
+from tests.bench.chart import chart
+from tests.bench.peers import PEERS
+from tests.bench.peers.peer import Peer
+from tests.bench.results import Results
+from tests.bench.run import Wish, measure_all
+from tests.bench.scenario import (
+    PROOFS,
+    SERVERS,
+    SIZES,
+    TRANSPORTS,
+    Concurrency,
+    Size,
+    chosen_scenarios,
+    parse_delay,
+    usual_scenarios,
+)
+from tests.bench.text import summary, text
+from tests.bench.unchanged import IMAGES
+from tests.bench.workload import BenchError
 
-TMPFS = Path("/dev/shm")
-SIZES = ("4KB", "350KB", "1.4MB")
-CONCURRENCY = ("5x10", "20x10")
-NOTES = """\
-Whole processes, start-up included; medians of {runs} rounds, in each of which every peer ran once, in turn. Every byte of every
-image was compared before its number counted. "ours" is ours divided by the peer's, the median over the rounds.
-Client and server share the cores; what else ran meanwhile took {others:.2f} of a core. actorsync verifies each image; s5cmd
-does not, and asks HEAD before each GET of a list."""
+CHOICES = ("sizes", "transport", "proof", "delay", "server", "concurrency")
 
 
 def main(argv: Sequence[str], now: datetime) -> int:
-    """0, or 1 where no number can be given."""
+    """0, or 1 where somebody has no number."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        parser.error(f"--json: {arguments.json.parent} is not a directory")  # better said before than after some minutes
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))  # unwinds: gigabytes of tmpfs are given back
-    peers: tuple[Peer, ...] = (OURS, *PEERS)
+    for flag in ("json", "chart"):
+        file = getattr(arguments, flag)
+        if file is not None and not file.parent.is_dir():
+            parser.error(f"--{flag}: {file.parent} is not a directory")  # better said before than after some minutes
     try:
-        find_nginx()
-        machine = _machine(peers, now)
-        started, others = time.monotonic(), cpu_seconds_of_others()
-        startup, measured = _measure_all(peers, arguments)
-        others_cores = (cpu_seconds_of_others() - others) / (time.monotonic() - started)
+        wish = _wish(arguments)
+    except ValueError as error:
+        parser.error(f"{error}")
+
+    def keep(results: Results) -> None:
+        if arguments.json is not None:
+            results.write(arguments.json)
+
+    try:
+        if arguments.from_:
+            results = Results.read(arguments.from_)
+            keep(results)
+        else:
+            for number in (signal.SIGINT, signal.SIGTERM):  # unwind: gigabytes of tmpfs are to be given back
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
+            results = measure_all(wish, now, _tell, keep)
+        if arguments.chart is not None:
+            arguments.chart.write_text(chart(results), encoding="utf-8")
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        _tell(f"{error}")
         return 1
-    draw = table.markdown if arguments.markdown else table.fixed_width
-    names = [peer.name for peer in peers]
-    body = [row for one in measured for row in table.rows(OURS.name, names, one)]
-    startup_body = table.startup_rows(names, startup)
-    print(machine, draw(table.HEADER, body), draw(table.STARTUP_HEADER, startup_body), sep="\n\n")
-    print(f"\n{NOTES.format(runs=arguments.runs, others=others_cores)}")
-    if arguments.json is not None:
-        results = {"startup": table.document(startup), "results": [table.document(one) for one in measured]}
-        arguments.json.write_text(json.dumps({"machine": machine, "others_cores": others_cores, **results}, indent=2) + "\n")
-    return 0
+    print((summary if arguments.summary else text)(results, as_markdown=arguments.markdown))
+    return 1 if any(one.failed for one in (results.startup, *results.measured) if one is not None) else 0
+
+
+def _wish(arguments: argparse.Namespace) -> Wish:
+    """What the flags choose. Raises ValueError for what cannot be measured."""
+    chosen = any(getattr(arguments, flag) for flag in CHOICES)
+    if chosen:
+        scenarios = chosen_scenarios(
+            sizes=arguments.sizes,
+            transports=arguments.transport,
+            proofs=arguments.proof,
+            delays_seconds=arguments.delay,
+            servers=arguments.server,
+            concurrencies=arguments.concurrency,
+            images=arguments.images,
+        )
+    else:
+        scenarios = [] if arguments.unchanged else usual_scenarios(arguments.images)
+    unchanged = arguments.unchanged if arguments.unchanged is not None else [] if chosen else IMAGES
+    return Wish(scenarios, unchanged, arguments.peers, arguments.runs)
 
 
 def _parser() -> argparse.ArgumentParser:
+    names = ", ".join(peer.name for peer in PEERS)
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Time `python -m daemon --once` beside its peers, all from a local nginx. Needs a quiet machine: ratios of "
-        "one run can be compared, numbers of two cannot.",
+        description="Time `python -m daemon --once` beside its peers, all from a local server. Needs a quiet machine: ratios "
+        "of one run can be compared, numbers of two cannot.",
+        epilog="Without a choice, all scenarios that we are held to are measured. With one, every combination of what is named "
+        "is; of a kind that is not named: all three sizes, both proofs, http, no delay, nginx, 5x10.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        type=_argument(Size.parse),
-        metavar="SIZE",
-        default=[Size.parse(text) for text in SIZES],
-        help=f"of one image, in B, KB or MB (default: {' '.join(SIZES)})",
+    choice = parser.add_argument_group("choice of scenarios")
+    choice.add_argument(
+        "--sizes", nargs="+", type=_argument(_size), metavar="SIZE", default=[], help=f"of one image, such as {' '.join(SIZES)}"
     )
-    parser.add_argument(
+    choice.add_argument("--transport", nargs="+", choices=TRANSPORTS, default=[])
+    choice.add_argument("--proof", nargs="+", choices=PROOFS, default=[], help="what the server vouches for an image with")
+    choice.add_argument(
+        "--delay", nargs="+", type=_argument(parse_delay), metavar="MS", default=[], help="to the first byte, such as 0 30ms"
+    )
+    choice.add_argument("--server", nargs="+", choices=SERVERS, default=[], help="seaweed verifies signatures")
+    choice.add_argument(
         "--concurrency",
         nargs="+",
-        type=_argument(Concurrency.parse),
+        type=_argument(_concurrency),
         metavar="AxW",
-        default=[Concurrency.parse(text) for text in CONCURRENCY],
-        help=f"concurrent actors x workers for each (default: {' '.join(CONCURRENCY)})",
+        default=[],
+        help="concurrent actors x workers for each, such as 5x10",
+    )
+    choice.add_argument(
+        "--unchanged",
+        nargs="*",
+        type=_argument(_positive),
+        metavar="IMAGES",
+        help=f"only, or besides, trees that are whole already (usually {' '.join(map(str, IMAGES))}; without a number: none)",
+    )
+    parser.add_argument(
+        "--peers", type=_argument(_peers), metavar="NAME,...", default=PEERS, help=f"ours is among them anyway: {names}"
     )
     parser.add_argument("--runs", type=_argument(_positive), default=3, help="rounds of each (default: 3)")
-    parser.add_argument("--images", type=_argument(_positive), help="of every size; default: what takes some seconds")
+    parser.add_argument("--images", type=_argument(_positive), help="of every size (default: what takes some seconds)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every single sample here, after each scenario")
+    parser.add_argument(
+        "--from", type=Path, nargs="+", metavar="FILE", dest="from_", help="measure nothing: draw what these JSON files hold"
+    )
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the main scenarios as SVG")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement here too")
+    parser.add_argument("--summary", action="store_true", help="print the main scenarios only, side by side")
     return parser
 
 
-def _measure_all(peers: Sequence[Peer], arguments: argparse.Namespace) -> tuple[Measured, list[Measured]]:
-    """The cost of starting with nothing to do, and every size at every concurrency."""
-
-    def measured(scratch: Path, size: Size, images: int, concurrencies: Sequence[Concurrency]) -> list[Measured]:
-        with tempfile.TemporaryDirectory(dir=scratch) as name:
-            folder = Path(name)
-            workload = make_workload(folder, size, images)
-            with running_nginx(folder / "nginx", workload.objects, workload.etags) as server:
-                return [measure(peers, workload, server, slots, folder, arguments.runs, _tell) for slots in concurrencies]
-
-    if not TMPFS.is_dir():
-        raise BenchError(f"{TMPFS} is not there: a tmpfs is needed, disks would drown the differences")
-    with tempfile.TemporaryDirectory(prefix="actorsync-bench-", dir=TMPFS) as name:
-        (startup,) = measured(Path(name), arguments.sizes[0], 0, arguments.concurrency[:1])
-        results = []
-        for size in arguments.sizes:
-            results += measured(Path(name), size, arguments.images or size.usual_images, arguments.concurrency)
-        return startup, results
+def _size(text_: str) -> str:
+    Size.parse(text_)
+    return text_
 
 
-def _machine(peers: Sequence[Peer], now: datetime) -> str:
-    """What the numbers depend on, in one line."""
-    facts = (
-        f"{now:%Y-%m-%d %H:%M} UTC",
-        f"{len(os.sched_getaffinity(0))} cores ({_processor()})",
-        f"Linux {platform.release()}",
-        f"Python {platform.python_version()}",
-        f"nginx {nginx_version()}",
-        *(f"{peer.name} {peer.version()}" for peer in peers),
-    )
-    return ", ".join(facts) + _commit()
+def _concurrency(text_: str) -> str:
+    Concurrency.parse(text_)
+    return text_
 
 
-def _commit() -> str:
-    """Of the product that was measured, where git can tell."""
-
-    def git(*args: str) -> str:
-        # It may not refresh the index on its way: whoever commits meanwhile would meet our lock.
-        told = subprocess.run(["git", "--no-optional-locks", "-C", ROOT, *args], capture_output=True, text=True, check=False)
-        return told.stdout.strip()
-
-    if shutil.which("git") is None or not (commit := git("rev-parse", "--short=10", "HEAD")):
-        return ""
-    return f", commit {commit}{' with changes' if git('status', '--porcelain', '--', 'daemon') else ''}"
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+def _peers(text_: str) -> list[Peer]:
+    wanted = [name.strip() for name in text_.split(",")]
+    known = {peer.name: peer for peer in PEERS}
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"{name!r} is none of {', '.join(known)}")
+    return [peer for peer in PEERS if peer.name in {PEERS[0].name, *wanted}]
 
 
 def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """For argparse, which shows a ValueError's text to nobody."""
 
-    def parsed(text: str) -> Any:
+    def parsed(text_: str) -> Any:
         try:
-            return parse(text)
+            return parse(text_)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return parsed
 
 
-def _positive(text: str) -> int:
-    number = int(text)
+def _positive(text_: str) -> int:
+    number = int(text_)
     if number < 1:
-        raise ValueError(f"{text!r} is not a positive number")
+        raise ValueError(f"{text_!r} is not a positive number")
     return number
 
 
 def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,21 @@
 
 import json
 import os
-import re
 import shutil
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
 
+import anycrc
+
+from tests.bench.scenario import Size
 from tests.support.trees import BUCKET, OWN_FOLDER, image_bytes, job_response, s3_url
 
 IMAGES_PER_ACTOR = 20
+PREFIX = "actors"  # of every key; below it the keys are named as the files are, for peers that copy a prefix
 KEPT_FREE_BYTES = 256 * 1024 * 1024
-_UNITS = {"B": 1, "KB": 1024, "MB": 1024**2}
-_USUAL_IMAGES = {"4 KB": 5740, "350 KB": 2000, "1.4 MB": 700}
-_USUAL_BYTES = 700 * 1024**2
 _PIECE_BYTES = 1024**2
 
 
@@ -23,58 +24,37 @@ class BenchError(Exception):
     """No number can be given; the text says why, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How large an image is. `label`: as people write it, such as "350 KB"."""
-
-    label: str
-    size_bytes: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Size":
-        """From "350KB" or "1.4 MB". Raises ValueError."""
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(B|KB|MB)", text.upper())
-        if match is None:
-            raise ValueError(f"{text!r} is not a size such as 4KB or 1.4MB")
-        return cls(f"{match[1]} {match[2]}", int(float(match[1]) * _UNITS[match[2]]))
-
-    @property
-    def usual_images(self) -> int:
-        """How many make a run long enough to be measured, and short enough to be repeated."""
-        return _USUAL_IMAGES.get(self.label) or max(20, min(5740, _USUAL_BYTES // max(1, self.size_bytes)))
+class NotInstalled(BenchError):
+    """A peer or a server is not there; the text says what to install."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image: the S3 object that holds it, and where it belongs in a working directory."""
+    """One image: the S3 object that holds it, and where it belongs in a working directory.
+
+    `crc64nvme`: as S3 writes it, the base64 of 8 big-endian bytes.
+    """
 
     key: str
     place: str
+    md5: str
+    crc64nvme: str
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Images of one size. `objects`: the folder that is served, with `source(image)` in it; `etags`: MD5 by URL path."""
+    """Images of one size, sorted by key. `objects`: a folder of buckets with `source(image)` in it."""
 
     size: Size
     images: Sequence[Image]
     objects: Path
-    etags: dict[str, str]
 
     def source(self, image: Image) -> Path:
         return self.objects / BUCKET / image.key
 
     def write_tree(self, root: Path) -> None:
         """A working directory with all manifests and no image yet."""
-        urls: dict[str, list[str]] = {}
-        for image in self.images:
-            urls.setdefault(os.path.dirname(image.place), []).append(s3_url(BUCKET, image.key))
-        names = [{"name": folder.split("/")[2]} for folder in urls]
-        (root / "data" / "actors").mkdir(parents=True)
-        (root / "data" / "actorsData.json").write_text(json.dumps(names))
-        for folder, listed in urls.items():
-            (root / folder).mkdir(parents=True)
-            (root / folder / "response.json").write_text(json.dumps(job_response(listed)))
+        write_manifests(root, [image.key for image in self.images])
 
     def require_whole(self, root: Path) -> None:
         """Compare every byte of every image, and look for files that nobody asked for. Raises BenchError."""
@@ -98,19 +78,36 @@ def make_workload(folder: Path, size: Size, images: int) -> Workload:
             f"{folder} has {free >> 20} MB free; {images} x {size.label} and a copy need {needed >> 20} MB: lower --images"
         )
     objects = folder / "objects"
-    made, etags = [], {}
+    objects.mkdir()
+    crc64nvme = anycrc.Model("CRC64-NVME")
+    made = []
     for number in range(images):
-        actor = f"{number // IMAGES_PER_ACTOR + 1:04}_european_25_male"
-        name = f"{actor[:4]}_{number % IMAGES_PER_ACTOR}.png"
-        key = f"training/{actor}/{name}"
+        key = key_of(number)
         body = image_bytes(key, size.size_bytes)
         path = objects / BUCKET / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
-        made.append(Image(key, f"data/actors/{actor}/training_data/{name}"))
-        etags[f"/{BUCKET}/{key}"] = md5(body, usedforsecurity=False).hexdigest()
-    objects.mkdir(exist_ok=True)
-    return Workload(size, tuple(made), objects, etags)
+        crc = b64encode(crc64nvme.calc(body).to_bytes(8, "big")).decode()
+        made.append(Image(key, f"data/{key}", md5(body, usedforsecurity=False).hexdigest(), crc))
+    return Workload(size, tuple(sorted(made, key=lambda image: image.key)), objects)
+
+
+def key_of(number: int) -> str:
+    """The key of an image by its number; below "data" its file has the same name."""
+    actor = f"{number // IMAGES_PER_ACTOR + 1:04}_european_25_male"
+    return f"{PREFIX}/{actor}/training_data/{actor.partition('_')[0]}_{number % IMAGES_PER_ACTOR}.png"
+
+
+def write_manifests(root: Path, keys: Sequence[str]) -> None:
+    """A working directory whose manifests list these keys, with a folder for each actor."""
+    urls: dict[str, list[str]] = {}
+    for key in keys:
+        urls.setdefault(os.path.dirname(key), []).append(s3_url(BUCKET, key))
+    (root / "data" / PREFIX).mkdir(parents=True)
+    (root / "data" / "actorsData.json").write_text(json.dumps([{"name": folder.split("/")[1]} for folder in urls]))
+    for folder, listed in urls.items():
+        (root / "data" / folder).mkdir(parents=True)
+        (root / "data" / folder / "response.json").write_text(json.dumps(job_response(listed)))
 
 
 def _same_bytes(expected: Path, actual: Path) -> bool:
