@@ -6,18 +6,11 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
 
 from daemon.adapters.aws_chain import find_chain_credentials, find_profile_region
-from daemon.adapters.console import (
-    ConsoleView,
-    ProgressBar,
-    shares_terminal,
-    terminal_can_colour,
-    terminal_can_emoji,
-)
 from daemon.adapters.control import ControlServer, Followers, ask
 from daemon.adapters.disk import OUR_FOLDER, DataDirLock, Disk
 from daemon.adapters.http import HttpStore
@@ -44,6 +37,9 @@ from daemon.download import Downloader
 from daemon.runs import Runs
 from daemon.service import ActorHinted, ActorsHinted, Asked, EverythingHinted, Service
 from daemon.sync import ActorSync
+
+if TYPE_CHECKING:
+    from daemon.adapters.console import ProgressBar
 
 STDOUT, STDERR = 1, 2
 FILES_PER_DOWNLOAD = 2  # a connection and the nameless file
@@ -253,11 +249,19 @@ def open_output(
 
 def _renderer(
     config: Config, environ: Mapping[str, str], fd: int, writer: LineWriter, progress: Callable[[], Progress | None]
-) -> tuple[Callable[[Mapping[str, object]], bytes], ProgressBar | None]:
+) -> tuple[Callable[[Mapping[str, object]], bytes], "ProgressBar | None"]:
     """How an event looks; the bar, where there is one."""
     terminal = os.isatty(STDOUT)
     if config.log_format == "json" or (config.log_format == "auto" and not terminal):
         return (journal_line if under_journal(environ, fd) else json_line), None
+    from daemon.adapters.console import (  # who wants JSON needs none of it
+        ConsoleView,
+        ProgressBar,
+        shares_terminal,
+        terminal_can_colour,
+        terminal_can_emoji,
+    )
+
     emoji = not terminal or terminal_can_emoji(environ)
     view = ConsoleView(emoji=emoji, colour=terminal and terminal_can_colour(environ), level=config.log_level)
     if not terminal or not shares_terminal(STDOUT, STDERR):

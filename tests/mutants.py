@@ -34,6 +34,8 @@ BREAKER = "tests/unit/test_breaker.py"
 REPORT = "tests/unit/test_report.py"
 DISK = "tests/integration/test_disk.py"
 STORE = "tests/integration/test_store_contract.py"
+HTTP = "tests/integration/test_http_store.py"
+THREADS = "tests/integration/test_threads.py"
 
 
 class Mutant(NamedTuple):
@@ -62,7 +64,86 @@ MUTANTS = [
         "            self._pool.give_back(request.route, connection)\n            raise",
         STORE,
     ),
-    Mutant("md5 is not compared", "daemon/core/integrity.py", "if digest != self._expected_md5:", "if False:", INTEGRITY),
+    Mutant(
+        "checksum is not compared", "daemon/core/integrity.py", "if digest != self._promise.digest:", "if False:", INTEGRITY
+    ),
+    Mutant(
+        "checksum of parts is held against the whole",
+        "daemon/core/integrity.py",
+        'head.checksums and head.checksums.get("type", "").upper() != _COMPOSITE',
+        "head.checksums",
+        INTEGRITY,
+    ),
+    Mutant(
+        "checksum of another length is believed",
+        "daemon/core/integrity.py",
+        "return digest if len(digest) == size_bytes else None",
+        "return digest",
+        INTEGRITY,
+    ),
+    Mutant(
+        "other cores hash out of order",
+        "daemon/adapters/threads.py",
+        "buffer, size_bytes = shared.waiting.popleft()",
+        "buffer, size_bytes = shared.waiting.pop()",
+        THREADS,
+    ),
+    Mutant(
+        "other cores hash what is overwritten",
+        "daemon/adapters/threads.py",
+        "            buffer[: len(part)] = part\n",
+        "            buffer = part\n",
+        THREADS,
+    ),
+    Mutant(
+        "digest is given before all is hashed",
+        "daemon/adapters/threads.py",
+        "        self._hashers.wait_until_idle(self)\n",
+        "",
+        THREADS,
+    ),
+    Mutant(
+        "small piece overtakes those that wait",
+        "daemon/adapters/threads.py",
+        "if self.idle and len(piece) < _SMALLEST_PIECE_BYTES:",
+        "if len(piece) < _SMALLEST_PIECE_BYTES:",
+        THREADS,
+    ),
+    Mutant(
+        "endpoint that minds being asked for checksums is asked again",
+        "daemon/adapters/http/store.py",
+        "        self._learn(request.route.origin, takes_asking=False)\n",
+        "",
+        HTTP,
+    ),
+    Mutant(
+        "presigned URL is asked for checksums",
+        "daemon/adapters/http/store.py",
+        "asks = ask and not presigned and ",
+        "asks = ask and ",
+        HTTP,
+    ),
+    Mutant(
+        "query is taken for the name of a usual list",
+        "daemon/core/plan.py",
+        'if "?" in folder or "#" in folder:',
+        "if False:",
+        "tests/property/test_plan.py",
+    ),
+    Mutant(
+        "usual list may hold names that are one file",
+        "daemon/core/names.py",
+        "return len(lowered) == len(names) and lowered",
+        "return lowered",
+        "tests/property/test_plan.py",
+    ),
+    Mutant(
+        "folded header is believed",
+        "daemon/core/http1.py",
+        "(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:",
+        "(?:[ !#$%&'*+.^_`|~0-9A-Za-z-]++:",
+        "tests/unit/test_http1.py",
+    ),
     Mutant(
         "multipart etag is taken for an md5",
         "daemon/core/integrity.py",
@@ -88,7 +169,7 @@ MUTANTS = [
     Mutant(
         "unverifiable body is taken",
         "daemon/core/integrity.py",
-        "if head.size_bytes is None and self._expected_md5 is None:",
+        "if head.size_bytes is None and self._promise is _LENGTH_ALONE:",
         "if False:",
         INTEGRITY,
     ),
@@ -131,8 +212,8 @@ MUTANTS = [
     Mutant(
         "staged image is left behind",
         "daemon/download.py",
-        "                arrival.discard()\n",
-        "                pass\n",
+        "            arrival.discard()\n",
+        "            pass\n",
         RETRY,
     ),
     Mutant("full disk is not looked for", "daemon/download.py", "        folder.require_room(0)\n", "", RETRY),
@@ -147,7 +228,7 @@ MUTANTS = [
     Mutant(
         "empty file counts as an image",
         "daemon/core/plan.py",
-        "case FileKind.EMPTY:\n                downloads.append(Download(ref, name, Reason.EMPTY))",
+        "case FileKind.EMPTY:\n                downloads.append(Download(wanted.images[name], name, Reason.EMPTY))",
         "case FileKind.EMPTY:\n                present.append(name)",
         PLAN,
     ),
@@ -332,7 +413,7 @@ MUTANTS = [
         "                pass\n",
         REPORT,
     ),
-    Mutant("tally forgets requests", "daemon/core/report.py", "        self.requests.update(other.requests)\n", "", REPORT),
+    Mutant("tally forgets requests", "daemon/core/report.py", "        self.count_requests(other.requests)\n", "", REPORT),
     Mutant(
         "bad manifest leaves the run complete",
         "daemon/core/report.py",

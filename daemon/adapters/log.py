@@ -2,6 +2,7 @@
 
 import os
 import select
+import sys
 import time
 from _thread import LockType
 from collections import deque
@@ -12,10 +13,18 @@ from typing import Any
 
 import gevent
 import orjson
-import structlog
 from gevent import monkey
-from structlog.processors import format_exc_info
-from structlog.typing import EventDict, FilteringBoundLogger
+
+_rich = sys.modules.get("rich")
+sys.modules["rich"] = None  # type: ignore[assignment]  # structlog would import it where it can: a quarter of the whole start
+try:
+    import structlog
+    from structlog.processors import format_exc_info
+    from structlog.typing import EventDict, FilteringBoundLogger
+finally:
+    del sys.modules["rich"]
+    if _rich is not None:
+        sys.modules["rich"] = _rich
 
 Render = Callable[[Mapping[str, Any]], bytes]
 

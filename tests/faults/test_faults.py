@@ -95,6 +95,9 @@ PASSING: dict[str, tuple[Fault, str]] = {
     "0014_short_without_length": (faults.no_content_length() & faults.short_body(), "integrity-mismatch"),
     "0015_short_of_opaque_etag": (faults.opaque_etag() & faults.short_body(), "short-body"),
     "0016_wrong_byte": (faults.wrong_byte(), "integrity-mismatch"),
+    "0024_wrong_byte_under_crc": (faults.checksum() & faults.no_etag() & faults.wrong_byte(), "integrity-mismatch"),
+    "0025_wrong_byte_under_sha": (faults.checksum("sha256") & faults.no_etag() & faults.wrong_byte(), "integrity-mismatch"),
+    "0026_short_under_crc": (faults.checksum() & faults.chunked() & faults.close_mid_body(), "store-unavailable"),
     "0017_error_in_200": (faults.xml_error_200(), "store-unavailable"),
     "0018_garbage": (faults.garbage(), "store-unavailable"),
     "0019_head_without_end": (faults.huge_head(), "store-unavailable"),
@@ -357,6 +360,50 @@ class TestUnusualAnswers:
         facts = completed(finished)
         assert {"first": 24} == facts["requests"]
         assert {"length": 9, "md5": 15} == facts["verified_by"]
+
+    def test_a_checksum_that_s3_keeps_proves_an_image_whatever_its_etag_is(
+        self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
+    ):
+        """Without this, multipart uploads and KMS are verified by their length alone, or refused for a checksum of parts."""
+        proofs = {
+            "0001_crc64nvme": (faults.checksum("crc64nvme") & faults.multipart_etag(), "crc64nvme"),
+            "0002_crc32c": (faults.checksum("crc32c") & faults.kms(), "crc32c"),
+            "0003_crc32": (faults.checksum("crc32") & faults.no_content_length(), "crc32"),
+            "0004_sha1": (faults.checksum("sha1") & faults.opaque_etag(), "sha1"),
+            "0005_sha256": (faults.checksum("sha256") & faults.no_etag() & faults.chunked(), "sha256"),
+            "0006_of_parts": (faults.checksum("sha256", parts=3) & faults.multipart_etag(), "length"),
+            "0007_of_parts_and_md5": (faults.checksum("crc32c", parts=3), "md5"),
+        }
+        for actor, (fault, _) in proofs.items():
+            actor_tree.actor(actor, images=2, size_bytes=300_000)
+            for path in paths_of(actor_tree, actor):
+                fault_server.inject(path, fault)
+        actor_tree.upload_to(fault_server)
+
+        finished = sync_once(product, actor_tree, env=signing(fault_server))
+
+        assert 0 == finished.returncode
+        actor_tree.assert_matches()
+        facts = completed(finished)
+        assert {"first": 14} == facts["requests"]
+        assert {proof: 2 for _, proof in proofs.values()} == facts["verified_by"]
+
+    @pytest.mark.parametrize("fault", [faults.healthy(), faults.checksum()], ids=["md5", "crc"])
+    def test_a_wrong_byte_in_a_large_image_is_noticed_wherever_it_is(
+        self, product: Product, actor_tree: ActorTree, fault_server: FaultServer, fault: Fault
+    ):
+        """Without this, what other cores compute, or a piece in the middle, is not looked at."""
+        places = [0, 65_536, 262_143, 262_144, 700_000, -1]
+        actor_tree.actor(HEALTHY, images=len(places), size_bytes=1_000_000)
+        for path, at in zip(paths_of(actor_tree, HEALTHY), places, strict=True):
+            fault_server.inject(path, fault & faults.wrong_byte(at))
+        actor_tree.upload_to(fault_server)
+
+        finished = sync_once(product, actor_tree, env=signing(fault_server))
+
+        assert 0 == finished.returncode
+        actor_tree.assert_matches()
+        assert {"first": len(places), "retry": len(places)} == completed(finished)["requests"]
 
 
 # --- what fails for everybody -----------------------------------------------------------------------------------------

@@ -60,6 +60,16 @@ def test_digest_is_the_hub_s_own(hashers: Hashers, proof: Proof, piece_bytes: in
     assert hashlib.new(proof.value, body).digest() == checksum.digest()
 
 
+def test_small_pieces_wait_for_the_large_ones_before_them(hashers: Hashers) -> None:
+    """Without this, the last bytes of an image are hashed before its middle, where they come in a piece of their own."""
+    body = body_of(1, 20 * (BUFFER_BYTES + 1))
+    checksum = hashers.new_checksum(Proof.MD5, len(body))
+    for start in range(0, len(body), BUFFER_BYTES + 1):
+        checksum.update(memoryview(body)[start : start + BUFFER_BYTES])
+        checksum.update(memoryview(body)[start + BUFFER_BYTES : start + BUFFER_BYTES + 1])
+    assert hashlib.md5(body).digest() == checksum.digest()
+
+
 def test_many_at_once_do_not_mix(hashers: Hashers) -> None:
     """Without this, one image's bytes are hashed as another's, or out of their order, once buffers run out."""
     bodies = {number: body_of(number, 100_000 + 7_919 * (number % 50)) for number in range(200)}

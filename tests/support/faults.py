@@ -3,6 +3,7 @@
 Every fault here is injected; none is a real one of a store. `drip(100) & no_etag()` is both at once.
 """
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -11,6 +12,9 @@ from hashlib import md5, sha256
 from threading import Event
 from typing import Concatenate, ParamSpec
 from xml.sax.saxutils import escape
+
+from daemon.core.checksums import new_checksum
+from daemon.core.model import Proof
 
 REQUEST_ID = "4442587FB7D0A2F9"
 
@@ -321,6 +325,17 @@ def headers(answer: Answer, changes: Mapping[str, str | None]) -> Answer:
     replaced = {name.lower() for name in changes}
     kept = {name: text for name, text in answer.headers.items() if name.lower() not in replaced}
     return replace(answer, headers=kept | {name: text for name, text in changes.items() if text is not None})
+
+
+@_fault
+def checksum(answer: Answer, algorithm: str = "crc64nvme", *, parts: int = 0) -> Answer:
+    """The checksum that S3 keeps of the object, as it sends it to who asks; of an upload in `parts`, one of theirs."""
+    computed = new_checksum(Proof(algorithm))
+    computed.update(memoryview(answer.body))
+    digest = computed.digest() if not parts else sha256(computed.digest()).digest()[: len(computed.digest())]
+    told = b64encode(digest).decode() + (f"-{parts}" if parts else "")
+    kind = "COMPOSITE" if parts else "FULL_OBJECT"
+    return headers({f"x-amz-checksum-{algorithm}": told, "x-amz-checksum-type": kind}).spoil(answer)
 
 
 def no_etag() -> Fault:

@@ -17,6 +17,7 @@ _TLS_RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
 _FAIR_BYTES = 1024 * 1024  # then others have their turn, however fast this server is
 _READ, _WRITE = 1, 2  # events of gevent's loop
 _NOT_YET = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
+_PlainSocket: Any = monkey.get_original("socket", "socket")
 _new_poll: Any = monkey.get_original("select", "poll")  # asked with no time to wait: gevent's would switch
 
 
@@ -87,6 +88,8 @@ class Connection:
 
     def __init__(self, connected: Any, *, tls: bool, buffer: Buffer, patience: Patience) -> None:
         """`connected`: a gevent socket; of gevent.ssl, its handshake done, with suppress_ragged_eofs=False."""
+        if not tls:  # gevent's own class would add to each call what is done here: waiting
+            connected = _PlainSocket(fileno=connected.detach())
         connected.setblocking(False)
         self._socket = connected
         self._tls = tls
