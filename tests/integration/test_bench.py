@@ -519,7 +519,7 @@ class TestDrawing:
         for peer in PEERS:
             panels = 5 if peer is FLOOR else 6
             assert panels + (peer is OURS) == words.count(peer.name), peer.name  # ours is in the legend too
-        assert {"4 KB, HTTP, CRC64NVME", "350 KB, HTTPS, CRC64NVME", "1.4 MB, HTTP, MD5 (ETag)"} < set(words)
+        assert {"4 KB, HTTP, MD5 (ETag)", "350 KB, HTTPS, CRC64NVME", "1.4 MB, HTTP, MD5 (ETag)"} < set(words)
         assert any("2026-11-25" in line and "Processor" in line for line in words)
         assert any(line.endswith("✓ crc64nvme") for line in words)
 
