@@ -80,14 +80,16 @@ class Hashers:
                     self._ready.put(shared)
 
     def wait_until_idle(self, shared: "_Shared") -> None:
-        with self._lock:
-            if shared.idle:
-                return
-            shared.waiter = waiter = Waiter()
+        if shared.idle:  # and stays so: only the hub, where we are, puts
+            return
         if not self._waiting:
-            self._on_ended.start(self._wake)
+            self._on_ended.start(self._wake)  # before the waiter is seen: starting forgets what was sent, ev_async_start
         self._waiting += 1
         try:
+            with self._lock:
+                if shared.idle:
+                    return
+                shared.waiter = waiter = Waiter()
             waiter.get()
         finally:
             self._waiting -= 1
