@@ -15,6 +15,7 @@ import pytest
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 from daemon.adapters.disk import Disk
+from daemon.adapters.watch import GATHER_SECONDS
 from daemon.adapters.watch import _Inotify
 from tests.support.fuse_mount import CAN_MOUNT, mounted
 from tests.support.watching import WatchProcess, WatchTree, cpu_seconds_of, wakeups_of, watches_of
@@ -181,7 +182,7 @@ def test_replaced_manifest_is_hinted_at_within_milliseconds(big: tuple[WatchTree
         tree.replace(NAMES[0], f"{number}")
         delays.append(watched.wait_for(mark, told="actor", name=NAMES[0], seen=f"{number}")["at"] - began)
         time.sleep(0.03)
-    assert sorted(delays)[10] < 0.015  # 0.001 here
+    assert min(delays) < GATHER_SECONDS * 0.75, "each of them waited for others to come"
 
 
 def test_removed_manifest_is_hinted_at(watched: WatchProcess, tree: WatchTree):
