@@ -3,10 +3,9 @@
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gevent.event import Event
 
@@ -16,6 +15,7 @@ from daemon.adapters.disk import OUR_FOLDER, DataDirLock, Disk
 from daemon.adapters.http import HttpStore
 from daemon.adapters.log import LineWriter, journal_line, json_line, make_log, timestamp, under_journal
 from daemon.adapters.manifests import Manifests
+from daemon.adapters.processes import fork_processes
 from daemon.adapters.report_file import report_bytes, require_folder, write_report
 from daemon.adapters.systemd import Notifier
 from daemon.adapters.threads import Hashers
@@ -31,8 +31,9 @@ from daemon.config import (
 from daemon.core.breaker import Breaker
 from daemon.core.errors import ConfigError
 from daemon.core.model import Credentials
-from daemon.core.ports import ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
+from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
+from daemon.crew import Crew, Mate, tell_down
 from daemon.download import Downloader
 from daemon.runs import Runs
 from daemon.service import ActorHinted, ActorsHinted, Asked, EverythingHinted, Service
@@ -45,12 +46,12 @@ STDOUT, STDERR = 1, 2
 FILES_PER_DOWNLOAD = 2  # a connection and the nameless file
 FILES_BESIDE = 128  # folders, manifests, logs, libraries
 FLUSH_SECONDS = 5.0
+MOST_PROCESSES = 4  # unless more are asked for: each takes some 20 MB
 
 FindCredentials = Callable[[], Credentials | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(NamedTuple):
     """Everything that one run needs, ready to go; `stop` is for signal handlers, `close` for after the service has run."""
 
     service: Service
@@ -59,8 +60,7 @@ class Application:
     close: Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """Where events go: `log` takes new ones, `show` one that was logged elsewhere."""
 
     log: Log
@@ -92,12 +92,29 @@ def note_for_journal(environ: Mapping[str, str], level: str, event: str, **facts
     return journal_line({"timestamp": timestamp(), "level": level, "event": event, **facts})
 
 
+def fork_mates(config: Config, environ: Mapping[str, str], working_dir: Path) -> list[Channel]:
+    """The other processes of a --once: one for each core that this one does not use. Before anything else is opened."""
+
+    def work(channel: Channel) -> None:
+        live, stopping, breaker = LiveConfig(config), Event(), Breaker()
+        _share_ambient(config)
+        store = _store(config, environ, working_dir, None)
+        downloader = Downloader(store, breaker, stopping, live, Hashers().new_checksum, tell_down(channel))
+        actor_sync = ActorSync(Manifests(config.data_dir), Disk(config.data_dir), downloader, stopping, live)
+        Mate(channel, actor_sync, breaker, stopping, config.log_level).work()
+
+    raise_open_files(config)
+    wanted = config.processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    return fork_processes(min(wanted, config.concurrent_actors) - 1, work)
+
+
 def build(
     config: Config,
     environ: Mapping[str, str],
     working_dir: Path,
     *,
     once: bool,
+    mates: Sequence[Channel] = (),
     find_credentials: FindCredentials | None = None,
     reread: Callable[[], Config] | None = None,
     supervisor: Supervisor | None = None,
@@ -110,8 +127,7 @@ def build(
     raise_open_files(config)
     publish = publisher(config)
     lock = DataDirLock(config.data_dir)
-    for name, text in ambient_aws(config.dotenv).items():
-        os.environ.setdefault(name, text)
+    _share_ambient(config)
     live = LiveConfig(config)
     stopping = Event()
     followers = Followers()
@@ -127,8 +143,14 @@ def build(
     store = _store(config, environ, working_dir, find_credentials)
     breaker = Breaker(probing=not once)
     hashers = Hashers()
-    downloader = Downloader(store, breaker, stopping, live, hashers.new_checksum)
+    downloader = Downloader(store, breaker, stopping, live, hashers.new_checksum, lambda *met: crew.said_down(*met))
     manifests = Manifests(config.data_dir)
+    crew = Crew(
+        ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live),
+        mates,
+        breaker,
+        stopping,
+    )
 
     def reload() -> tuple[Config, tuple[str, ...]]:
         assert reread is not None
@@ -151,10 +173,9 @@ def build(
 
     service = Service(
         manifests,
-        ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live),
-        downloader,
+        crew,
         breaker,
-        Runs(log, publish),
+        Runs(log, publish, crew.usage),
         stopping,
         log,
         live,
@@ -173,12 +194,19 @@ def build(
         if control is not None:
             control.close()
         service.close()
+        crew.dismiss()  # first: they end while we close the rest
         store.close()
         hashers.close()
         output.close()
+        crew.close()
         lock.release()
 
     return Application(service, log, stop, close)
+
+
+def _share_ambient(config: Config) -> None:
+    for name, text in ambient_aws(config.dotenv).items():
+        os.environ.setdefault(name, text)
 
 
 def _open_control(config: Config, log: Log, service: Service) -> ControlServer | None:

@@ -23,6 +23,7 @@ from daemon.bootstrap import (
     ask_daemon,
     build,
     find_supervisor,
+    fork_mates,
     note_for_journal,
     open_data_dir,
     open_output,
@@ -158,6 +159,7 @@ def _run(
     settled_words: str = "",
 ) -> int:
     """Sync, once or on and on, until done or told to stop. `settled_words` are said when the first pass is done."""
+    mates = fork_mates(config, os.environ, working_dir) if once and find_credentials is None else []
     supervisor = find_supervisor(os.environ)
     application: Application | None = None
     asked: list[int] = []
@@ -178,6 +180,7 @@ def _run(
             os.environ,
             working_dir,
             once=once,
+            mates=mates,
             find_credentials=find_credentials,
             reread=reread,
             supervisor=supervisor,

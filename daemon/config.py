@@ -1,7 +1,6 @@
 """What a run was told: each setting once in a table, read from flag > environment > .env > default."""
 
 import argparse
-import difflib
 import io
 import ipaddress
 import math
@@ -11,9 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-from dotenv.parser import parse_stream
+from typing import Any, NamedTuple
 
 from daemon.core.errors import ConfigError
 from daemon.core.model import Credentials, Secret
@@ -146,8 +143,7 @@ def _is_host(host: str) -> bool:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting: flags, environment, .env, --check-config and .env.example are all made from it or held to it.
 
     `name` is the field of Config; `flag` None: there is none. `env_names` are looked for in this order, `in_dotenv` False:
@@ -208,6 +204,14 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("data_dir", Path("data"), _path, "DIR", "directory with actorsData.json and actors/"),
     _setting("workers_per_actor", 10, _whole_number(1, 256), "N", "images downloaded at once for one actor, 1 to 256"),
     _setting("concurrent_actors", 5, _whole_number(1, 256), "N", "actors synced at once, 1 to 256"),
+    _setting(
+        "processes",
+        None,
+        _whole_number(1, 64),
+        "N",
+        "processes that share the actors of a --once, 1 to 64 and at most one for each concurrent actor",
+        unset="by cores, up to 4",
+    ),
     _setting(
         "actors",
         (),
@@ -334,8 +338,7 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
 # --- the configuration ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The settings in force; the fields are the rows of SETTINGS, which says what each is and what it is by default.
 
     `env_file` is the file that was read, None where there was none. `dotenv` is what it held, secrets too: never shown.
@@ -345,6 +348,7 @@ class Config:
     data_dir: Path
     workers_per_actor: int
     concurrent_actors: int
+    processes: int | None
     actors: tuple[str, ...]
     endpoint_url: str | None
     anonymous: bool
@@ -363,8 +367,11 @@ class Config:
     accept_opaque_etags: bool
     env_file: Path | None
     region: str | None
-    dotenv: Mapping[str, str] = field(repr=False, hash=False)
-    sources: Mapping[str, str] = field(repr=False, hash=False)
+    dotenv: Mapping[str, str]
+    sources: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{row.name}={getattr(self, row.name)!r}' for row in SETTINGS)})"
 
 
 def load_config(flags: Mapping[str, object], environ: Mapping[str, str], working_dir: Path) -> Config:
@@ -474,6 +481,8 @@ def _read_dotenv(path: Path) -> tuple[Mapping[str, str], list[ConfigError]]:
         line = error.object[: error.start].count(b"\n") + 1
         # not chained: the error carries the whole file
         return {}, [ConfigError(f"{_printable(path)} line {line} is not UTF-8", hint="save the file as UTF-8")]
+    from dotenv.parser import parse_stream  # who has no such file needs none of it
+
     entries: dict[str, str] = {}
     problems: list[ConfigError] = []
     # not dotenv_values(): it skips malformed lines, and logs instead of telling us
@@ -499,6 +508,8 @@ def _printable(path: Path) -> str:
 
 def unknown_settings(environ: Mapping[str, str], dotenv: Mapping[str, str]) -> tuple[str, ...]:
     """A sentence, for a warning, for each ACTORSYNC_ name that nothing reads; values are not shown."""
+    import difflib  # only who mistypes needs it
+
     known = [name for row in SETTINGS for name in row.env_names]
     unread_in_dotenv = {name for row in SETTINGS if not row.in_dotenv for name in row.env_names}
     sentences = []

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gevent.event import Event
@@ -30,6 +31,13 @@ from daemon.deadline import Abandoned, Deadline, Stalled, Transfer
 
 LONG_DELAY_SECONDS = 2.0  # a longer one is not waited for in a download slot
 IDENTITY_RENEWALS = 2  # for one image
+
+SayDown = Callable[[Log, str, str, ActorsyncError], None]  # (log, kind, name, error): a thing that all share is unusable
+
+
+def say_down(log: Log, kind: str, name: str, error: ActorsyncError) -> None:
+    """Once for all images that it stops."""
+    log.error(f"{kind}.failed", code=error.code, error=str(error), hint=error.hint)
 
 
 @dataclass(slots=True)
@@ -60,12 +68,14 @@ class Downloader:
         stopping: Event,
         live: LiveConfig,
         make_checksum: MakeChecksum = new_checksum,
+        say_down: SayDown = say_down,
     ) -> None:
         self.make_checksum = make_checksum
         self._store = store
         self._breaker = breaker
         self._stopping = stopping
         self._live = live
+        self._say_down = say_down
         self._deadline = Deadline(lambda: live.now.image_timeout)
         self.moved_bytes = 0  # by all downloads ever, verified or not: for a live view
 
@@ -175,7 +185,7 @@ class Downloader:
 
     def _exhausted(self, error: StoreError, log: Log, image: str, endpoint: str) -> Outcome:
         if error.treatment is Treatment.CONNECT and (down := self._breaker.connect_failed(endpoint, error, time.monotonic())):
-            log.error("endpoint.failed", code=down.code, error=str(down), hint=down.hint)
+            self._say_down(log, "endpoint", endpoint, down)
         return self._own_failure(log, image, error, attempts=self._live.now.max_attempts)
 
     def _delay(self, error: StoreError, log: Log, trial: Trial) -> Outcome | Trial | None:
@@ -206,7 +216,7 @@ class Downloader:
 
     def _shared_failure(self, log: Log, image: str, kind: str, name: str, error: ActorsyncError) -> Failure:
         if self._breaker.trip(kind, name, error, time.monotonic()):
-            log.error(f"{kind}.failed", code=error.code, error=str(error), hint=error.hint)
+            self._say_down(log, kind, name, error)
         return Failure.of(image, error, Kind.SHARED)
 
 

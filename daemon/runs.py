@@ -1,6 +1,5 @@
 """A run's life: it opens when an actor starts, closes when none runs or is due, and says how it went."""
 
-import resource
 import time
 import uuid
 from collections import Counter
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from daemon.core.errors import ActorsyncError, DiskError
 from daemon.core.ports import Log
 from daemon.core.report import ActorResult, RunReport, Status, Tally
+from daemon.usage import Usage, own_usage
 
 LONGEST_CHANGE_RUN_SECONDS = 600.0  # a run of pure changes is closed then, and another opened
 
@@ -18,10 +18,11 @@ Publish = Callable[[dict[str, object]], None]
 class Runs:
     """The open run, if there is one, and the totals of all that were."""
 
-    def __init__(self, log: Log, publish: Publish | None) -> None:
-        """`publish` takes the report's document after each run; None: nobody asked for one."""
+    def __init__(self, log: Log, publish: Publish | None, usage: Callable[[], Usage] = own_usage) -> None:
+        """`publish` takes the report's document after each run; None: nobody asked for one. `usage`: of all that works."""
         self._base_log = log
         self.publish = publish
+        self._usage = usage
         self.log = log  # with run_id, while a run is open
         self.open: RunReport | None = None
         self.actors = 0  # that the open run knows of
@@ -39,7 +40,7 @@ class Runs:
             uuid.uuid4().hex[:12],
             trigger,
             time.monotonic(),
-            cpu_seconds(),
+            self._usage().cpu_seconds,
             keep_results=self.publish is not None,
         )
         self.log = self._base_log.bind(run_id=self.open.run_id)
@@ -78,7 +79,7 @@ class Runs:
         report, self.open = self.open, None
         assert report is not None
         report.interrupted = interrupted
-        facts = report.completed_facts(time.monotonic(), cpu_seconds(), max_rss_bytes())
+        facts = report.completed_facts(time.monotonic(), *self._usage())
         self._base_log.info("run.completed", **facts)
         self.log = self._base_log
         self.totals.add(report.tally)
@@ -102,15 +103,3 @@ class Runs:
             self._base_log.error("report.failed", run_id=report.run_id, code=error.code, error=str(error), hint=error.hint)
             return False
         return True
-
-
-def cpu_seconds() -> float:
-    """What this process has used so far, of all its cores."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def max_rss_bytes() -> int:
-    """The most memory that this program had at once; 0: the kernel does not say."""
-    with open("/proc/self/status", "rb") as status:  # not getrusage(2): its peak is also that of whoever exec'd us
-        return 1024 * next((int(line.split()[1]) for line in status if line.startswith(b"VmHWM:")), 0)

@@ -3,8 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import Event
@@ -29,10 +28,9 @@ from daemon.core.model import Failure
 from daemon.core.ports import Answer, Log, ManifestSource, Supervisor, Watcher
 from daemon.core.report import ActorResult, Progress, RunReport
 from daemon.core.schedule import Job, Lane, Schedule
-from daemon.download import Downloader
 from daemon.runs import Runs
 from daemon.status import status_document, status_text
-from daemon.sync import TORN_READ_DELAYS, ActorSync, Attempt, Paused
+from daemon.sync import TORN_READ_DELAYS, Paused, SyncsActors
 
 EVENTS_BETWEEN_YIELDS = 256
 ADDED_AT_ONCE = 5000  # to the schedule; some milliseconds
@@ -42,16 +40,14 @@ STATUS_SECONDS = 1.0  # between two status texts, at least
 PROBE_SECONDS = 1.0  # between two looks at what is down, at least: it may be another thing that may be tried again
 
 
-@dataclass(frozen=True, slots=True)
-class ActorFinished:
+class ActorFinished(NamedTuple):
     """An actor's greenlet ended: with a result, a pause, or (a bug of ours) an exception."""
 
     actor: str
     end: ActorResult | Paused | BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class ActorsListed:
+class ActorsListed(NamedTuple):
     """actorsData.json was read, and its actors are watched. `problem`: why there is no list."""
 
     trigger: str
@@ -59,48 +55,41 @@ class ActorsListed:
     problem: ActorsyncError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ActorHinted:
+class ActorHinted(NamedTuple):
     """Something happened to an actor's manifest, or its folder."""
 
     actor: str
 
 
-@dataclass(frozen=True, slots=True)
-class ActorsHinted:
+class ActorsHinted(NamedTuple):
     """Something happened to actorsData.json, or to the folders of actors."""
 
 
-@dataclass(frozen=True, slots=True)
-class EverythingHinted:
+class EverythingHinted(NamedTuple):
     """Events were lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reconciled:
+class Reconciled(NamedTuple):
     """All manifests were held against what was last seen of them; these differ."""
 
     actors: list[str]
     list_differs: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(NamedTuple):
     """Stop starting, finish what is in flight. `signal`: the number of the signal that asked."""
 
     signal: int
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A question from outside: {"ask": "status" | "reload" | "sync" | "log-status", ...}. `answer` None: nobody waits."""
 
     question: Mapping[str, Any]
     answer: Answer | None
 
 
-@dataclass(frozen=True, slots=True)
-class Crashed:
+class Crashed(NamedTuple):
     """A greenlet of the loop's own died of a bug."""
 
     error: BaseException
@@ -149,8 +138,7 @@ class Service:
     def __init__(
         self,
         manifests: ManifestSource,
-        actor_sync: ActorSync,
-        downloader: Downloader,
+        actor_sync: SyncsActors,
         breaker: Breaker,
         runs: Runs,
         stopping: Event,
@@ -165,7 +153,6 @@ class Service:
         config = live.now
         self._manifests = manifests
         self._actor_sync = actor_sync
-        self._downloader = downloader
         self._breaker = breaker
         self._runs = runs
         self._stopping = stopping
@@ -220,13 +207,14 @@ class Service:
         report = self._runs.open
         if report is None:
             return None
+        counts = self._actor_sync.counts()
         return Progress(
-            images_done=self._actor_sync.ended_images,
-            images_known=self._actor_sync.planned_images,
-            bytes_done=self._downloader.moved_bytes,
+            images_done=counts.ended_images,
+            images_known=counts.planned_images,
+            bytes_done=counts.moved_bytes,
             actors_done=report.actors,
             actors_total=max(self._runs.actors, report.actors),
-            actors_known=self._actor_sync.planned_actors,
+            actors_known=counts.planned_actors,
         )
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -255,7 +243,7 @@ class Service:
                 self._start_actors(now)
             if self._abandon_at is not None and now >= self._abandon_at:
                 self._abandon_at = None
-                self._downloader.abandon_all()
+                self._actor_sync.abandon_all()
             self._tell_supervisor(now)
             self._receive(now)
 
@@ -365,7 +353,7 @@ class Service:
         try:
             end: ActorResult | Paused | BaseException = (
                 self._actor_sync.go_on(job.resume)
-                if isinstance(job.resume, Attempt)
+                if job.resume is not None
                 else self._actor_sync.begin(job.actor, self._runs.log, changed=job.lane is Lane.CHANGE)
             )
         except BaseException as error:  # noqa: BLE001 - as above
@@ -580,8 +568,7 @@ class Service:
             self._supervisor.stopping()
             self._supervisor.extend_timeout(self._live.now.grace_seconds + STOP_MARGIN_SECONDS)
         for attempt in self._schedule.drop_waiting():
-            if isinstance(attempt, Attempt):
-                self._runs.fold(attempt.given_up(now))
+            self._runs.fold(attempt.given_up(now))
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import gevent
 from gevent.event import Event
@@ -50,21 +51,55 @@ class Attempt:
         )
 
     def given_up(self, now: float) -> ActorResult:
-        """The result when what waits is not waited for any more."""
+        """The result if what waits is not waited for any more; the attempt stays as it is."""
+        ended = Attempt(self.actor, self.log, self.started_at, failures=[*self.failures], seen=self.seen)
+        ended.tally.add(self.tally)
         for trial in self.waiting:
             image = trial.download.name
-            self.tally.count_requests(trial.requests)
-            self.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), Kind.INTERRUPTED))
-        self.waiting.clear()
-        return self.result(now)
+            ended.tally.count_requests(trial.requests)
+            ended.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), Kind.INTERRUPTED))
+        return ended.result(now)
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Unfinished(Protocol):
+    """The first part of a run, whose rest waits."""
+
+    def given_up(self, now: float) -> ActorResult:
+        """The result if the rest is not waited for."""
+
+
+class Paused(NamedTuple):
     """The actor's images wait for a long retry; its run goes on with `attempt` when `due` comes."""
 
     due: float
-    attempt: Attempt
+    attempt: Unfinished
+
+
+class Counts(NamedTuple):
+    """What was planned and done so far, for a live view; bytes are those that moved, verified or not."""
+
+    planned_actors: int = 0
+    planned_images: int = 0
+    ended_images: int = 0
+    moved_bytes: int = 0
+
+
+class SyncsActors(Protocol):
+    """Brings single actors up to date, many at once."""
+
+    def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
+        """One run of an actor from its begin. `log` has the run bound to it; `changed`: the manifest was another one before."""
+
+    def go_on(self, attempt: Unfinished) -> ActorResult | Paused:
+        """What an earlier part of a run left waiting."""
+
+    def yield_slot(self, actor: str) -> None:
+        """Let this actor, which runs, pause as soon as what it has begun is done."""
+
+    def abandon_all(self) -> None:
+        """Give up what is under way; each such image ends as interrupted."""
+
+    def counts(self) -> Counts: ...
 
 
 def plan_actor(actor: str, manifests: ManifestSource, disk: ImageDisk, endpoint_url: str | None) -> Plan:
@@ -88,7 +123,7 @@ def _plan(actor: str, manifest: Manifest, disk: ImageDisk, endpoint_url: str | N
 
 
 class ActorSync:
-    """Brings single actors up to date; one instance serves all of them."""
+    """The SyncsActors of one process."""
 
     def __init__(
         self,
@@ -104,16 +139,18 @@ class ActorSync:
         self._stopping = stopping
         self._live = live
         self._yielding: set[str] = set()  # actors that are wanted to give up their slot
-        self.planned_actors = 0  # for a live view
-        self.planned_images = 0
-        self.ended_images = 0
+        self._planned_actors = self._planned_images = self._ended_images = 0
 
     def yield_slot(self, actor: str) -> None:
-        """Let this actor, which runs, pause as soon as what it has begun is done."""
         self._yielding.add(actor)
 
+    def abandon_all(self) -> None:
+        self._downloader.abandon_all()
+
+    def counts(self) -> Counts:
+        return Counts(self._planned_actors, self._planned_images, self._ended_images, self._downloader.moved_bytes)
+
     def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
-        """One run of an actor from its begin. `changed`: its manifest was another one before."""
         attempt = Attempt(actor, log.bind(actor=actor), time.monotonic())
         try:
             plan, folder = _plan(actor, self._read_manifest(attempt), self._disk, self._live.now.endpoint_url)
@@ -125,10 +162,13 @@ class ActorSync:
         self._take_up(plan, attempt)
         if changed:
             self._say_unlisted(plan, folder, attempt)
+        if not plan.downloads:
+            folder.close()
+            return attempt.result(time.monotonic())
         return self._download_all(folder, deque(Trial(download) for download in plan.downloads), attempt)
 
-    def go_on(self, attempt: Attempt) -> ActorResult | Paused:
-        """What an earlier part of a run left waiting."""
+    def go_on(self, attempt: Unfinished) -> ActorResult | Paused:
+        assert isinstance(attempt, Attempt)
         trials = deque(attempt.waiting)
         attempt.waiting = []
         try:
@@ -171,8 +211,8 @@ class ActorSync:
             attempt.log.error("image.failed", image=failure.image, code=failure.code, error=failure.error, hint=failure.hint)
             attempt.count(failure)
         attempt.tally.skipped += len(plan.present)
-        self.planned_actors += 1
-        self.planned_images += len(plan.downloads)
+        self._planned_actors += 1
+        self._planned_images += len(plan.downloads)
 
     def _download_all(self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt) -> ActorResult | Paused:
         """Every trial to its end or its long delay, at most `workers_per_actor` at once. Closes the folder."""
@@ -186,7 +226,7 @@ class ActorSync:
                     continue
                 attempt.tally.count_requests(trial.requests)
                 attempt.count(outcome)
-                self.ended_images += 1
+                self._ended_images += 1
 
         try:
             workers = [gevent.spawn(work) for _ in range(min(self._live.now.workers_per_actor, len(trials)))]

@@ -25,6 +25,7 @@ _NO_NAMELESS_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _DOT_FILE = re.compile(r"\..+\.([0-9]{1,7})\.actorsync", re.DOTALL)
 _NAME_MAX_BYTES = 255
+_IMAGE, _EMPTY = FileKind.IMAGE, FileKind.EMPTY  # to look a member up costs as much as to look at a file's type
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
 
@@ -65,10 +66,11 @@ class Folder:
         try:
             with os.scandir(self._handle) as entries:
                 for entry in entries:
-                    if entry.name in wanted:
-                        kinds[entry.name] = _kind(entry)
-                    elif self._tidy and entry.name.endswith(".actorsync") and entry.is_file(follow_symlinks=False):
-                        self._remove_left_over(entry.name)
+                    name = entry.name
+                    if name in wanted:
+                        kinds[name] = _kind(entry)
+                    elif self._tidy and name.endswith(".actorsync") and entry.is_file(follow_symlinks=False):
+                        self._remove_left_over(name)
         except OSError as error:
             raise _translated(error, f"list {self._path}") from error
         return kinds
@@ -261,8 +263,8 @@ def _owner(lock_content: bytes) -> str:
 def _kind(entry: "os.DirEntry[str]") -> FileKind:
     try:
         if entry.is_file(follow_symlinks=False):
-            return FileKind.IMAGE if entry.stat(follow_symlinks=False).st_size else FileKind.EMPTY
-        return FileKind.IMAGE if entry.is_file() else FileKind.OCCUPIED
+            return _IMAGE if entry.stat(follow_symlinks=False).st_size else _EMPTY
+        return _IMAGE if entry.is_file() else FileKind.OCCUPIED
     except OSError:  # a link into a loop, or behind a door that is closed to us: there, and not readable as a file
         return FileKind.OCCUPIED
 

@@ -9,22 +9,24 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import gevent
 import orjson
 from gevent import monkey
 
-_rich = sys.modules.get("rich")
-sys.modules["rich"] = None  # type: ignore[assignment]  # structlog would import it where it can: a quarter of the whole start
+# What structlog imports for views and loops that we have not is a quarter of the whole start: it finds these instead.
+_unwanted: dict[str, Any] = {"rich": None, "colorama": None, "asyncio": ModuleType("asyncio")}  # None: not installed
+_found = {name: sys.modules[name] for name in _unwanted if name in sys.modules}
+sys.modules.update(_unwanted | _found)
 try:
     import structlog
     from structlog.processors import format_exc_info
     from structlog.typing import EventDict, FilteringBoundLogger
 finally:
-    del sys.modules["rich"]
-    if _rich is not None:
-        sys.modules["rich"] = _rich
+    for _name in _unwanted.keys() - _found.keys():
+        del sys.modules[_name]
 
 Render = Callable[[Mapping[str, Any]], bytes]
 
@@ -130,7 +132,6 @@ _GATHER_SECONDS = 0.01  # nobody sees a line later by that; a hand-over between 
 _start_new_thread = monkey.get_original("_thread", "start_new_thread")
 _allocate_lock: Callable[[], LockType] = monkey.get_original("_thread", "allocate_lock")
 _poll = monkey.get_original("select", "poll")
-_sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 
 
 class LineWriter:
@@ -175,6 +176,8 @@ class LineWriter:
         self._closing = False
         self._bell = _allocate_lock()  # held, but for the moment between a ring and the thread's waking up
         self._bell.acquire()
+        self._hurry = _allocate_lock()  # held until the close
+        self._hurry.acquire()
         self._ended = False
         # ref=False: waiting for a reader to go away is no reason to keep the loop running.
         self._on_broken = gevent.get_hub().loop.async_(ref=False)
@@ -210,11 +213,13 @@ class LineWriter:
         if self.dropped:
             self._say_dropped()
         with self._lock:
-            self._closing = True
+            if not self._closing:
+                self._closing = True
+                self._hurry.release()
             self._ring()
         deadline = time.monotonic() + timeout_seconds
         while not self._ended and time.monotonic() < deadline:
-            gevent.sleep(0.001)
+            gevent.sleep(0.0002)
         if self._ended:  # else the thread may still want to say that the reader went away
             self._on_broken.close()
         return self._ended and not self.broken
@@ -269,7 +274,8 @@ class LineWriter:
                     return b"".join(lines)
                 self._idle = True
             self._bell.acquire()
-            _sleep(_GATHER_SECONDS)
+            if self._hurry.acquire(timeout=_GATHER_SECONDS):
+                self._hurry.release()
 
     def _next_queue(self) -> deque[tuple[int, bytes]]:
         """The one whose head is older; an empty one where both are."""

@@ -1,7 +1,7 @@
 """actorsData.json -> the names of the actors."""
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from daemon.core.errors import ActorsyncError, ConfigError, ManifestRejected, NameUnusable
 from daemon.core.json_text import kind_of, parse_json
@@ -15,8 +15,7 @@ class ActorInvalid(ActorsyncError):
     hint = 'give it a "name" that is one plain folder name, or take it out of actorsData.json'
 
 
-@dataclass(frozen=True, slots=True)
-class Actors:
+class Actors(NamedTuple):
     """The actors in the order of the file, each once; what was wrong, entry by entry."""
 
     names: tuple[str, ...]

@@ -1,5 +1,6 @@
 """What can go wrong: each error has a stable code, says what it happened to, and hints what to do next."""
 
+from collections.abc import Mapping
 from enum import Enum
 
 
@@ -31,6 +32,16 @@ class ActorsyncError(Exception):
             self.code = code
         if hint is not None:
             self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """To another process of ours as it is, whatever its class takes to be made."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[ActorsyncError], args: tuple[object, ...], facts: Mapping[str, object]) -> ActorsyncError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 # --- what was asked for cannot be started -----------------------------------------------------------------------------

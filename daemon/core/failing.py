@@ -3,7 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from daemon.core.model import Failure, Kind
 
@@ -19,8 +19,7 @@ TRANSIENT_CODES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Failing:
+class Failing(NamedTuple):
     """One actor's failures: after how many runs in a row, of which codes, and when it is tried again."""
 
     times: int

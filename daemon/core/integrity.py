@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from daemon.core.checksums import SIZE_BYTES, Checksum, new_checksum
 from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody
@@ -24,8 +24,7 @@ _HEAD_KEPT_BYTES = 2048
 MakeChecksum = Callable[[Proof, int | None], Checksum]
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(NamedTuple):
     """What the bytes of an object must give: a digest; b"" where their length is all that is known."""
 
     proof: Proof

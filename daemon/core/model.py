@@ -1,8 +1,10 @@
 """The values that flow: bytes -> Manifest -> Plan -> Download -> Received -> Outcome -> Report."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 from daemon.core.errors import ActorsyncError
 
@@ -57,8 +59,7 @@ class Door(StrEnum):
     ACCELERATE_DUALSTACK = "accelerate-dualstack"
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRef:
+class ObjectRef(NamedTuple):
     """One S3 object, and by which way to ask for it.
 
     `key` is decoded. `region` None: the URL does not say. `presigned_url` is a secret (its query signs): it is
@@ -70,31 +71,35 @@ class ObjectRef:
     version_id: str | None = None
     region: str | None = None
     door: Door = Door.STANDARD
-    presigned_url: str | None = field(default=None, repr=False)
+    presigned_url: str | None = None
 
     @property
     def name(self) -> str:
         """The local file name: the key's last segment, not yet proved usable."""
         return self.key.rpartition("/")[2]
 
+    def __repr__(self) -> str:
+        return f"ObjectRef({self}, region={self.region!r}, door={self.door!r}, presigned={self.presigned_url is not None})"
+
     def __str__(self) -> str:
         version = f"?versionId={self.version_id}" if self.version_id else ""
         return f"s3://{self.bucket}/{self.key}{version}"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What an actor's response.json was when it was last read. `digest` None: it was not there, or not readable."""
 
     stamp: int | None
     digest: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """What one response.json lists, in its order; entries are whatever JSON had there."""
 
-    entries: tuple[object, ...] = field(repr=False)  # among them presigned URLs
+    entries: tuple[object, ...]
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self.entries)} entries)"  # among them presigned URLs
 
 
 class Reason(Enum):
@@ -114,8 +119,7 @@ class FileKind(Enum):
     OCCUPIED = "occupied"  # anything else: a directory, a socket, a dangling link
 
 
-@dataclass(frozen=True, slots=True)
-class Download:
+class Download(NamedTuple):
     """One image to fetch: from where, to which name, and why."""
 
     ref: ObjectRef
@@ -131,8 +135,7 @@ class Kind(Enum):
     INTERRUPTED = "interrupted"  # we were told to stop first: counted as unattempted
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One image that was not synced. `image` is its name, or `#3` (its place in the list) where it has none."""
 
     image: str
@@ -146,8 +149,7 @@ class Failure:
         return cls(image, error.code, str(error), error.hint, kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What an actor lacks: a value that can be printed and thrown away."""
 
     actor: str
@@ -161,8 +163,7 @@ class Plan:
         return len(self.downloads) + len(self.present) + len(self.failures)
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectHead:
+class ObjectHead(NamedTuple):
     """What a store says of an object before its bytes.
 
     `size_bytes` None: the response has no Content-Length. `checksums`: algorithm in lower case -> base64 value.
@@ -171,7 +172,7 @@ class ObjectHead:
 
     size_bytes: int | None
     etag: str | None = None
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = MappingProxyType({})
     encrypted: bool = False
 
 
@@ -187,8 +188,7 @@ class Proof(StrEnum):
     LENGTH = "length"
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """One image that was put under its name, or found there at the last moment (`reason` APPEARED)."""
 
     name: str

@@ -1,8 +1,7 @@
 """What is missing: a manifest held against the disk."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from daemon.core.errors import ActorsyncError, NameCollision, NameOccupied, NameUnusable
 from daemon.core.model import Download, Failure, FileKind, Manifest, ObjectRef, Plan, Reason
@@ -10,8 +9,7 @@ from daemon.core.names import are_plainest, folded, plain_name
 from daemon.core.s3url import parse_s3_url
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a manifest asks for: local name -> object, and the entries that cannot be had."""
 
     images: Mapping[str, ObjectRef]
@@ -114,6 +112,8 @@ def make_plan(actor: str, wanted: Wanted, kinds: Mapping[str, FileKind]) -> Plan
     | a regular file, a link to one  | present                  |
     | anything else                  | a failure: name-occupied |
     """
+    if len(wanted.images) == list(kinds.values()).count(FileKind.IMAGE):
+        return Plan(actor, (), tuple(wanted.images), wanted.failures, wanted.repeated)
     downloads: list[Download] = []
     present: list[str] = []
     failures = list(wanted.failures)

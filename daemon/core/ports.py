@@ -155,6 +155,22 @@ class Answer(Protocol):
     def end(self, document: Mapping[str, object]) -> None: ...
 
 
+class Channel(Protocol):
+    """The way to another process of this program; messages arrive whole and in order."""
+
+    def send(self, message: object) -> None:
+        """May wait where too many are unread. To one that is gone: does nothing."""
+
+    def receive(self) -> object | None:
+        """Waits for the next one. None: the other is gone."""
+
+    def end(self) -> None:
+        """Nothing more is sent, either way; the other finds that we are gone."""
+
+    def close(self) -> None:
+        """End, and wait until the other is gone."""
+
+
 class Supervisor(Protocol):
     """The service manager that started us, if one did. `watchdog_seconds`: how often it wants to hear a ping, at least."""
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from daemon.core.errors import ActorsyncError
 from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received, Seen
@@ -98,8 +99,7 @@ class Tally:
         self.image_seconds.add(other.image_seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class ActorResult:
+class ActorResult(NamedTuple):
     """How one actor came out.
 
     `failures`: the first MAX_FAILURES_KEPT. `problem`: why its manifest gave no list, and `manifest_failed` whether
@@ -176,7 +176,7 @@ class RunReport:
         return Status.PARTIAL if failed else Status.COMPLETE
 
     def completed_facts(self, now: float, cpu_seconds: float, max_rss_bytes: int) -> dict[str, object]:
-        """The facts of `run.completed`; `cpu_seconds` is the process's total until now."""
+        """The facts of `run.completed`; `cpu_seconds` is the total of all processes until now."""
         elapsed = max(now - self.started_at, 1e-9)
         tally = self.tally
         return {
@@ -215,8 +215,7 @@ class RunReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far the open run is, for a live view; images are those to download, done or failed.
 
     `images_known` counts those of the `actors_known` actors whose manifests were read so far (0: all of them).

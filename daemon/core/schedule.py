@@ -1,8 +1,8 @@
 """Who runs next: the only place that knows which actors wait, run, or must run again."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, NamedTuple
 
 
 class Lane(IntEnum):
@@ -14,21 +14,19 @@ class Lane(IntEnum):
     BULK = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One run of one actor, or the rest of one. `resume`: what the earlier part left to do, None at a begin."""
 
     actor: str
     lane: Lane
-    resume: object | None = None
+    resume: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
+class _Rest(NamedTuple):
     """What a run that gave up its slot left, when it is due, and the lane that it began in."""
 
     due: float
-    resume: object
+    resume: Any
     lane: Lane
 
 
@@ -72,7 +70,7 @@ class Schedule:
         if (lane := self._again.pop(actor, None)) is not None:
             self._queue(actor, lane)
 
-    def paused(self, actor: str, due: float, resume: object) -> None:
+    def paused(self, actor: str, due: float, resume: Any) -> None:
         """An actor gave up its slot: its run goes on with `resume` when `due` comes."""
         lane = self._stopped_running(actor)
         self._resting[actor] = _Rest(due, resume, lane)
@@ -94,7 +92,7 @@ class Schedule:
         if actor not in self._resting:
             self._unqueue(actor)
 
-    def drop_waiting(self) -> tuple[object, ...]:
+    def drop_waiting(self) -> tuple[Any, ...]:
         """Nothing more will start; what the paused runs leave undone."""
         for queue in self._queues.values():
             queue.clear()

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -143,6 +143,7 @@ def _sample(peer: Peer, scenario: Scenario, workload: Workload, server: Server, 
         sample = timed(peer.prepare(task), root, server, folder)
         peer.require_done(task)
         workload.require_whole(root)
+        sample = replace(sample, max_rss_bytes=peer.max_rss_bytes(task, sample.max_rss_bytes))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return sample

@@ -135,7 +135,7 @@ def asked(server: FaultServer) -> list[bool]:
 class TestAskingForChecksums:
     def test_they_are_asked_for_but_of_a_presigned_url(self, server: FaultServer):
         """Without this, S3 keeps its CRC to itself; or refuses a header that the URL's signature does not cover."""
-        ref = replace(REF, presigned_url=f"{server.endpoint_url}{PATH}?X-Amz-Signature=0")
+        ref = REF._replace(presigned_url=f"{server.endpoint_url}{PATH}?X-Amz-Signature=0")
         store = make_store(server.endpoint_url)
         fetch(store)
         fetch(store, ref)
@@ -299,7 +299,7 @@ class TestReuse:
     ):
         """Without this, every host that a manifest names keeps connections, beyond the limit of open files."""
         store = make_store(server.endpoint_url, connections=1)
-        elsewhere = replace(REF, presigned_url=f"{tls_server.endpoint_url}{PATH}?X-Amz-Signature=0")
+        elsewhere = REF._replace(presigned_url=f"{tls_server.endpoint_url}{PATH}?X-Amz-Signature=0")
 
         for _ in range(3):
             assert BODY == fetch(store)

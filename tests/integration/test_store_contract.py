@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import md5
 from itertools import count
 from pathlib import Path
@@ -127,7 +127,7 @@ def put_image(server: FaultServer, size_bytes: int = 300_000) -> Image:
 def presigned(server: FaultServer, image: Image) -> ObjectRef:
     """By a presigned URL; what it says is not true, which the fault server does not verify."""
     query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={ACCESS_KEY}%2F20250101&X-Amz-Signature={SIGNATURE}"
-    return replace(image.ref, presigned_url=f"{server.endpoint_url}{image.path}?{query}")
+    return image.ref._replace(presigned_url=f"{server.endpoint_url}{image.path}?{query}")
 
 
 def write_profile(path: Path, access_key: str, secret_key: str) -> None:
@@ -258,7 +258,7 @@ class TestTheRequest:
 
     def test_it_is_one_get_signed_for_the_region_of_the_url(self, store: Store, server: FaultServer, image: Image):
         """Without this, each bucket outside the configured region costs a redirect."""
-        assert_whole(image.body, store.fetch(replace(image.ref, region="eu-north-1")))
+        assert_whole(image.body, store.fetch(image.ref._replace(region="eu-north-1")))
 
         (request,) = server.requests_of(image.path)
         assert ("GET", "eu-north-1") == (request.method, request.signed_region)
@@ -291,7 +291,7 @@ class TestTheRequest:
         """
         url = f"{server.endpoint_url}/images/%61/{image.ref.key[2:]}?X-Amz-Signature=%2F+%20~&b=&a&;c=%25&X-Amz-Algorithm=x"
 
-        assert_whole(image.body, store.fetch(replace(image.ref, presigned_url=url)))
+        assert_whole(image.body, store.fetch(image.ref._replace(presigned_url=url)))
 
         assert url == server.endpoint_url + server.requests_of(image.path)[0].target
 
@@ -395,7 +395,7 @@ class TestTheAnswer:
         server.inject(image.path, fault)
 
         usual = ObjectHead(len(image.body), f'"{md5(image.body).hexdigest()}"')
-        assert replace(usual, **expected) == store.fetch(ref).head
+        assert usual._replace(**expected) == store.fetch(ref).head
 
     def test_an_empty_object_is_one_of_no_bytes(self, store: Store, server: FaultServer):
         """Without this, it is taken for a broken answer and asked for again."""
@@ -591,7 +591,7 @@ class TestAnswersThatSayNo:
         errors.append(error_of(store.fetch(ref)))
         with refusing_port() as port:
             nowhere = re.sub(r":\d+/", f":{port}/", ref.presigned_url)
-            errors.append(error_of(store.fetch(replace(ref, presigned_url=nowhere))))
+            errors.append(error_of(store.fetch(ref._replace(presigned_url=nowhere))))
         server.inject(image.path, faults.status(500, "InternalError", elements={"Message": quoting}))
         errors.append(error_of(store.fetch(image.ref)))
 
@@ -865,7 +865,7 @@ class TestRegions:
         assert own.follow(image.ref, own.fetch(image.ref))
 
         other = put_image(server)
-        for ref in (image.ref, other.ref, replace(other.ref, region="us-west-2"), replace(other.ref, bucket="another")):
+        for ref in (image.ref, other.ref, other.ref._replace(region="us-west-2"), other.ref._replace(bucket="another")):
             own.fetch(ref)
         signed_for = [request.signed_region for request in server.requests[-5:]]
         assert ["us-west-1", "eu-west-1", "eu-west-1", "eu-west-1", "us-west-1"] == signed_for

@@ -15,8 +15,7 @@ import pytest
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 from daemon.adapters.disk import Disk
-from daemon.adapters.watch import GATHER_SECONDS
-from daemon.adapters.watch import _Inotify
+from daemon.adapters.watch import GATHER_SECONDS, _Inotify
 from tests.support.fuse_mount import CAN_MOUNT, mounted
 from tests.support.watching import WatchProcess, WatchTree, cpu_seconds_of, wakeups_of, watches_of
 

@@ -40,6 +40,7 @@ refs = st.builds(
     key=keys,
     version_id=st.none() | keys,
     region=st.sampled_from(["us-east-1", "eu-central-1", "cn-north-1"]),
+    presigned_url=st.none(),
 )
 credentials = st.builds(
     Credentials,

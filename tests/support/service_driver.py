@@ -141,7 +141,6 @@ def main() -> None:
     service = Service(
         manifests,
         ActorSync(manifests, Disk(data_dir), downloader, stopping, live),
-        downloader,
         breaker,
         Runs(log, None),
         stopping,

@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -225,4 +225,4 @@ def running_store_process(folder: Path, env: Mapping[str, str]) -> Iterator[Stor
 
 
 def _fields(ref: ObjectRef) -> dict[str, Any]:
-    return asdict(ref) | {"door": ref.door.value}
+    return ref._asdict() | {"door": ref.door.value}

@@ -12,7 +12,6 @@ import json  # noqa: E402
 import resource  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
-from dataclasses import asdict  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -134,7 +133,7 @@ class Driver:
             self._errors[number] = raised
             error = _told(raised)
         return {
-            "head": asdict(recorded.head) if recorded.head else None,
+            "head": recorded.head._asdict() if recorded.head else None,
             "begins": recorded.begins,
             "body": base64.b64encode(recorded.body).decode(),
             "error": error,

@@ -1,7 +1,7 @@
 import copy
 import json
 import pickle
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import asdict
 
 import pytest
 
@@ -86,6 +86,6 @@ def test_local_name_is_the_last_segment_of_the_key(name: str, key: str) -> None:
 def test_values_are_frozen() -> None:
     """Without this, a greenlet changes under another what both hold."""
     for value, name in ((REF, "key"), (Plan("a", (), (), ()), "downloads"), (Failure("0.png", "x", "y"), "code")):
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             setattr(value, name, "other")
         assert not hasattr(value, "__dict__")

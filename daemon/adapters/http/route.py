@@ -3,7 +3,7 @@
 import base64
 import os
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from daemon.core.errors import ConnectFailed
@@ -19,13 +19,12 @@ _HIGHEST_PORT = 65535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(NamedTuple):
     """A forward proxy that speaks HTTP/1.1; `authorization` is the value of its header."""
 
     host: str
     port: int
-    authorization: Secret | None = field(default=None, repr=False)
+    authorization: Secret | None = None
 
     def __str__(self) -> str:
         return f"the proxy {self.host}:{self.port}"
@@ -35,8 +34,7 @@ class Proxy:
         return f"Proxy-Authorization: {self.authorization.reveal()}\r\n" if self.authorization else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """The way to one origin. `authority` is what the Host header says: the port only where it is not the scheme's own."""
 
     origin: str  # as the URL begins

@@ -1,6 +1,7 @@
 """Ours, as users start it."""
 
 import json
+from typing import Any
 
 from daemon import __version__
 from tests.bench.peers.peer import Command, Task, trust
@@ -38,10 +39,19 @@ class Actorsync:
 
     def require_done(self, task: Task) -> None:
         """Its report counts every image, and proved all of them by what the scenario offers. Raises BenchError."""
-        report = json.loads((task.root / "report.json").read_bytes())
+        report = _report(task)
         images = len(task.workload.images)
         if report["total_downloaded"] != images:
             raise BenchError(f"actorsync reports {report['total_downloaded']} of {images} images downloaded")
         expected = {task.scenario.proof: images} if images else {}
         if report["verified_by"] != expected:
             raise BenchError(f"actorsync verified by {report['verified_by']}, and {expected} was to be had")
+
+    def max_rss_bytes(self, task: Task, largest: int) -> int:
+        """The sum of its processes' peaks: pages that they share are counted in each."""
+        return max(largest, _report(task)["max_rss_bytes"])
+
+
+def _report(task: Task) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((task.root / "report.json").read_bytes())
+    return report

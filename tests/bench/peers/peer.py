@@ -84,6 +84,10 @@ class Peer(Protocol):
         """After it exited with 0: what it says of itself, where it says anything. Raises BenchError."""
         ...
 
+    def max_rss_bytes(self, task: Task, largest: int) -> int:
+        """The peak memory of all its processes together; `largest`: of the one that had most."""
+        ...
+
 
 class Foreign:
     """What most peers have in common: they take part in everything, verify nothing, and speak by their exit status."""
@@ -96,6 +100,9 @@ class Foreign:
 
     def require_done(self, task: Task) -> None:
         """Its exit status is all that it says."""
+
+    def max_rss_bytes(self, task: Task, largest: int) -> int:
+        return largest  # there is only one
 
 
 def trust(task: Task) -> dict[str, str]:

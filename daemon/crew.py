@@ -1,0 +1,365 @@
+"""Actors shared out among the processes of a run: an actor goes to whichever has the fewest."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import gevent
+from gevent.event import AsyncResult, Event
+
+from daemon.core.breaker import Breaker
+from daemon.core.errors import ActorsyncError
+from daemon.core.ports import Channel, Log
+from daemon.core.report import ActorResult
+from daemon.download import SayDown, say_down
+from daemon.sync import ActorSync, Counts, Paused, SyncsActors, Unfinished
+from daemon.usage import Usage, own_usage
+
+COUNTS_SECONDS = 0.2  # between two counts that a mate sends for the live view
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+# --- what is said between them ----------------------------------------------------------------------------------------
+
+
+class Begin(NamedTuple):
+    """To a mate: sync this actor from its begin."""
+
+    actor: str
+
+
+class GoOn(NamedTuple):
+    """To a mate: an actor that paused there is due."""
+
+    actor: str
+
+
+class Stop(NamedTuple):
+    """To a mate: begin no more images."""
+
+
+class Abandon(NamedTuple):
+    """To a mate: give up what is under way."""
+
+
+class Down(NamedTuple):
+    """To a mate, or from one: something that all share is unusable. `actor`: where that was met."""
+
+    actor: str
+    kind: str
+    name: str
+    error: ActorsyncError
+
+
+class Said(NamedTuple):
+    """From a mate: an event for the log of the actor's run."""
+
+    actor: str
+    level: str
+    event: str
+    facts: dict[str, object]
+
+
+class Waiting(NamedTuple):
+    """The end of a part of a run: the mate keeps the rest until `due`. `left`: the result if it never goes on."""
+
+    due: float
+    left: ActorResult
+
+
+class Broken(NamedTuple):
+    """The end that a bug of ours brought."""
+
+    traceback: str
+
+
+class Ended(NamedTuple):
+    """From a mate: how an actor's run, or its part, came out."""
+
+    actor: str
+    end: ActorResult | Waiting | Broken
+
+
+class Report(NamedTuple):
+    """From a mate, now and then, and before each Ended."""
+
+    counts: Counts
+    usage: Usage
+
+
+class MateCrashed(Exception):
+    """A bug of ours in another process; the text is its traceback."""
+
+
+class MateLost(Exception):
+    """Another process of ours ended in mid-work: somebody killed it, or the kernel did for want of memory."""
+
+
+# --- the process that owns the run ------------------------------------------------------------------------------------
+
+
+class Crew:
+    """The SyncsActors of all processes; the loop above knows nothing of them, and logs and sums stay in one hand.
+
+    An actor whose images are all there never waits, so nothing else has begun when the next one comes: it is synced
+    here, and the mates of an unchanged tree sleep on. For --once: no actor of another process yields its slot.
+    """
+
+    def __init__(
+        self, here: ActorSync, channels: Sequence[Channel], breaker: Breaker, stopping: Event, say_down: SayDown = say_down
+    ) -> None:
+        self._here = here
+        self._running_here = 0
+        self._breaker = breaker
+        self._stopping = stopping
+        self._say_down = say_down
+        self._mates = [_Mate(channel, self._met_down) for channel in channels]
+        self._downs: list[Down] = []  # that were told
+        stopping.rawlink(lambda _: self._tell(Stop()))
+
+    def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
+        mate = min((mate for mate in self._mates if not mate.lost), key=lambda mate: len(mate.running), default=None)
+        if mate is None or self._running_here <= len(mate.running) or self._stopping.is_set():
+            return self._run_here(lambda: self._here.begin(actor, log, changed=changed))
+        mate.wake(self._downs)
+        return self._run_far(mate, Begin(actor), log)
+
+    def go_on(self, attempt: Unfinished) -> ActorResult | Paused:
+        if not isinstance(attempt, _FarAttempt):
+            return self._run_here(lambda: self._here.go_on(attempt))
+        return self._run_far(attempt.mate, GoOn(attempt.left.actor), attempt.log)
+
+    def yield_slot(self, actor: str) -> None:
+        self._here.yield_slot(actor)
+
+    def abandon_all(self) -> None:
+        self._here.abandon_all()
+        self._tell(Abandon())
+
+    def counts(self) -> Counts:
+        return Counts(*map(sum, zip(self._here.counts(), *(mate.report.counts for mate in self._mates), strict=True)))
+
+    def usage(self) -> Usage:
+        """Of all processes; memory that they share is counted in each."""
+        return Usage(*map(sum, zip(own_usage(), *(mate.report.usage for mate in self._mates), strict=True)))
+
+    def dismiss(self) -> None:
+        """End the mates."""
+        for mate in self._mates:
+            mate.lost = True
+            mate.channel.end()
+
+    def close(self) -> None:
+        """End the mates, and wait until they are gone."""
+        self.dismiss()
+        for mate in self._mates:
+            mate.channel.close()
+
+    def said_down(self, log: Log, kind: str, name: str, error: ActorsyncError) -> None:
+        """The SayDown of what this process meets."""
+        self._say_down(log, kind, name, error)
+        self._downs.append(Down("", kind, name, error))
+        self._tell(self._downs[-1])
+
+    def _met_down(self, log: Log, met: Down) -> None:
+        """What a mate met: for all, and said once, as if it had been met here."""
+        if self._breaker.trip(met.kind, met.name, met.error, time.monotonic()):
+            self.said_down(log, met.kind, met.name, met.error)
+
+    def _run_here(self, run: Callable[[], ActorResult | Paused]) -> ActorResult | Paused:
+        self._running_here += 1
+        try:
+            return run()
+        finally:
+            self._running_here -= 1
+
+    def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log) -> ActorResult | Paused:
+        try:
+            return mate.run(order, log)
+        except MateLost as lost:
+            hint = "what it had begun is synced anew by those that are left"
+            log.warning("process.lost", actor=order.actor, error=str(lost), hint=hint)
+            return self.begin(order.actor, log)
+
+    def _tell(self, message: object) -> None:
+        """Never waits. Who sleeps still is not woken: no image is under way there."""
+        for mate in self._mates:
+            if mate.awake and not mate.lost:
+                mate.channel.send(message)
+
+
+class _Mate:
+    """Another process, as this one sees it."""
+
+    def __init__(self, channel: Channel, met_down: Callable[[Log, Down], None]) -> None:
+        self.channel = channel
+        self.running: dict[str, tuple[Log, AsyncResult[ActorResult | Paused]]] = {}
+        self.report = Report(Counts(), Usage(0.0, 0))
+        self.awake = self.lost = False
+        self._met_down = met_down
+
+    def wake(self, messages: Sequence[object]) -> None:
+        """Unless it is awake: begin to listen to it, and tell it what the others know."""
+        if not self.awake:
+            self.awake = True
+            gevent.spawn(self._read)
+            for message in messages:
+                self.channel.send(message)
+
+    def run(self, order: Begin | GoOn, log: Log) -> ActorResult | Paused:
+        """Have it sync an actor, and wait for the end. Raises MateLost, MateCrashed."""
+        end: AsyncResult[ActorResult | Paused] = AsyncResult()
+        self.running[order.actor] = log, end
+        try:
+            if self.lost:
+                raise MateLost("it had ended before")
+            self.channel.send(order)
+            came_out: ActorResult | Paused = end.get()
+            return came_out
+        finally:
+            del self.running[order.actor]
+
+    def _read(self) -> None:
+        """A greenlet of its own: whoever waits for an actor hears of its end, however that came."""
+        why: Exception = MateLost("a process of ours ended in mid-work: killed, or out of memory")
+        try:
+            while (message := self.channel.receive()) is not None:
+                self._take_in(message)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: those who wait raise it
+            why = error
+        self.lost = True
+        for _, end in self.running.values():
+            end.set_exception(why)
+
+    def _take_in(self, message: object) -> None:
+        match message:
+            case Report():
+                self.report = message
+            case Said(actor) | Down(actor) | Ended(actor) if actor not in self.running:
+                pass  # a bug broke it, which was told, with images under way
+            case Said(actor, level, event, facts):
+                getattr(self.running[actor][0], level)(event, **facts)
+            case Down(actor):
+                self._met_down(self.running[actor][0].bind(actor=actor), message)
+            case Ended(actor):
+                log, end = self.running[actor]
+                match message.end:
+                    case ActorResult():
+                        end.set(message.end)
+                    case Waiting(due, left):
+                        end.set(Paused(due, _FarAttempt(self, log, left)))
+                    case Broken(traceback):
+                        end.set_exception(MateCrashed(traceback))
+
+
+class _FarAttempt(NamedTuple):
+    """An Attempt that another process keeps."""
+
+    mate: _Mate
+    log: Log
+    left: ActorResult
+
+    def given_up(self, now: float) -> ActorResult:
+        return self.left
+
+
+# --- the other processes ----------------------------------------------------------------------------------------------
+
+
+class FarLog:
+    """A Log whose events are said by the process that owns the run."""
+
+    __slots__ = ("_facts", "_said", "_send", "actor")
+
+    def __init__(self, actor: str, level: str, send: Callable[[object], None], facts: dict[str, object] | None = None) -> None:
+        """`level`: the lowest that is said."""
+        self.actor = actor
+        self._said = _LEVELS[_LEVELS.index(level) :]
+        self._send = send
+        self._facts = facts or {}
+
+    def bind(self, **facts: object) -> "FarLog":
+        return FarLog(self.actor, self._said[0], self._send, {**self._facts, **facts})
+
+    def debug(self, event: str, **facts: object) -> None:
+        self._say("debug", event, facts)
+
+    def info(self, event: str, **facts: object) -> None:
+        self._say("info", event, facts)
+
+    def warning(self, event: str, **facts: object) -> None:
+        self._say("warning", event, facts)
+
+    def error(self, event: str, **facts: object) -> None:
+        self._say("error", event, facts)
+
+    def _say(self, level: str, event: str, facts: dict[str, object]) -> None:
+        if level in self._said:
+            self._send(Said(self.actor, level, event, {**self._facts, **facts}))
+
+
+def tell_down(channel: Channel) -> SayDown:
+    """The SayDown of a mate: the process that owns the run says it, and tells the others."""
+
+    def tell(log: Log, kind: str, name: str, error: ActorsyncError) -> None:
+        channel.send(Down(cast(FarLog, log).actor, kind, name, error))
+
+    return tell
+
+
+class Mate:
+    """The work of another process: actors in, results out."""
+
+    def __init__(self, channel: Channel, actor_sync: SyncsActors, breaker: Breaker, stopping: Event, log_level: str) -> None:
+        self._channel = channel
+        self._actor_sync = actor_sync
+        self._breaker = breaker
+        self._stopping = stopping
+        self._log_level = log_level
+        self._running = 0
+        self._attempts: dict[str, Unfinished] = {}
+
+    def work(self) -> None:
+        """Until the process that owns the run is gone, or has no more for us."""
+        gevent.spawn(self._report_on)
+        while (message := self._channel.receive()) is not None:
+            match message:
+                case Begin(actor):
+                    log = FarLog(actor, self._log_level, self._channel.send)
+                    gevent.spawn(self._run, actor, lambda actor=actor, log=log: self._actor_sync.begin(actor, log))
+                case GoOn(actor):
+                    attempt = self._attempts.pop(actor)
+                    gevent.spawn(self._run, actor, lambda attempt=attempt: self._actor_sync.go_on(attempt))
+                case Down():
+                    self._breaker.trip(message.kind, message.name, message.error, time.monotonic())
+                case Stop():
+                    self._stopping.set()
+                case Abandon():
+                    self._actor_sync.abandon_all()
+
+    def _run(self, actor: str, run: Callable[[], ActorResult | Paused]) -> None:
+        self._running += 1
+        end: ActorResult | Waiting | Broken
+        try:
+            came_out = run()
+        except BaseException:  # noqa: BLE001 - the process that owns the run raises it
+            end = Broken(traceback.format_exc())
+        else:
+            if isinstance(came_out, Paused):
+                self._attempts[actor] = came_out.attempt
+                end = Waiting(came_out.due, came_out.attempt.given_up(time.monotonic()))
+            else:
+                end = came_out
+        self._running -= 1
+        self._report()
+        self._channel.send(Ended(actor, end))
+
+    def _report(self) -> None:
+        self._channel.send(Report(self._actor_sync.counts(), own_usage()))
+
+    def _report_on(self) -> None:
+        while True:
+            gevent.sleep(COUNTS_SECONDS)
+            if self._running:
+                self._report()

@@ -1,0 +1,19 @@
+"""What a process of this program has used so far."""
+
+import resource
+from typing import NamedTuple
+
+
+class Usage(NamedTuple):
+    """CPU seconds of all cores, and the most memory at once; 0 bytes: the kernel does not say."""
+
+    cpu_seconds: float
+    max_rss_bytes: int
+
+
+def own_usage() -> Usage:
+    """This process's."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with open("/proc/self/status", "rb") as status:  # not getrusage(2): its peak is also that of whoever exec'd us
+        max_rss_bytes = 1024 * next((int(line.split()[1]) for line in status if line.startswith(b"VmHWM:")), 0)
+    return Usage(used.ru_utime + used.ru_stime, max_rss_bytes)

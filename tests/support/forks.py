@@ -1,0 +1,77 @@
+"""The processes that a process forked, as the kernel shows them: proc(5)."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def children_of(pid: int) -> list[int]:
+    """Those that live, in the order that they were forked in."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and (fields := _stat(int(folder.name))) and fields[1] == str(pid) and fields[0] != "Z":
+            found.append((int(fields[19]), int(folder.name)))  # by its start time, then its number
+    return [child for _, child in sorted(found)]
+
+
+def lives(pid: int) -> bool:
+    """It runs, or waits for something; nobody need have taken notice of its end."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in "ZX"
+
+
+def is_known(pid: int) -> bool:
+    """It lives, or its end was taken notice of by nobody."""
+    return bool(_stat(pid))
+
+
+def sockets_of(pid: int) -> list[str]:
+    """The sockets that it has open, by the kernel's names for them."""
+    return sorted(name for name in _open_files(pid) if name.startswith("socket:"))
+
+
+def has_event_loop(pid: int) -> bool:
+    """Whether it has what a gevent hub waits with."""
+    return "anon_inode:[eventpoll]" in _open_files(pid)
+
+
+def cpu_ticks_of(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[11]) + int(fields[12])  # utime, stime
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Those that live: whatever a test has shown, nobody is left behind it."""
+    for pid in pids:
+        if lives(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def until(claim: Callable[[], object], *, timeout_seconds: float = 10) -> None:
+    """Until `claim` holds; AssertionError at the deadline."""
+    deadline = time.monotonic() + timeout_seconds
+    while not claim():
+        assert time.monotonic() < deadline, f"not so within {timeout_seconds} s"
+        time.sleep(0.005)
+
+
+def _stat(pid: int) -> list[str]:
+    """From the state on; empty where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _open_files(pid: int) -> list[str]:
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(os.readlink(entry))
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return found
