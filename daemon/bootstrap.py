@@ -92,8 +92,14 @@ def note_for_journal(environ: Mapping[str, str], level: str, event: str, **facts
     return journal_line({"timestamp": timestamp(), "level": level, "event": event, **facts})
 
 
-def fork_mates(config: Config, environ: Mapping[str, str], working_dir: Path) -> list[Channel]:
-    """The other processes of a --once: one for each core that this one does not use. Before anything else is opened."""
+def count_mates(config: Config) -> int:
+    """How many other processes a --once wants: one for each core that this one does not use, or as was asked for."""
+    processes = config.processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    return min(processes, config.concurrent_actors) - 1
+
+
+def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_dir: Path) -> list[Channel]:
+    """The other processes of a --once, before anything else is opened; fewer where the system has no room for more."""
 
     def work(channel: Channel) -> None:
         live, stopping, breaker = LiveConfig(config), Event(), Breaker()
@@ -104,8 +110,7 @@ def fork_mates(config: Config, environ: Mapping[str, str], working_dir: Path) ->
         Mate(channel, actor_sync, breaker, stopping, config.log_level).work()
 
     raise_open_files(config)
-    wanted = config.processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
-    return fork_processes(min(wanted, config.concurrent_actors) - 1, work)
+    return fork_processes(count, work)
 
 
 def build(

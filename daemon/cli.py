@@ -22,6 +22,7 @@ from daemon.bootstrap import (
     Output,
     ask_daemon,
     build,
+    count_mates,
     find_supervisor,
     fork_mates,
     note_for_journal,
@@ -41,7 +42,7 @@ from daemon.config import (
 )
 from daemon.core.errors import ActorsyncError, ConfigError, DaemonUnreachable, DataDirOwned
 from daemon.core.model import Plan
-from daemon.core.ports import Supervisor
+from daemon.core.ports import Channel, Supervisor
 from daemon.service import Asked, list_actors
 from daemon.status import status_table
 from daemon.sync import plan_actor
@@ -159,7 +160,7 @@ def _run(
     settled_words: str = "",
 ) -> int:
     """Sync, once or on and on, until done or told to stop. `settled_words` are said when the first pass is done."""
-    mates = fork_mates(config, os.environ, working_dir) if once and find_credentials is None else []
+    mates = _fork_mates(config, working_dir) if once and find_credentials is None else []
     supervisor = find_supervisor(os.environ)
     application: Application | None = None
     asked: list[int] = []
@@ -199,6 +200,15 @@ def _run(
         return service.run()
     finally:
         application.close()
+
+
+def _fork_mates(config: Config, working_dir: Path) -> list[Channel]:
+    wanted = count_mates(config)
+    mates = fork_mates(wanted, config, os.environ, working_dir)
+    if len(mates) < wanted:
+        words = f"the system has room for {1 + len(mates)} of {1 + wanted} processes: it goes on with those"
+        _say("warning", "process.refused", f"actorsync: {words}", error=words)
+    return mates
 
 
 def _wait_for_data_dir(config: Config, supervisor: Supervisor | None) -> None:

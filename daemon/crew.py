@@ -115,7 +115,8 @@ class Crew:
         self._stopping = stopping
         self._say_down = say_down
         self._mates = [_Mate(channel, self._met_down) for channel in channels]
-        self._downs: list[Down] = []  # that were told
+        self._downs: list[Down] = []  # that were told, where there are mates
+        self._dismissed = False
         stopping.rawlink(lambda _: self._tell(Stop()))
 
     def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
@@ -146,6 +147,7 @@ class Crew:
 
     def dismiss(self) -> None:
         """End the mates."""
+        self._dismissed = True
         for mate in self._mates:
             mate.lost = True
             mate.channel.end()
@@ -159,8 +161,9 @@ class Crew:
     def said_down(self, log: Log, kind: str, name: str, error: ActorsyncError) -> None:
         """The SayDown of what this process meets."""
         self._say_down(log, kind, name, error)
-        self._downs.append(Down("", kind, name, error))
-        self._tell(self._downs[-1])
+        if self._mates:  # a daemon, which has none, says such things on and on
+            self._downs.append(Down("", kind, name, error))
+            self._tell(self._downs[-1])
 
     def _met_down(self, log: Log, met: Down) -> None:
         """What a mate met: for all, and said once, as if it had been met here."""
@@ -178,6 +181,8 @@ class Crew:
         try:
             return mate.run(order, log)
         except MateLost as lost:
+            if self._dismissed:
+                raise  # a crash ended the run: nothing more is begun
             hint = "what it had begun is synced anew by those that are left"
             log.warning("process.lost", actor=order.actor, error=str(lost), hint=hint)
             return self.begin(order.actor, log)

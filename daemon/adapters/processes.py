@@ -1,5 +1,6 @@
 """Other processes of this program: forked at its start, asleep until the first message, gone when we are."""
 
+import _socket
 import contextlib
 import os
 import pickle
@@ -7,8 +8,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
-from socket import SHUT_RDWR
-from typing import Any
+from socket import MSG_PEEK, SHUT_RDWR
 
 from gevent import monkey
 
@@ -21,12 +21,13 @@ _EXIT_SECONDS = 2.0  # then it is killed: whoever hangs in a dead disk must not 
 # gevent's have a hub, and a hub that is there is forked with all its secrets.
 _fork: Callable[[], int] = monkey.get_original("os", "fork")
 _waitpid: Callable[[int, int], tuple[int, int]] = monkey.get_original("os", "waitpid")
-_socketpair: Any = monkey.get_original("socket", "socketpair")
-_select: Any = monkey.get_original("select", "select")
+_close: Callable[[int], None] = monkey.get_original("os", "close")
 
 
 def fork_processes(count: int, work: Callable[[Channel], None]) -> list[Channel]:
     """So many processes that know what this one knows now; in each, `work` begins with the first message for it.
+
+    Fewer where the system has no room for more.
 
     To be called before there is a hub or a thread. A fork costs a millisecond, a hundredth of a start, and memory is
     shared until it is written to. Ctrl-C and SIGTERM are ours to act upon: a process ends when `work` returns, or when
@@ -34,13 +35,21 @@ def fork_processes(count: int, work: Callable[[Channel], None]) -> list[Channel]
     """
     channels: list[_OurEnd] = []
     for _ in range(count):
-        ours, theirs = (end.detach() for end in _socketpair())
-        pid = _fork()
+        try:
+            ours, theirs = (end.detach() for end in _socket.socketpair())  # socket's own gives gevent's, and they a hub
+        except OSError:
+            break
+        try:
+            pid = _fork()
+        except OSError:
+            _close(ours)
+            _close(theirs)
+            break
         if not pid:
             for descriptor in (ours, *(channel.descriptor for channel in channels)):
-                os.close(descriptor)  # else it would not see that we are gone
+                _close(descriptor)  # else it would not see that we are gone
             _live(theirs, work)
-        os.close(theirs)
+        _close(theirs)
         channels.append(_OurEnd(ours, pid))
     return list(channels)
 
@@ -51,8 +60,11 @@ def _live(descriptor: int, work: Callable[[Channel], None]) -> None:
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _select([descriptor], [], [])  # asleep, without a hub
-        work(_End(descriptor, MOST_WAITING))
+        end = _socket.socket(fileno=descriptor)
+        told = end.recv(1, MSG_PEEK)  # asleep, without a hub
+        end.detach()
+        if told:
+            work(_End(descriptor, MOST_WAITING))
         status = 0
     except BaseException:  # noqa: BLE001 - the program that forked sees only that we are gone
         traceback.print_exc()
@@ -104,7 +116,7 @@ class _End:
             self._socket.shutdown(SHUT_RDWR)  # who waits in `receive`, here or over there, finds the end
             self._socket.close()
         else:
-            os.close(self.descriptor)
+            _close(self.descriptor)
 
     def close(self) -> None:
         self.end()
@@ -130,9 +142,10 @@ class _OurEnd(_End):
         """What the process used counts as ours."""
         super().close()
         deadline = time.monotonic() + _EXIT_SECONDS
-        while _waitpid(self._pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() > deadline:
-                os.kill(self._pid, signal.SIGKILL)
-                _waitpid(self._pid, 0)
-                return
-            time.sleep(0.0005)
+        with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored, the kernel takes notice of it by itself
+            while _waitpid(self._pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() > deadline:
+                    os.kill(self._pid, signal.SIGKILL)
+                    _waitpid(self._pid, 0)
+                    return
+                time.sleep(0.0005)

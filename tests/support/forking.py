@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 from hashlib import md5, shake_128
+from tempfile import TemporaryFile
 from threading import Condition, Thread
 from typing import Any, Self
 
@@ -23,6 +25,7 @@ class Forking:
         self._answers: dict[int, dict[str, Any]] = {}
         self._changed = Condition()  # guards the answers
         self._ended = False
+        self._complaints = TemporaryFile()  # noqa: SIM115 - open for as long as they may write
         code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
         prefix = (sys.executable, "-c", code) if ignoring_sigchld else ()
         self._process = subprocess.Popen(
@@ -30,6 +33,7 @@ class Forking:
             cwd=ROOT,
             stdin=subprocess.PIPE,  # it ends when we do
             stdout=subprocess.PIPE,
+            stderr=self._complaints,
         )
         Thread(target=self._collect, daemon=True).start()
         self._answer_to(0)
@@ -45,10 +49,16 @@ class Forking:
         assert self._process.stdin is not None
         self._process.stdin.close()
         kill_all(self.pids)
+        print(self.stderr(), file=sys.stderr)  # for whom a failed test is shown to
+        self._complaints.close()
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def stderr(self) -> str:
+        """What all of them have written there so far."""
+        return os.pread(self._complaints.fileno(), 1_000_000, 0).decode()
 
     def kill(self) -> None:
         """Who forked them, in an instant."""

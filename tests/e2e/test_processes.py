@@ -1,0 +1,513 @@
+"""One run over several processes looks like a run of one, whichever of them is killed, stopped or fails."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from daemon.bootstrap import MOST_PROCESSES
+from tests.support.fault_server import ANY, FaultServer
+from tests.support.faults import Fault, drip, hang_before_head, hang_mid_body, held_until, s3_error
+from tests.support.forks import children_of, has_event_loop, kill_all, lives, sockets_of, until
+from tests.support.product import COMMAND, Finished, Product, Running
+from tests.support.trees import ActorTree
+
+ACTORS, IMAGES_EACH, BODY_BYTES = 6, 5, 40_000
+IMAGES = ACTORS * IMAGES_EACH
+REPORT = ("--report", "report.json")
+TWO = ("--once", "--processes", "2", "--workers-per-actor", "2", "--concurrent-actors", "2", *REPORT)
+THREE = ("--once", "--processes", "3", "--workers-per-actor", "2", "--concurrent-actors", "3", *REPORT)
+
+
+@pytest.fixture
+def tree(actor_tree: ActorTree, fault_server: FaultServer) -> ActorTree:
+    """Six actors with five images each, on the fault server."""
+    for number in range(1, ACTORS + 1):
+        actor_tree.actor(f"{number:04}_european_25_male", images=IMAGES_EACH, size_bytes=BODY_BYTES)
+    actor_tree.upload_to(fault_server)
+    return actor_tree
+
+
+def images(tree: ActorTree) -> list[Path]:
+    return [path for path in tree.expected if path.exists()]
+
+
+def assert_nothing_partial(tree: ActorTree) -> None:
+    """Whatever is there is whole, and nothing else was put there."""
+    tree.assert_matches(without=[path for path in tree.expected if not path.exists()])
+
+
+def assert_each_actor_counted_once(finished: Finished, tree: ActorTree) -> None:
+    """In the report, in the log, and in the sums; all that there was to do is done."""
+    assert finished.report is not None
+    names = sorted(path.parent.name for path in tree.data.glob("actors/*/training_data"))
+    results = finished.report["results"]
+    assert names == sorted(result["actor"] for result in results)
+    assert names == sorted(line["actor"] for line in finished.events("actor.synced"))
+    assert {(True, IMAGES_EACH, 0)} == {(result["success"], result["total"], result["failed"]) for result in results}
+    for name in ("downloaded", "skipped", "failed"):
+        assert finished.report[f"total_{name}"] == sum(result[name] for result in results)
+    (completed,) = finished.events("run.completed", status="complete", actors=ACTORS, failed=0, unattempted=0)
+    assert IMAGES == completed["downloaded"] + completed["skipped"]
+    assert 1 == len(finished.events("run.started"))
+
+
+@contextmanager
+def everybody_at_work(
+    product: Product, tree: ActorTree, server: FaultServer, args: tuple[str, ...], fault: Fault
+) -> Iterator[tuple[Running, list[int]]]:
+    """A run of which every process has asked for images, and met the fault; and its forked processes."""
+    count = int(args[args.index("--processes") + 1])
+    server.inject(ANY, fault, forever=True)
+    with product.start(args, tree.root, env=server.account.environment) as running:
+        server.wait_until(lambda server: len(server.requests) >= 2 * count)
+        mates = children_of(running.pid)
+        try:
+            assert count - 1 == len(mates)
+            assert [3] * len(mates) == [len(sockets_of(mate)) for mate in mates]  # two downloads, and the way to us
+            yield running, mates
+            until(lambda: not any(map(lives, mates)), timeout_seconds=2)
+        finally:
+            kill_all(mates)
+
+
+# --- whole ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [TWO, THREE], ids=["two", "three"])
+def test_run_of_several_processes_is_one_run(tree, product, fault_server, args):
+    """Without this, images miss or are asked for twice, or what the other processes did is not in the report and the log."""
+    go_on = Event()
+    args = (*args, "--log-level", "debug")
+    with everybody_at_work(product, tree, fault_server, args, held_until(go_on)) as (running, _):
+        go_on.set()
+        finished = running.finish()
+
+    assert (0, "") == (finished.returncode, finished.stderr)
+    tree.assert_matches()
+    assert_each_actor_counted_once(finished, tree)
+    assert {("GET", f"/{bucket}/{key}"): 1 for bucket, key in tree.objects} == Counter(
+        (request.method, request.path) for request in fault_server.requests
+    )
+    (completed,) = finished.events("run.completed", downloaded=IMAGES, size_bytes=IMAGES * BODY_BYTES)
+    assert {"first": IMAGES} == completed["requests"]
+    assert {"md5": IMAGES} == completed["verified_by"]
+    assert 0 < completed["image_seconds_p50"] <= completed["image_seconds_max"] <= completed["elapsed_seconds"]
+
+    again = product.run(args, tree.root, env=fault_server.account.environment)
+    (one_process,) = again.events("run.completed", skipped=IMAGES)  # the others slept
+    assert completed["max_rss_bytes"] > 1.4 * one_process["max_rss_bytes"]
+
+
+def test_every_line_of_every_process_is_json_of_that_run(tree, product, fault_server):
+    """Without this, lines of two processes are mixed, or a failure over there cannot be found by its run."""
+    fault_server.latency_seconds = 0.01
+    lost = f"/{next(iter(tree.objects))[0]}/{list(tree.objects)[IMAGES_EACH][1]}"  # of the second actor: not ours
+    fault_server.inject(lost, s3_error("NoSuchKey"))
+    finished = product.run([*TWO, "--log-level", "debug"], tree.root, env=fault_server.account.environment)
+
+    assert 1 == finished.returncode
+    lines = [json.loads(line) for line in finished.stdout.splitlines()]
+    (run_id,) = {line["run_id"] for line in lines}
+    assert len(run_id) == 12
+    committed = finished.events("image.committed")
+    assert IMAGES - 1 == len(committed)
+    assert {path.parent.parent.name for path in tree.expected} == {line["actor"] for line in committed}
+    (failed,) = finished.events("image.failed", code="object-not-found", level="error")
+    assert ("0002_european_25_male", "0002_0.png") == (failed["actor"], failed["image"])
+    assert finished.report is not None
+    (error,) = [error for result in finished.report["results"] for error in result["errors"]]
+    assert "0002_0.png" == error["image"]
+
+
+def test_unchanged_tree_costs_no_request_and_next_to_no_time_more(tree, product, fault_server):
+    """Without this, a run that has nothing to do waits for processes that had nothing to do either."""
+    assert 0 == product.run(TWO, tree.root, env=fault_server.account.environment).returncode
+    took_seconds = {}
+    for processes in ("1", "4"):
+        began = time.monotonic()
+        again = product.run(["--once", "--processes", processes, *REPORT], tree.root, env={"AWS_ENDPOINT_URL_S3": "http://x"})
+        took_seconds[processes] = time.monotonic() - began
+        assert (0, "") == (again.returncode, again.stderr)
+        assert_each_actor_counted_once(again, tree)
+        again.events("run.completed", skipped=IMAGES, requests={})[0]
+
+    assert IMAGES == len(fault_server.requests)
+    assert took_seconds["4"] < took_seconds["1"] + 1
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("mates", "args", "env"),
+    [
+        (0, ["--once", "--processes", "1"], {}),
+        (1, ["--once"], {"ACTORSYNC_PROCESSES": "2"}),
+        (2, ["--once", "--processes", "3"], {"ACTORSYNC_PROCESSES": "2"}),
+        (1, ["--once", "--processes", "9", "--concurrent-actors", "2"], {}),
+        (min(MOST_PROCESSES, CORES, 5) - 1, ["--once"], {}),
+        (0, ["--processes", "3"], {}),  # the daemon
+    ],
+)
+def test_as_many_processes_as_were_asked_for(tree, product, fault_server, mates, args, env):
+    """Without this, --processes 1 forks, or more processes than actors wait for nothing."""
+    fault_server.inject(ANY, hang_before_head(), forever=True)
+    with product.start(args, tree.root, env=fault_server.account.environment | env) as running:
+        fault_server.wait_until(lambda server: server.requests)
+        forked = children_of(running.pid)
+        running.kill()
+        kill_all(forked)
+    assert mates == len(forked)
+
+
+# --- a process that is killed -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("args", "fault"), [(TWO, "before the head"), (THREE, "in the body")])
+def test_nothing_is_lost_with_a_mate_that_is_killed(tree, product, fault_server, args, fault):
+    """Without this, the kernel's out-of-memory killer ends the run, or leaves images out that are reported as synced."""
+    go_on = Event()
+    injected = held_until(go_on) if fault == "before the head" else drip(BODY_BYTES * 2)
+    with everybody_at_work(product, tree, fault_server, args, injected) as (running, mates):
+        os.kill(mates[0], signal.SIGKILL)
+        running.wait_for("process.lost")
+        go_on.set()
+        fault_server.inject(ANY)
+        finished = running.finish()
+
+    assert (0, "") == (finished.returncode, finished.stderr)
+    tree.assert_matches()
+    assert_each_actor_counted_once(finished, tree)
+    (lost,) = finished.events("process.lost", level="warning")
+    assert lost["hint"] and lost["run_id"] == finished.lines[0]["run_id"]
+    again = {path: count for path, count in Counter(r.path for r in fault_server.requests).items() if count > 1}
+    assert all(f"/{lost['actor']}/" in path for path in again)  # nobody else's image was asked for twice
+    assert [] == finished.events("image.failed")
+
+
+def test_nothing_is_lost_when_all_mates_are_killed(tree, product, fault_server):
+    """Without this, as above, when nobody is left but the one that owns the run."""
+    go_on = Event()
+    with everybody_at_work(product, tree, fault_server, THREE, held_until(go_on)) as (running, mates):
+        for mate in mates:
+            os.kill(mate, signal.SIGKILL)
+        running.wait_for("process.lost", times=2)
+        go_on.set()
+        finished = running.finish()
+
+    assert (0, "") == (finished.returncode, finished.stderr)
+    tree.assert_matches()
+    assert_each_actor_counted_once(finished, tree)
+
+
+def test_mate_that_is_killed_while_its_actors_wait_loses_nothing(tree, product, fault_server):
+    """Without this, an actor that waits for a Retry-After is never finished where its process is gone."""
+    fault_server.inject(ANY, *[s3_error("SlowDown", retry_after=3)] * IMAGES)
+    with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
+        fault_server.wait_until(lambda server: len(server.requests) >= IMAGES)
+        (mate,) = children_of(running.pid)
+        until(lambda: has_event_loop(mate))
+        os.kill(mate, signal.SIGKILL)
+        finished = running.finish()
+
+    assert (0, "") == (finished.returncode, finished.stderr)
+    tree.assert_matches()
+    assert_each_actor_counted_once(finished, tree)
+    assert finished.events("process.lost", level="warning")
+
+
+# --- being told to stop -----------------------------------------------------------------------------------------------
+
+
+def in_a_group_of_its_own(product: Product) -> Product:
+    """As a shell with job control starts it: Ctrl-C goes to the whole group."""
+    code = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
+    return replace(product, command=(sys.executable, "-c", code, *COMMAND))
+
+
+def interrupt_the_group(pid: int) -> None:
+    """As Ctrl-C does."""
+    os.killpg(pid, signal.SIGINT)
+
+
+def terminate_the_first(pid: int) -> None:
+    """As `kill` does."""
+    os.kill(pid, signal.SIGTERM)
+
+
+SIGNALS = pytest.mark.parametrize(
+    ("status", "signalled"), [(130, interrupt_the_group), (143, terminate_the_first)], ids=["Ctrl-C", "SIGTERM"]
+)
+
+
+@SIGNALS
+def test_what_is_in_flight_anywhere_is_finished_and_nothing_else_started(tree, product, fault_server, status, signalled):
+    """Without this, Ctrl-C throws away what other processes had nearly brought, or they go on for another hour."""
+    go_on = Event()
+    grouped = in_a_group_of_its_own(product)
+    with everybody_at_work(grouped, tree, fault_server, TWO, held_until(go_on)) as (running, _):
+        signalled(running.pid)
+        running.wait_for("stop.requested")
+        go_on.set()
+        finished = running.finish()
+
+    assert (status, "") == (finished.returncode, finished.stderr)
+    assert 4 == len(fault_server.requests) == len(images(tree))
+    assert_nothing_partial(tree)
+    (completed,) = finished.events("run.completed", status="interrupted", actors=2, downloaded=4, failed=0, unattempted=6)
+    assert completed == finished.lines[-1]
+    assert finished.report is not None
+    assert ("interrupted", 4) == (finished.report["status"], finished.report["total_downloaded"])
+    results = finished.report["results"]
+    assert {"0001_european_25_male", "0002_european_25_male"} == {result["actor"] for result in results}
+    assert [(2, False, [])] * 2 == [(result["downloaded"], result["success"], result["errors"]) for result in results]
+
+    again = product.run(TWO, tree.root, env=fault_server.account.environment)
+    assert 0 == again.returncode
+    tree.assert_matches()
+    assert IMAGES == len(fault_server.requests)
+
+
+def test_what_is_not_finished_within_the_grace_is_abandoned_everywhere(tree, product, fault_server):
+    """Without this, a server that hangs keeps a mate from ending, and with it the run."""
+    args = (*THREE, "--grace-seconds", "0.5")
+    with everybody_at_work(product, tree, fault_server, args, hang_mid_body()) as (running, _):
+        running.send(signal.SIGTERM)
+        asked = time.monotonic()
+        finished = running.finish()
+        took_seconds = time.monotonic() - asked
+
+    assert (143, "") == (finished.returncode, finished.stderr)
+    assert 0.4 < took_seconds < 3
+    finished.events("run.completed", status="interrupted", actors=3, downloaded=0, failed=0, unattempted=15)[0]
+    assert [] == images(tree)
+    assert_nothing_partial(tree)
+
+
+@SIGNALS
+def test_second_signal_ends_all_processes_at_once(tree, product, fault_server, status, signalled):
+    """Without this, somebody in a hurry is left with processes that have to be found and killed."""
+    args = (*THREE, "--grace-seconds", "60")
+    with everybody_at_work(in_a_group_of_its_own(product), tree, fault_server, args, hang_mid_body()) as (running, _):
+        signalled(running.pid)
+        running.wait_for("stop.requested")
+        asked = time.monotonic()
+        signalled(running.pid)
+        assert status == running.wait()
+        assert time.monotonic() - asked < 2
+
+    assert "" == running.stderr
+    assert_nothing_partial(tree)
+
+
+def test_actors_of_mates_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fault_server):
+    """Without this, a stop takes a minute, or loses what the mates had counted of the actors that wait."""
+    fault_server.inject(ANY, s3_error("SlowDown", retry_after=60), forever=True)
+    with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
+        fault_server.wait_until(lambda server: len(server.requests) >= IMAGES)
+        asked = time.monotonic()
+        running.send(signal.SIGINT)
+        finished = running.finish()
+
+    assert (130, "") == (finished.returncode, finished.stderr)
+    assert time.monotonic() - asked < 3
+    (completed,) = finished.events("run.completed", status="interrupted", actors=ACTORS, downloaded=0, failed=0)
+    assert (IMAGES, {"first": IMAGES}) == (completed["unattempted"], completed["requests"])
+
+
+def test_all_processes_end_when_the_first_is_killed(tree, product, fault_server):
+    """Without this, `kill -9` leaves processes that write into a directory that the next run takes for its own."""
+    args = ("--once", "--processes", "4", "--workers-per-actor", "2", "--concurrent-actors", "4", "--actors", "000[123]*")
+    fault_server.inject(ANY, drip(BODY_BYTES / 2), forever=True)
+    with product.start(args, tree.root, env=fault_server.account.environment) as running:
+        fault_server.wait_until(lambda server: len(server.requests) >= 6)
+        mates = children_of(running.pid)
+        try:
+            assert [True, True, False] == [has_event_loop(mate) for mate in mates]  # one sleeps: there are three actors
+            running.send(signal.SIGKILL)
+            assert -signal.SIGKILL == running.wait()
+            until(lambda: not any(map(lives, mates)), timeout_seconds=2)
+        finally:
+            kill_all(mates)
+
+    assert_nothing_partial(tree)
+    fault_server.inject(ANY)
+    assert 0 == product.run(TWO, tree.root, env=fault_server.account.environment).returncode
+    tree.assert_matches()
+
+
+# --- what all share ---------------------------------------------------------------------------------------------------
+
+
+def test_bad_credentials_are_said_once_by_all_processes(tree, product, fault_server):
+    """Without this, one expired token is an error line of each process, and each of 6,000 images is asked for in vain."""
+    go_on = Event()
+    fault = s3_error("ExpiredToken") & held_until(go_on)  # they all meet it in the same moment
+    with everybody_at_work(product, tree, fault_server, THREE, fault) as (running, _):
+        go_on.set()
+        finished = running.finish()
+
+    assert (1, "") == (finished.returncode, finished.stderr)
+    (failed,) = finished.events("identity.failed", level="error", code="identity-rejected")
+    assert failed["run_id"] == finished.lines[0]["run_id"] and failed["actor"] and failed["hint"]
+    assert [] == finished.events("image.failed")
+    finished.events("run.completed", status="partial", actors=ACTORS, downloaded=0, failed=IMAGES)[0]
+    assert 6 == len(fault_server.requests)  # those that were under way
+    assert [] == images(tree)
+
+
+def test_missing_credentials_end_the_run_as_with_one_process(tree, product, fault_server):
+    """Without this, a first run without keys ends with 1, and what to set is said by nobody, or by each process."""
+    finished = product.run(THREE, tree.root, env={"AWS_ENDPOINT_URL_S3": fault_server.endpoint_url})
+
+    assert 78 == finished.returncode
+    assert 1 == finished.stderr.count("credentials-not-configured")
+    assert "AWS_ACCESS_KEY" in finished.stderr and "Traceback" not in finished.stderr
+    assert 1 == len(finished.events("identity.failed"))
+    assert () == fault_server.requests
+
+
+def test_actors_of_mates_that_pause_come_back_and_finish(tree, product, fault_server):
+    """Without this, an actor that S3 slowed down is never finished where another process had begun it."""
+    for bucket, key in tree.objects:
+        fault_server.inject(f"/{bucket}/{key}", s3_error("SlowDown", retry_after=3))
+    finished = product.run([*THREE, "--log-level", "debug"], tree.root, env=fault_server.account.environment)
+
+    assert (0, "") == (finished.returncode, finished.stderr)
+    tree.assert_matches()
+    assert_each_actor_counted_once(finished, tree)
+    finished.events("run.completed", downloaded=IMAGES, retries=IMAGES, requests={"first": IMAGES, "retry": IMAGES})[0]
+    assert IMAGES == len(finished.events("image.retrying", attempt=2))
+    assert {2} == {line["attempts"] for line in finished.events("image.committed")}
+
+
+# --- bugs, and places where it is started -----------------------------------------------------------------------------
+
+SABOTAGE = """
+import os, sys
+from gevent import monkey
+monkey.patch_all()
+import daemon.bootstrap, daemon.cli
+first = os.getpid()
+{sabotage}
+sys.exit(daemon.cli.main(sys.argv[1:]))
+"""
+
+
+def sabotaged(product: Product, tmp_path: Path, sabotage: str) -> Product:
+    (tmp_path / "sabotage.py").write_text(SABOTAGE.format(sabotage=sabotage))
+    return replace(product, command=(sys.executable, str(tmp_path / "sabotage.py")))
+
+
+def test_bug_in_a_mate_is_a_crash_of_ours(tree, product, fault_server, tmp_path):
+    """Without this, a bug over there is a run that waits for ever, or one that leaves an actor out and ends with success."""
+    sabotage = """
+whole = daemon.bootstrap.ActorSync.begin
+def injected(self, actor, log, **rest):
+    if os.getpid() != first and actor.startswith("0004"):
+        raise RuntimeError("injected crash")
+    return whole(self, actor, log, **rest)
+daemon.bootstrap.ActorSync.begin = injected
+"""
+    fault_server.inject(ANY, hang_before_head(), forever=True)
+    args = ["--once", "--processes", "2", "--concurrent-actors", "4"]
+    with sabotaged(product, tmp_path, sabotage).start(args, tree.root, env=fault_server.account.environment) as running:
+        finished = running.finish()
+
+    assert 70 == finished.returncode
+    assert "RuntimeError: injected crash" in finished.stderr and "this is a bug, please report it" in finished.stderr
+    assert 'raise RuntimeError("injected crash")' in finished.stderr  # where it was, over there
+    assert [] == finished.events("process.lost")  # what the crash ended is not begun once more
+    assert {"0001", "0002", "0003"} >= {request.path.split("/")[3][:4] for request in fault_server.requests}
+    assert len(fault_server.requests) == len({request.path for request in fault_server.requests})
+
+
+def test_mate_that_cannot_even_begin_is_a_process_that_was_lost(tree, product, fault_server, tmp_path):
+    """Without this, a bug that only a forked process has holds the run for ever."""
+    sabotage = """
+def injected(self):
+    raise RuntimeError("injected crash")
+daemon.bootstrap.Mate.work = injected
+"""
+    fault_server.latency_seconds = 0.01
+    finished = sabotaged(product, tmp_path, sabotage).run(THREE, tree.root, env=fault_server.account.environment)
+
+    assert 0 == finished.returncode
+    tree.assert_matches()
+    assert_each_actor_counted_once(finished, tree)
+    assert 2 == len(finished.events("process.lost")) == finished.stderr.count("RuntimeError: injected crash")
+
+
+def test_nobody_is_left_behind_a_run_that_may_not_begin(tree, product, fault_server):
+    """Without this, every attempt beside another instance leaves processes."""
+    go_on = Event()
+    with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, mates):
+        second = in_a_group_of_its_own(product)
+        with second.start(["--once", "--processes", "4"], tree.root, env=fault_server.account.environment) as refused:
+            assert 75 == refused.wait()
+            try:
+                until(lambda: not in_session(refused.pid), timeout_seconds=2)
+            finally:
+                kill_all(in_session(refused.pid))
+        assert mates == children_of(running.pid)
+        go_on.set()
+        assert 0 == running.finish().returncode
+
+
+def in_session(session: int) -> list[int]:
+    """The processes that live in it."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and lives(pid := int(folder.name)):
+            try:
+                found += [pid] if os.getsid(pid) == session else []
+            except ProcessLookupError:
+                continue
+    return found
+
+
+def test_run_ends_well_where_the_kernel_reaps_children_by_itself(tree, product, fault_server):
+    """Without this, who was started with SIGCHLD ignored (by a shell's trap, by some supervisors) crashes after the work."""
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    fault_server.latency_seconds = 0.01
+    finished = replace(product, command=(sys.executable, "-c", code, *COMMAND)).run(
+        THREE, tree.root, env=fault_server.account.environment
+    )
+
+    assert (0, "") == (finished.returncode, finished.stderr)
+    assert_each_actor_counted_once(finished, tree)
+
+
+@pytest.mark.parametrize("forks", [0, 1])
+def test_where_the_system_has_no_room_for_more_processes_a_run_goes_on_with_those_that_are(
+    tree, product, fault_server, tmp_path, forks
+):
+    """Without this, a limit of processes that one would fit into ends every run before its first image."""
+    sabotage = f"""
+import daemon.adapters.processes as processes
+left, whole = [True] * {forks}, processes._fork
+def injected():
+    if not left:
+        raise BlockingIOError(11, "injected: Resource temporarily unavailable")
+    left.pop()
+    return whole()
+processes._fork = injected
+"""
+    fault_server.latency_seconds = 0.01
+    finished = sabotaged(product, tmp_path, sabotage).run(THREE, tree.root, env=fault_server.account.environment)
+
+    assert 0 == finished.returncode
+    assert f"the system has room for {1 + forks} of 3 processes" in finished.stderr
+    assert_each_actor_counted_once(finished, tree)

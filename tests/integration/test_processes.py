@@ -1,0 +1,254 @@
+"""Forked processes: what is said between them arrives, they cost nothing until they are told something, and none is left."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from daemon.adapters.processes import MOST_WAITING
+from tests.support.forking import Forking, shown_blob
+from tests.support.forks import cpu_ticks_of, has_event_loop, is_known, lives, sockets_of, until
+
+MB = 1024 * 1024
+
+
+@pytest.fixture
+def one() -> Iterator[Forking]:
+    with Forking(1) as forking:
+        yield forking
+
+
+@pytest.fixture(scope="module")
+def talking() -> Iterator[Forking]:
+    """For tests that only talk to it."""
+    with Forking(1) as forking:
+        yield forking
+
+
+@pytest.fixture
+def three() -> Iterator[Forking]:
+    with Forking(3) as forking:
+        yield forking
+
+
+def asleep(forking: Forking, which: int) -> None:
+    """As it was forked."""
+
+
+def awake(forking: Forking, which: int) -> None:
+    forking.wake(which)
+
+
+def busy(forking: Forking, which: int) -> None:
+    """At work on something else than its channel."""
+    forking.wake(which)
+    forking.tell(which, "be_busy")
+
+
+STATES = pytest.mark.parametrize("state", [asleep, awake, busy], ids=lambda state: state.__name__)
+State = Callable[[Forking, int], None]
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_bytes", [1, 70_000, 20 * MB])
+def test_message_arrives_whole_in_either_direction(talking: Forking, size_bytes: int) -> None:
+    """Without this, a result that is larger than a socket's buffer is torn, or never comes."""
+    talking.tell(0, "make_blob", size_bytes=size_bytes)
+    assert shown_blob(size_bytes) == talking.hear(0)
+    talking.ask("tell_blob", to=0, size_bytes=size_bytes)
+    assert shown_blob(size_bytes) == talking.hear(0)
+
+
+def test_many_messages_arrive_in_order(talking: Forking) -> None:
+    """Without this, an actor's end overtakes what was said of it."""
+    talking.ask("tell_many", to=0, values=5000)
+    assert list(range(5000)) == talking.ask("hear_many", of=0, messages=5000)
+
+
+def test_each_channel_leads_to_its_own_process(three: Forking) -> None:
+    """Without this, an actor is begun by one process and its end waited for from another."""
+    for which in (2, 0, 1):
+        three.tell(which, "pid")
+    assert three.pids == [three.hear(which) for which in range(3)]
+
+
+def test_sender_that_is_killed_in_the_middle_leaves_no_half_message(talking: Forking) -> None:
+    """Without this, one image that is given up while it says something makes all that follows unreadable."""
+    talking.tell(0, "send_and_be_killed", size_bytes=20 * MB)
+    assert [shown_blob(20 * MB), "after"] == [talking.hear(0), talking.hear(0)]
+
+
+def test_process_waits_for_a_reader_that_is_slow(one: Forking) -> None:
+    """Without this, what a mate has to say piles up in its memory while the log's reader stands still."""
+    one.tell(0, "count", messages=2000, size_bytes=20_000)
+    until(lambda: one.ask("sent") >= MOST_WAITING)
+    before = -1
+    while before != (before := one.ask("sent")):
+        until(lambda: idle_for_a_tick(one.pids[0]))
+    assert before < 2 * MOST_WAITING
+    assert list(range(2000)) == one.ask("hear_many", of=0, messages=2000)
+
+
+def idle_for_a_tick(pid: int) -> bool:
+    """It got no CPU for some hundredths of a second."""
+    before = cpu_ticks_of(pid)
+    try:
+        until(lambda: cpu_ticks_of(pid) != before, timeout_seconds=0.1)
+    except AssertionError:
+        return True
+    return False
+
+
+def test_who_forked_never_waits_for_a_process_that_does_not_read(one: Forking) -> None:
+    """Without this, one mate in a system call that does not return holds the loop, and with it all the others."""
+    one.wake(0)
+    one.tell(0, "injected_hang")
+    for _ in range(3):
+        one.ask("tell_blob", to=0, size_bytes=MB)
+
+
+# --- asleep until the first message -----------------------------------------------------------------------------------
+
+
+def test_forked_process_sleeps_until_it_is_told_something(three: Forking) -> None:
+    """Without this, a run over an unchanged tree pays for processes that have nothing to do."""
+    until(lambda: all(idle_for_a_tick(pid) for pid in three.pids))
+    assert [0, 0, 0] == [cpu_ticks_of(pid) for pid in three.pids]
+    assert [False, False, False] == [has_event_loop(pid) for pid in three.pids]
+    assert 0 == three.ask("begun")
+
+    three.wake(1)
+    assert [False, True, False] == [has_event_loop(pid) for pid in three.pids]
+    assert 1 == three.ask("begun")
+
+
+def test_process_that_is_never_told_anything_never_begins(one: Forking) -> None:
+    """Without this, each mate of an unchanged tree builds all that it never needed, at the very end of the run."""
+    one.ask("close", channel=0)
+    assert 0 == one.ask("begun")
+
+
+# --- how they end -----------------------------------------------------------------------------------------------------
+
+
+@STATES
+def test_process_ends_when_its_channel_is_closed(three: Forking, state: State) -> None:
+    """Without this, a run that is over leaves processes behind, or zombies, or waits for each until it is killed."""
+    state(three, 1)
+    took_seconds = three.ask("close", channel=1)
+
+    assert took_seconds < 1
+    assert [True, False, True] == [is_known(pid) for pid in three.pids]
+    three.wake(0)
+    three.wake(2)
+
+
+@STATES
+def test_processes_end_when_who_forked_them_is_killed(three: Forking, state: State) -> None:
+    """Without this, `kill -9` leaves processes that download on, with nobody to tell."""
+    for which in range(3):
+        state(three, which)
+    three.kill()
+    until(lambda: not any(map(lives, three.pids)), timeout_seconds=2)
+
+
+@STATES
+def test_signals_that_stop_a_run_are_not_for_forked_processes(one: Forking, state: State) -> None:
+    """Without this, Ctrl-C, which reaches the whole process group, throws away what the others were about to finish."""
+    state(one, 0)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        until(lambda signum=signum: ignores(one.pids[0], signum))  # from the first line on that is its own
+        os.kill(one.pids[0], signum)
+    one.wake(0)
+    assert one.ask("close", channel=0) < 1
+
+
+def ignores(pid: int, signum: signal.Signals) -> bool:
+    with open(f"/proc/{pid}/status") as status:
+        masks = dict(line.split(":", 1) for line in status)
+    return bool(int(masks["SigIgn"], 16) >> (signum - 1) & 1)
+
+
+def test_process_that_returned_is_gone(one: Forking) -> None:
+    """Without this, who forked it waits for ever for what it has to say."""
+    one.tell(0, "end")
+    assert one.hear(0) is None
+    one.ask("close", channel=0)
+    assert not is_known(one.pids[0])
+
+
+def test_process_that_raised_says_so_and_nothing_else_of_the_program_runs_in_it(one: Forking) -> None:
+    """Without this, a bug in a mate is never seen, or goes up through the frames of who forked it, and there are two of us."""
+    one.tell(0, "injected_crash")
+    assert one.hear(0) is None
+    until(lambda: not lives(one.pids[0]), timeout_seconds=2)
+    assert 1 == one.stderr().count("RuntimeError: injected crash")
+
+
+@STATES
+def test_killed_process_is_heard_of(one: Forking, state: State) -> None:
+    """Without this, the out-of-memory killer makes a run wait for ever."""
+    state(one, 0)
+    heard = one.begin("hear", of=0)
+    os.kill(one.pids[0], signal.SIGKILL)
+    assert one.wait(heard) is None
+    assert one.hear(0) is None
+
+
+def test_process_that_is_killed_in_mid_message_is_heard_of(one: Forking) -> None:
+    """Without this, half a message crashes the run that could have gone on without its sender."""
+    one.tell(0, "count", messages=100, size_bytes=MB)
+    until(lambda: one.ask("sent") == 100)
+    until(lambda: idle_for_a_tick(one.pids[0]))
+    os.kill(one.pids[0], signal.SIGKILL)
+    until(lambda: not lives(one.pids[0]))
+
+    heard = one.ask("hear_many", of=0, messages=3)
+    assert None is heard[-1]
+
+
+@pytest.mark.parametrize("state", [asleep, awake], ids=lambda state: state.__name__)
+def test_sending_to_a_dead_process_does_nothing(one: Forking, state: State) -> None:
+    """Without this, who is told of a failure or a stop after its death takes the whole run along."""
+    state(one, 0)
+    os.kill(one.pids[0], signal.SIGKILL)
+    until(lambda: not lives(one.pids[0]))
+    one.ask("tell_many", to=0, values=1000)
+    one.ask("tell_blob", to=0, size_bytes=MB)
+    assert one.hear(0) is None
+    one.ask("close", channel=0)
+    assert not is_known(one.pids[0])
+    assert "" == one.stderr()
+
+
+def test_process_that_hangs_is_killed_when_its_channel_is_closed(one: Forking) -> None:
+    """Without this, a mate in a dead disk holds the end of a run that is over."""
+    one.wake(0)
+    one.tell(0, "injected_hang")
+    until(lambda: idle_for_a_tick(one.pids[0]))
+    took_seconds = one.ask("close", channel=0)
+
+    assert 1 < took_seconds < 4
+    assert not is_known(one.pids[0])
+
+
+def test_channels_are_closed_where_the_kernel_reaps_children_by_itself() -> None:
+    """Without this, who was started with SIGCHLD ignored (by a shell's trap, by some supervisors) crashes after the work."""
+    with Forking(2, ignoring_sigchld=True) as forking:
+        forking.wake(0)
+        for channel in range(2):
+            forking.ask("close", channel=channel)
+        assert [False, False] == [is_known(pid) for pid in forking.pids]
+
+
+def test_no_process_holds_a_socket_of_another(three: Forking) -> None:
+    """Without this, one that lives on keeps another from seeing that its channel is closed."""
+    ours = sockets_of(three.pid)
+    until(lambda: [1, 1, 1] == [len(sockets_of(pid)) for pid in three.pids])
+    theirs = [sockets_of(pid)[0] for pid in three.pids]
+
+    assert 3 == len(ours) == len(set(theirs))
+    assert set() == set(ours) & set(theirs)

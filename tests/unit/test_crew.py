@@ -1,0 +1,922 @@
+"""Who syncs which actor, and that it looks as if one process had synced all of them."""
+
+import gc
+import pickle
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+from gevent.queue import Queue
+
+from daemon import crew as crew_module
+from daemon.core.breaker import Breaker
+from daemon.core.errors import ActorsyncError, CredentialsMissing, DiskFull, IdentityRejected, ManifestRejected
+from daemon.core.model import Seen
+from daemon.core.ports import Log
+from daemon.core.report import ActorResult
+from daemon.crew import (
+    Abandon,
+    Begin,
+    Broken,
+    Crew,
+    Down,
+    Ended,
+    FarLog,
+    GoOn,
+    Mate,
+    MateCrashed,
+    Report,
+    Said,
+    Stop,
+    Waiting,
+    tell_down,
+)
+from daemon.download import say_down
+from daemon.sync import Counts, Paused, Unfinished
+from daemon.usage import Usage, own_usage
+from tests.support.runs import Lines, result
+
+# --- in memory: a channel, and actors that do as they are told --------------------------------------------------------
+
+
+class End:
+    """A Channel in memory; messages are copies, as those of another process are. `sent`: all that this end sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.closed = False
+        self._incoming: Queue[bytes | None] = Queue()
+        self.other: End
+
+    def send(self, message: object) -> None:
+        self.sent.append(message)
+        if not self.closed:
+            self.other._incoming.put(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+    def receive(self) -> object | None:
+        pickled = self._incoming.get()
+        if pickled is None:
+            self._incoming.put(None)  # whoever asks again is told the same
+            return None
+        message: object = pickle.loads(pickled)
+        return message
+
+    def end(self) -> None:
+        for end in (self, self.other):
+            end.closed = True
+            end._incoming.put(None)
+
+    def close(self) -> None:
+        self.end()
+
+
+def ends() -> tuple[End, End]:
+    ours, theirs = End(), End()
+    ours.other, theirs.other = theirs, ours
+    return ours, theirs
+
+
+Script = Callable[[Log], ActorResult | Paused]
+
+
+class ScriptedSync:
+    """A SyncsActors: an actor that has a script does that, another has one image at once, and never waits."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.gone_on: list[object] = []
+        self.yielded: list[str] = []
+        self.abandoned = 0
+        self.counted = Counts()
+        self.scripts: dict[str, Script] = {}
+
+    def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
+        self.begun.append(actor)
+        script = self.scripts.get(actor)
+        return script(log.bind(actor=actor)) if script else result(actor, downloaded=1)
+
+    def go_on(self, attempt: Unfinished) -> ActorResult | Paused:
+        self.gone_on.append(attempt)
+        assert isinstance(attempt, Rest)
+        return attempt.script()
+
+    def yield_slot(self, actor: str) -> None:
+        self.yielded.append(actor)
+
+    def abandon_all(self) -> None:
+        self.abandoned += 1
+
+    def counts(self) -> Counts:
+        return self.counted
+
+
+class Rest:
+    """An Unfinished that goes on as it was told, and cannot be sent to anybody."""
+
+    def __init__(self, actor: str, script: Callable[[], ActorResult | Paused]) -> None:
+        self.script = script
+        self._actor = actor
+
+    def given_up(self, now: float) -> ActorResult:
+        return result(self._actor, downloaded=2, failed=1)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise AssertionError("an attempt stays in the process that made it")
+
+
+class FarProcess:
+    """Another process, in this one: a Mate with parts of its own at the other end of a channel."""
+
+    def __init__(self, log_level: str = "info") -> None:
+        self.ours, self.theirs = ends()
+        self.sync = ScriptedSync()
+        self.breaker = Breaker()
+        self.stopping = Event()
+        mate = Mate(self.theirs, self.sync, self.breaker, self.stopping, log_level)
+        self.working = gevent.spawn(mate.work)
+
+    @property
+    def told(self) -> list[Any]:
+        """All that it was sent."""
+        return self.ours.sent
+
+    def injected_kill(self) -> None:
+        """As SIGKILL: nothing more is said, and its end of the channel is closed."""
+        self.working.kill()
+        self.theirs.close()
+
+
+class Party:
+    """A crew with that many mates."""
+
+    def __init__(self, mates: int, log_level: str = "info") -> None:
+        self.here = ScriptedSync()
+        self.far = [FarProcess(log_level) for _ in range(mates)]
+        self.breaker = Breaker()
+        self.stopping = Event()
+        self.log = Lines()
+        self.down: list[tuple[Lines, str, str, ActorsyncError]] = []
+        self.crew = Crew(self.here, [far.ours for far in self.far], self.breaker, self.stopping, self._said_down)  # type: ignore[arg-type]
+        self.gates: dict[str, Event] = {}
+
+    def _said_down(self, log: Log, kind: str, name: str, error: ActorsyncError) -> None:
+        say_down(log, kind, name, error)
+        assert isinstance(log, Lines)
+        self.down.append((log, kind, name, error))
+
+    @property
+    def everywhere(self) -> list[ScriptedSync]:
+        return [self.here, *(far.sync for far in self.far)]
+
+    def script(self, actor: str, script: Script) -> None:
+        """What the actor does, wherever it is begun."""
+        for sync in self.everywhere:
+            sync.scripts[actor] = script
+
+    def gate(self, actor: str, downloaded: int = 1) -> Event:
+        """The actor waits for that before it ends."""
+        gate = self.gates[actor] = Event()
+
+        def wait(_: Log) -> ActorResult:
+            gate.wait()
+            return result(actor, downloaded=downloaded)
+
+        self.script(actor, wait)
+        return gate
+
+    def begin(self, actor: str) -> "gevent.Greenlet[..., ActorResult | Paused]":
+        """In a greenlet, which has got as far as it gets without waiting."""
+        begun = gevent.spawn(self.crew.begin, actor, self.log.bind(run_id="r"))
+        gevent.sleep(0)
+        return begun
+
+    def begin_gated(self, *actors: str) -> list["gevent.Greenlet[..., ActorResult | Paused]"]:
+        """One after another; they all wait."""
+        for actor in actors:
+            self.gate(actor)
+        begun = [self.begin(actor) for actor in actors]
+        until(lambda: {actor for sync in self.everywhere for actor in sync.begun} >= set(actors))
+        return begun
+
+    def who_began(self) -> list[list[str]]:
+        return [sync.begun for sync in self.everywhere]
+
+
+def until(claim: Callable[[], object]) -> None:
+    """The test's own deadline ends it if it never holds."""
+    while not claim():
+        gevent.sleep(0.001)
+
+
+def settle() -> None:
+    """Until nobody has anything to do: no message is under way any more."""
+    for _ in range(50):
+        gevent.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def deadline() -> Iterator[None]:
+    with gevent.Timeout(10):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_reports_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 60.0)
+
+
+def without_reports(sent: list[Any]) -> list[Any]:
+    return [message for message in sent if not isinstance(message, Report)]
+
+
+# --- who gets which actor ---------------------------------------------------------------------------------------------
+
+
+def test_actors_that_never_wait_are_all_synced_here_and_nobody_is_woken() -> None:
+    """Without this, a run over an unchanged tree wakes processes that have nothing to do for longer than they are worth."""
+    party = Party(3)
+    actors = [f"{number:04}" for number in range(20)]
+    for begun in [gevent.spawn(party.crew.begin, actor, party.log) for actor in actors]:
+        begun.get()
+
+    assert [actors, [], [], []] == party.who_began()
+    assert [[], [], []] == [far.told for far in party.far]
+
+
+def test_actor_goes_to_who_has_the_fewest_and_ties_go_here() -> None:
+    """Without this, one process does all the work while the other cores look on."""
+    party = Party(2)
+    party.begin_gated("1", "2", "3", "4", "5", "6", "7")
+    assert [["1", "4", "7"], ["2", "5"], ["3", "6"]] == party.who_began()
+
+
+def test_place_that_is_free_again_is_given_away_again() -> None:
+    """Without this, a process whose actors ended gets no others, or too many."""
+    party = Party(2)
+    begun = party.begin_gated("1", "2", "3")
+    party.gates["2"].set()
+    begun[1].get()
+    party.begin_gated("4", "5")
+    assert [["1", "5"], ["2", "4"], ["3"]] == party.who_began()
+
+    party.gates["1"].set()
+    begun[0].get()
+    party.begin_gated("6")
+    assert ["1", "5", "6"] == party.here.begun
+
+
+def test_actor_that_fails_here_gives_its_place_back() -> None:
+    """Without this, this process seems to be busy for ever after a bug."""
+    party = Party(1)
+
+    def injected_bug(log: Log) -> ActorResult:
+        raise RuntimeError("injected")
+
+    party.script("1", injected_bug)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="injected"):
+            party.crew.begin("1", party.log)
+    assert [["1", "1", "1"], []] == party.who_began()
+
+
+def test_without_mates_all_is_done_here() -> None:
+    """Without this, the daemon, and --processes 1, do nothing."""
+    party = Party(0)
+    assert "1" == party.crew.begin("1", party.log).actor  # type: ignore[union-attr]
+    paused = Paused(5.0, Rest("2", lambda: result("2")))
+    party.script("2", lambda log: paused)
+    assert paused is party.crew.begin("2", party.log)
+    assert "2" == party.crew.go_on(paused.attempt).actor  # type: ignore[union-attr]
+    party.crew.yield_slot("3")
+    assert ["3"] == party.here.yielded
+
+
+# --- what comes back --------------------------------------------------------------------------------------------------
+
+
+def test_result_of_a_mate_is_what_it_would_have_been_here() -> None:
+    """Without this, a part of the report, or of why an actor failed, is lost on the way."""
+    problem = ManifestRejected("injected", code="manifest-unparsable", hint="look at it", torn=True)
+    whole = result("2", downloaded=3, failed=2, problem=problem, manifest_failed=True, seen=Seen(7, b"digest"))
+    party = Party(1)
+    party.begin_gated("1")
+    party.script("2", lambda log: whole)
+    came = party.crew.begin("2", party.log)
+
+    assert ["2"] == party.far[0].sync.begun
+    assert isinstance(came, ActorResult)
+    assert whole.document() == came.document()
+    assert vars(whole.tally) | {"image_seconds": 0} == vars(came.tally) | {"image_seconds": 0}
+    assert vars(whole.tally.image_seconds) == vars(came.tally.image_seconds)
+    assert (whole.elapsed_seconds, whole.failures, whole.seen) == (came.elapsed_seconds, came.failures, came.seen)
+    assert (ManifestRejected, True, "look at it") == (type(came.problem), came.problem.torn, came.problem.hint)  # type: ignore[union-attr]
+
+
+def test_what_a_mate_says_is_in_the_log_of_the_run_before_the_actor_ends() -> None:
+    """Without this, an image's failure is nowhere to be read, or has no run_id."""
+    party = Party(1)
+    party.begin_gated("1")
+
+    def talk(log: Log) -> ActorResult:
+        log.warning("manifest.pending", error="e")
+        log.bind(image="a.png").error("image.failed", code="c", hint="h")
+        log.debug("image.committed", image="b.png")
+        return result("2")
+
+    party.script("2", talk)
+    party.crew.begin("2", party.log.bind(run_id="r"))
+
+    assert ["2"] == party.far[0].sync.begun
+    expected = [
+        {"event": "manifest.pending", "run_id": "r", "actor": "2", "error": "e"},
+        {"event": "image.failed", "run_id": "r", "actor": "2", "image": "a.png", "code": "c", "hint": "h"},
+    ]
+    assert expected == party.log.lines
+
+
+def test_each_event_keeps_its_level() -> None:
+    """Without this, a failure over there is an info here."""
+
+    class Levels(Lines):
+        def bind(self, **_: object) -> "Levels":
+            return self
+
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("debug", "info", "warning", "error"):
+                return lambda event, **facts: self.lines.append({"event": event, "level": name, **facts})
+            return super().__getattribute__(name)
+
+    party = Party(1, log_level="debug")
+    party.begin_gated("1")
+
+    def talk(log: Log) -> ActorResult:
+        for level in ("debug", "info", "warning", "error"):
+            getattr(log, level)("said", as_=level)
+        return result("2")
+
+    party.script("2", talk)
+    log = Levels()
+    party.crew.begin("2", log)
+    assert ["debug", "info", "warning", "error"] == [line["as_"] for line in log.lines]
+    assert [line["as_"] for line in log.lines] == [line["level"] for line in log.lines]
+
+
+def test_bug_in_a_mate_is_raised_here_with_its_traceback() -> None:
+    """Without this, the run waits for ever for the actor that met it, or ends as if all were well."""
+    party = Party(1)
+    party.begin_gated("1")
+
+    def injected_bug(log: Log) -> ActorResult:
+        raise ZeroDivisionError("injected bug")
+
+    party.script("2", injected_bug)
+    with pytest.raises(MateCrashed, match=r"(?s)Traceback.*in injected_bug.*ZeroDivisionError: injected bug"):
+        party.crew.begin("2", party.log)
+    assert [] == party.log.of("process.lost")
+
+
+def test_bug_in_the_rest_of_a_run_is_raised_too() -> None:
+    """Without this, as above, for actors that had paused."""
+    party = Party(1)
+    party.begin_gated("1")
+
+    def injected_bug() -> ActorResult:
+        raise ZeroDivisionError("injected bug")
+
+    party.script("2", lambda log: Paused(1.0, Rest("2", injected_bug)))
+    paused = party.crew.begin("2", party.log)
+    with pytest.raises(MateCrashed, match="injected bug"):
+        party.crew.go_on(paused.attempt)  # type: ignore[union-attr]
+
+
+def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
+    """Without this, the images that were under way beside a bug hide it, and all that the mate says later."""
+    party = Party(1)
+    party.begin_gated("1")
+    mate = party.far[0].theirs
+
+    def injected_bug(log: Log) -> ActorResult:
+        def others() -> None:
+            gevent.sleep(0.002)
+            log.error("image.failed")
+            tell_down(mate)(log, "identity", "signed", REJECTED)
+            mate.send(Ended("2", result("2")))
+
+        gevent.spawn(others)
+        raise ZeroDivisionError("injected bug")
+
+    party.script("2", injected_bug)
+    with pytest.raises(MateCrashed):
+        party.crew.begin("2", party.log)
+    until(lambda: isinstance(mate.sent[-1], Ended) and isinstance(mate.sent[-1].end, ActorResult))
+    party.script("3", lambda log: result("3", downloaded=7))
+    assert 7 == party.crew.begin("3", party.log).tally.downloaded  # type: ignore[union-attr]
+    assert "3" in party.far[0].sync.begun
+    assert [] == party.log.lines
+
+
+def test_bug_in_hearing_a_mate_is_raised_by_who_waits_for_it() -> None:
+    """Without this, a bug of this side is a traceback that nobody sees, and a run that waits for ever."""
+
+    class InjectedBug(Lines):
+        def bind(self, **_: object) -> "InjectedBug":
+            return self
+
+        def error(self, event: str, **facts: object) -> None:
+            raise ZeroDivisionError("injected bug")
+
+    party = Party(1)
+    party.begin_gated("1")
+    party.far[0].sync.scripts["2"] = lambda log: (log.error("said"), result("2"))[1]
+    with pytest.raises(ZeroDivisionError, match="injected bug"):
+        party.crew.begin("2", InjectedBug())
+
+
+# --- actors that pause ------------------------------------------------------------------------------------------------
+
+
+def paused_on_a_mate(party: Party, script: Callable[[], ActorResult | Paused], actor: str = "2") -> Paused:
+    """An actor whose first part was run by the first mate."""
+    party.begin_gated("1")
+    party.script(actor, lambda log: Paused(123.5, Rest(actor, script)))
+    paused = party.crew.begin(actor, party.log)
+    assert [actor] == party.far[0].sync.begun
+    assert isinstance(paused, Paused)
+    return paused
+
+
+def test_paused_actor_goes_on_where_it_was_begun() -> None:
+    """Without this, what was done and counted before the pause is lost, or an image's attempts begin anew."""
+    party = Party(2)
+    paused = paused_on_a_mate(party, lambda: result("2", downloaded=3))
+    party.gates["1"].set()  # now there is more room here
+    came = party.crew.go_on(paused.attempt)
+
+    assert 123.5 == paused.due
+    assert [1, 0] == [len(far.sync.gone_on) for far in party.far]
+    assert 3 == came.tally.downloaded  # type: ignore[union-attr]
+    assert [["1"], ["2"], []] == party.who_began()
+
+
+def test_actor_may_pause_again_and_again() -> None:
+    """Without this, the second Retry-After of an image is its last."""
+    party = Party(1)
+    last = Paused(3.0, Rest("2", lambda: result("2", downloaded=1)))
+    paused: ActorResult | Paused = paused_on_a_mate(party, lambda: Paused(2.0, Rest("2", lambda: last)))
+    dues = []
+    while isinstance(paused, Paused):
+        dues.append(paused.due)
+        paused = party.crew.go_on(paused.attempt)
+
+    assert [123.5, 2.0, 3.0] == dues
+    assert 1 == paused.tally.downloaded
+
+
+def test_paused_actor_that_is_given_up_counts_as_the_mate_says() -> None:
+    """Without this, a stop loses what a mate had done for actors that wait."""
+    paused = paused_on_a_mate(Party(1), lambda: result("2"))
+    given_up = paused.attempt.given_up(0.0)
+    assert (2, 1) == (given_up.tally.downloaded, given_up.tally.failed)
+
+
+def test_paused_actor_holds_no_place() -> None:
+    """Without this, a mate whose actors wait for a minute gets nothing else to do meanwhile."""
+    party = Party(1)
+    paused_on_a_mate(party, lambda: result("2"))
+    party.begin_gated("3")
+    assert [["1"], ["2", "3"]] == party.who_began()
+
+
+def test_actor_that_paused_here_goes_on_here() -> None:
+    """Without this, a mate is asked for what it never had."""
+    party = Party(1)
+    party.script("2", lambda log: Paused(1.0, Rest("2", lambda: result("2"))))
+    paused = party.crew.begin("2", party.log)
+    party.crew.go_on(paused.attempt)  # type: ignore[union-attr]
+    assert 1 == len(party.here.gone_on)
+    assert [] == party.far[0].told
+
+
+# --- a process that is gone -------------------------------------------------------------------------------------------
+
+
+def test_actors_of_a_lost_mate_are_synced_by_those_who_are_left() -> None:
+    """Without this, one process that the kernel kills for want of memory takes its actors, or the run, along."""
+    party = Party(2)
+    begun = party.begin_gated("1", "2", "3", "4", "5")
+    assert [["1", "4"], ["2", "5"], ["3"]] == party.who_began()
+
+    party.far[0].injected_kill()
+    until(lambda: sum(len(sync.begun) for sync in party.everywhere) == 7)
+    for gate in party.gates.values():
+        gate.set()
+    came = [greenlet.get() for greenlet in begun]
+
+    assert ["1", "2", "3", "4", "5"] == [each.actor for each in came]  # type: ignore[union-attr]
+    assert ["1", "2", "3", "4", "5"] == sorted(party.here.begun + party.far[1].sync.begun)
+    assert {"2", "5"} == {line["actor"] for line in party.log.of("process.lost")}
+    for line in party.log.of("process.lost"):
+        assert "r" == line["run_id"] and line["error"] and line["hint"]
+
+
+def test_lost_mate_is_given_nothing_more() -> None:
+    """Without this, every further actor is begun twice, and each time a warning says so."""
+    party = Party(1)
+    party.begin_gated("1", "2")
+    party.far[0].injected_kill()
+    until(lambda: party.here.begun == ["1", "2"])
+    told = len(party.far[0].told)
+    party.begin_gated("3", "4")
+    party.crew.said_down(party.log, "disk", "", DiskFull("injected"))
+    party.stopping.set()
+    party.crew.abandon_all()
+    settle()
+
+    assert ["1", "2", "3", "4"] == party.here.begun
+    assert told == len(party.far[0].told)
+    assert 1 == len(party.log.of("process.lost"))
+
+
+def test_mate_that_died_in_its_sleep_is_noticed_when_it_is_needed() -> None:
+    """Without this, the first actor that goes to it is waited for for ever."""
+    party = Party(1)
+    party.far[0].injected_kill()
+    begun = party.begin_gated("1", "2")
+    until(lambda: party.here.begun == ["1", "2"])
+    party.gates["2"].set()
+
+    assert "2" == begun[1].get().actor  # type: ignore[union-attr]
+    assert ["2"] == [line["actor"] for line in party.log.of("process.lost")]
+
+
+def test_paused_actor_of_a_lost_mate_is_begun_again_and_it_is_said() -> None:
+    """Without this, an actor that waits for a Retry-After is never finished, or nobody learns that a process was lost."""
+    party = Party(1)
+    paused = paused_on_a_mate(party, lambda: result("2"))
+    party.far[0].injected_kill()
+    settle()
+    party.script("2", lambda log: result("2", downloaded=5))
+    came = party.crew.go_on(paused.attempt)
+
+    assert 5 == came.tally.downloaded  # type: ignore[union-attr]
+    assert ["1", "2"] == party.here.begun
+    assert 1 == len(party.log.of("process.lost"))
+
+
+def test_mate_that_is_lost_while_a_paused_actor_goes_on_loses_nothing() -> None:
+    """Without this, as above, for the moment after the pause."""
+    party = Party(1)
+    forever = Event()
+    paused = paused_on_a_mate(party, lambda: forever.wait() and result("2"))  # type: ignore[func-returns-value]
+    going_on = gevent.spawn(party.crew.go_on, paused.attempt)
+    until(lambda: party.far[0].sync.gone_on)
+    party.script("2", lambda log: result("2", downloaded=5))
+    party.far[0].injected_kill()
+
+    assert 5 == going_on.get().tally.downloaded  # type: ignore[union-attr]
+    assert 1 == len(party.log.of("process.lost"))
+
+
+def test_closing_ends_all_mates_and_begins_nothing_anew() -> None:
+    """Without this, after a crash the actors of the mates are begun once more while everything is being closed."""
+    party = Party(2)
+    begun = party.begin_gated("1", "2", "3", "4")
+    party.crew.close()
+    settle()
+
+    assert [True, True] == [far.working.dead for far in party.far]
+    assert [["1", "4"], ["2"], ["3"]] == party.who_began()
+    assert [] == party.log.of("process.lost")
+    gevent.killall(begun)
+
+
+def test_mates_that_were_never_woken_are_closed_too() -> None:
+    """Without this, they sleep on when the run is over."""
+    party = Party(2)
+    party.crew.dismiss()
+    assert [True, True] == [far.ours.closed for far in party.far]
+    party.crew.close()
+    assert [[], []] == [far.told for far in party.far]
+
+
+# --- what all share ---------------------------------------------------------------------------------------------------
+
+REJECTED = IdentityRejected("injected: expired", status=400, s3_code="ExpiredToken")
+
+
+def meet_down(party: Party, which: int, error: ActorsyncError = REJECTED) -> Script:
+    """An actor's run, in the way that a download goes: trip the breaker of its own process, and say so."""
+    far = party.far[which]
+
+    def meet(log: Log) -> ActorResult:
+        assert far.breaker.trip("identity", "signed", error, 0.0)
+        tell_down(far.theirs)(log, "identity", "signed", error)
+        return result("2", failed=1)
+
+    return meet
+
+
+def test_failure_that_a_mate_meets_is_said_once_and_stops_everybody() -> None:
+    """Without this, one expired token is an error line of every process, and the others ask on with it."""
+    party = Party(3)
+    party.begin_gated("1")
+    party.gate("3")
+    party.script("2", meet_down(party, 0))
+    second = party.begin("2")
+    third = party.begin("3")
+    until(lambda: party.far[1].sync.begun)
+    second.get()
+    until(lambda: party.far[1].breaker.errors)
+
+    assert 1 == len(party.down)
+    (said,) = party.log.of("identity.failed")
+    assert ("r", "2", "identity-rejected", str(REJECTED)) == (said["run_id"], said["actor"], said["code"], said["error"])
+    for breaker in (party.breaker, party.far[0].breaker, party.far[1].breaker):
+        (error,) = breaker.errors
+        assert (IdentityRejected, "ExpiredToken") == (type(error), error.s3_code)  # type: ignore[attr-defined]
+        assert breaker.error_for(0.0, ("identity", "signed"))
+    assert [] == party.far[2].told  # it sleeps on
+    gevent.killall([third])
+
+
+def test_same_failure_of_two_mates_is_said_once() -> None:
+    """Without this, processes that meet it in the same moment both say it."""
+    party = Party(2)
+    party.begin_gated("1")
+    party.far[0].sync.scripts["2"] = meet_down(party, 0)
+    party.far[1].sync.scripts["3"] = meet_down(party, 1)
+    for begun in [gevent.spawn(party.crew.begin, actor, party.log) for actor in ("2", "3")]:
+        begun.get()
+
+    assert [["1"], ["2"], ["3"]] == party.who_began()
+    assert 1 == len(party.down) == len(party.log.of("identity.failed"))
+
+
+def test_failure_that_was_met_here_before_is_not_said_again_for_a_mate() -> None:
+    """Without this, as above, where this process was first."""
+    party = Party(1)
+    party.begin_gated("1")
+    assert party.breaker.trip("identity", "signed", REJECTED, 0.0)
+    party.crew.said_down(party.log, "identity", "signed", REJECTED)
+    party.script("2", lambda log: (tell_down(party.far[0].theirs)(log, "identity", "signed", REJECTED), result("2"))[1])
+    party.crew.begin("2", party.log)
+    assert 1 == len(party.down)
+
+
+def test_failure_that_is_met_here_is_told_to_those_who_are_awake() -> None:
+    """Without this, the mates fill a disk that is full, each until it finds out for itself."""
+    party = Party(2)
+    party.begin_gated("1", "2")
+    full = DiskFull("injected: 3 MB are free")
+    party.crew.said_down(party.log.bind(actor="1"), "disk", "", full)
+    until(lambda: party.far[0].breaker.errors)
+
+    assert [("disk", "", full)] == [row[1:] for row in party.down]
+    (error,) = party.far[0].breaker.errors
+    assert (DiskFull, str(full)) == (type(error), str(error))
+    assert [] == party.far[1].told
+
+
+def test_reason_to_stop_keeps_its_kind() -> None:
+    """Without this, missing credentials that a mate finds out about are no reason to stop, and the exit status is 1."""
+    party = Party(1)
+    party.begin_gated("1")
+    party.script("2", meet_down(party, 0, CredentialsMissing("injected", hint="set them")))
+    party.crew.begin("2", party.log)
+    (error,) = party.breaker.errors
+    assert (CredentialsMissing, "set them") == (type(error), error.hint)
+
+
+def test_mate_that_is_woken_late_knows_what_is_down() -> None:
+    """Without this, it asks with credentials that all others know to be bad, or waits for a host that is down."""
+    party = Party(2)
+    party.begin_gated("1", "2")
+    assert party.breaker.trip("identity", "signed", REJECTED, 0.0)
+    party.crew.said_down(party.log, "identity", "signed", REJECTED)
+    party.begin_gated("3")
+    until(lambda: party.far[1].sync.begun)
+    assert ["3"] == party.far[1].sync.begun
+    assert [str(REJECTED)] == [str(error) for error in party.far[1].breaker.errors]
+
+
+def test_crew_without_mates_keeps_no_failure() -> None:
+    """Without this, a daemon whose endpoint is down for a month keeps an error, with all its frames, of each probe."""
+    crew = Crew(ScriptedSync(), [], Breaker(), Event(), lambda *_: None)  # type: ignore[arg-type]
+    error = DiskFull("injected")
+    kept = weakref.ref(error)
+    crew.said_down(Lines(), "disk", "", error)
+    del error
+    gc.collect()
+    assert kept() is None
+
+
+# --- the end of a run -------------------------------------------------------------------------------------------------
+
+
+def test_stop_reaches_who_is_awake_and_wakes_nobody() -> None:
+    """Without this, mates begin image after image though we were told to stop."""
+    party = Party(2)
+    party.begin_gated("1", "2")
+    party.stopping.set()
+    until(party.far[0].stopping.is_set)
+
+    assert [Begin("2"), Stop()] == party.far[0].told
+    assert [] == party.far[1].told
+    assert 0 == party.far[0].sync.abandoned
+
+
+def test_abandoning_reaches_who_is_awake_and_wakes_nobody() -> None:
+    """Without this, a server that hangs keeps a mate, and so the run, from ending."""
+    party = Party(2)
+    party.begin_gated("1", "2")
+    party.crew.abandon_all()
+    until(lambda: party.far[0].sync.abandoned)
+
+    assert (1, 1, 0) == (party.here.abandoned, party.far[0].sync.abandoned, party.far[1].sync.abandoned)
+    assert [Begin("2"), Abandon()] == party.far[0].told
+    assert [] == party.far[1].told
+
+
+def test_mate_that_is_woken_after_the_stop_knows_of_it() -> None:
+    """Without this, the actor of a mate that is lost while we stop is downloaded by one that nobody told."""
+    party = Party(2)
+    begun = party.begin_gated("1", "2")
+    party.stopping.set()
+    until(party.far[0].stopping.is_set)
+    party.far[0].injected_kill()
+    until(lambda: sum(len(sync.begun) for sync in party.everywhere) == 3)
+
+    assert ["1", "2"] == party.here.begun or party.far[1].stopping.is_set()
+    gevent.killall(begun)
+
+
+# --- sums -------------------------------------------------------------------------------------------------------------
+
+
+def test_counts_and_usage_are_those_of_all() -> None:
+    """Without this, the live bar shows the images of one process, and the report its CPU time alone."""
+    party = Party(2)
+    party.here.counted = Counts(1, 10, 100, 1000)
+    party.far[0].sync.counted = Counts(2, 20, 200, 2000)
+    party.far[1].sync.counted = Counts(4, 40, 400, 4000)
+    assert party.here.counted == party.crew.counts()
+
+    begun = party.begin_gated("1", "2", "3")
+    for gate in party.gates.values():
+        gate.set()
+    gevent.joinall(begun)
+
+    assert Counts(7, 70, 700, 7000) == party.crew.counts()
+    used, own = party.crew.usage(), own_usage()
+    assert used.max_rss_bytes > 2.5 * own.max_rss_bytes  # the mates of this test measure this process
+    assert used.cpu_seconds > 2 * own.cpu_seconds
+
+
+def test_counts_of_a_mate_come_while_its_actors_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this, the live bar stands still until a whole actor is done."""
+    monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 0.002)
+    party = Party(1)
+    party.begin_gated("1", "2")
+    party.far[0].sync.counted = Counts(1, 20, 7, 12345)
+    until(lambda: party.crew.counts() == Counts(1, 20, 7, 12345))
+
+
+def test_mate_with_nothing_to_do_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this, processes that wait for the last actor of another wake this one five times a second."""
+    monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 0.002)
+    party = Party(1)
+    _, second = party.begin_gated("1", "2")
+    until(lambda: len(party.far[0].theirs.sent) >= 2)  # while it had something to do, it did
+    party.gates["2"].set()
+    second.get()
+    before = len(party.far[0].theirs.sent)
+    gevent.sleep(0.03)
+    assert before == len(party.far[0].theirs.sent)
+
+
+# --- the other side ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def far() -> Iterator[FarProcess]:
+    """A mate to be talked to directly; its channel's `ours` is the test's."""
+    process = FarProcess()
+    yield process
+    process.ours.close()
+    process.working.get()
+
+
+def next_end(far: FarProcess) -> Ended:
+    while not isinstance(message := far.ours.receive(), Ended):
+        assert message is not None
+    return message
+
+
+def test_mate_begins_what_comes_while_others_are_under_way(far: FarProcess) -> None:
+    """Without this, a mate syncs its actors one after another."""
+    gate = Event()
+    far.sync.scripts["1"] = lambda log: gate.wait() and result("1")  # type: ignore[func-returns-value]
+    far.ours.send(Begin("1"))
+    far.ours.send(Begin("2"))
+    assert "2" == next_end(far).actor
+    gate.set()
+    assert "1" == next_end(far).actor
+
+
+def test_mate_reports_its_counts_before_each_end(far: FarProcess) -> None:
+    """Without this, the sums of the last actor are missing from the report."""
+    far.sync.counted = Counts(1, 2, 3, 4)
+    far.ours.send(Begin("1"))
+    next_end(far)
+    report, ended = far.theirs.sent
+    assert (Counts(1, 2, 3, 4), True) == (report.counts, isinstance(ended.end, ActorResult))
+    assert isinstance(report.usage, Usage) and report.usage.cpu_seconds > 0
+
+
+def test_mate_keeps_what_waits_and_goes_on_with_it(far: FarProcess) -> None:
+    """Without this, the rest of a paused actor is sent about, with all that it holds open."""
+    far.sync.scripts["1"] = lambda log: Paused(9.5, Rest("1", lambda: result("1", downloaded=4)))
+    far.ours.send(Begin("1"))
+    waiting = next_end(far).end
+    assert isinstance(waiting, Waiting)
+    assert (9.5, 2, 1) == (waiting.due, waiting.left.tally.downloaded, waiting.left.tally.failed)
+
+    far.ours.send(GoOn("1"))
+    ended = next_end(far).end
+    assert isinstance(ended, ActorResult) and 4 == ended.tally.downloaded
+
+
+def test_mate_does_as_it_is_told_about_what_all_share(far: FarProcess) -> None:
+    """Without this, a mate goes on when all others have stopped."""
+    far.ours.send(Down("1", "identity", "signed", REJECTED))
+    far.ours.send(Stop())
+    far.ours.send(Abandon())
+    until(lambda: far.sync.abandoned)
+
+    assert far.stopping.is_set()
+    assert far.breaker.error_for(0.0, ("identity", "signed"))
+    assert [] == far.theirs.sent  # it was told: nobody needs to be told by it
+
+
+def test_mate_goes_on_after_a_bug_and_says_whose_it_was(far: FarProcess) -> None:
+    """Without this, the traceback of a bug is lost with the process that had it."""
+
+    def injected_bug(log: Log) -> ActorResult:
+        raise ZeroDivisionError("injected bug")
+
+    far.sync.scripts["1"] = injected_bug
+    far.ours.send(Begin("1"))
+    broken = next_end(far).end
+    assert isinstance(broken, Broken) and "injected bug" in broken.traceback
+    far.ours.send(Begin("2"))
+    assert isinstance(next_end(far).end, ActorResult)
+
+
+def test_mate_ends_when_there_is_nobody_to_work_for(far: FarProcess) -> None:
+    """Without this, processes of a run that was killed download on."""
+    far.ours.send(Begin("1"))
+    next_end(far)
+    far.ours.close()
+    far.working.get()
+
+
+# --- FarLog -----------------------------------------------------------------------------------------------------------
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@pytest.mark.parametrize("lowest", LEVELS)
+def test_only_what_would_be_shown_is_sent(lowest: str) -> None:
+    """Without this, every image of a run costs a message that is thrown away, or a failure is never said."""
+    sent: list[Any] = []
+    log = FarLog("1", lowest, sent.append).bind(a=1)
+    for level in LEVELS:
+        getattr(log, level)("said", b=2)
+    assert [Said("1", level, "said", {"a": 1, "b": 2}) for level in LEVELS[LEVELS.index(lowest) :]] == sent
+
+
+def test_bound_facts_are_those_of_the_log_that_they_were_bound_to() -> None:
+    """Without this, the facts of one image are said of the next one."""
+    sent: list[Any] = []
+    log = FarLog("1", "info", sent.append)
+    bound = log.bind(image="a.png", code="old")
+    bound.info("one", code="new")
+    log.info("two")
+    bound.bind(more=True).info("three")
+
+    assert "1" == bound.actor
+    assert [
+        {"image": "a.png", "code": "new"},
+        {},
+        {"image": "a.png", "code": "old", "more": True},
+    ] == [said.facts for said in sent]
+
+
+def test_failure_is_told_with_the_actor_that_met_it() -> None:
+    """Without this, the one line that explains a failed run does not say where it began."""
+    ours, _ = ends()
+    tell_down(ours)(FarLog("1", "info", lambda _: None).bind(actor="1"), "identity", "signed", REJECTED)
+    assert [Down("1", "identity", "signed", REJECTED)] == ours.sent
