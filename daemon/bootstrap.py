@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,7 +34,7 @@ from daemon.core.errors import ConfigError
 from daemon.core.model import Credentials
 from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
-from daemon.crew import Crew, Mate, tell_down
+from daemon.crew import Crew, Mate, share_of, tell_down
 from daemon.download import Downloader
 from daemon.runs import Runs
 from daemon.service import ActorHinted, ActorsHinted, Asked, EverythingHinted, Service
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from daemon.adapters.console import ProgressBar
 
 STDOUT, STDERR = 1, 2
-FILES_PER_DOWNLOAD = 2  # a connection and the nameless file
+FILES_PER_DOWNLOAD = 3  # a connection, the nameless file, and its folder, for it may be the last image of its actor
 FILES_BESIDE = 128  # folders, manifests, logs, libraries
 FLUSH_SECONDS = 5.0
 MOST_PROCESSES = 4  # unless more are asked for: each takes some 20 MB
@@ -101,12 +102,13 @@ def count_mates(config: Config) -> int:
 def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_dir: Path) -> list[Channel]:
     """The other processes of a --once, before anything else is opened; fewer where the system has no room for more."""
 
-    def work(channel: Channel) -> None:
+    def work(number: int, channel: Channel) -> None:
         live, stopping, breaker = LiveConfig(config), Event(), Breaker()
         _share_ambient(config)
         store = _store(config, environ, working_dir, None)
-        downloader = Downloader(store, breaker, stopping, live, Hashers().new_checksum, tell_down(channel))
-        actor_sync = ActorSync(Manifests(config.data_dir), Disk(config.data_dir), downloader, stopping, live)
+        downloader = Downloader(store, breaker, stopping, live, Hashers(processes=1 + count).new_checksum, tell_down(channel))
+        share = partial(share_of, number, 1 + count)
+        actor_sync = ActorSync(Manifests(config.data_dir), Disk(config.data_dir), downloader, stopping, live, share)
         Mate(channel, actor_sync, breaker, stopping, config.log_level).work()
 
     raise_open_files(config)
@@ -147,11 +149,11 @@ def build(
     log = output.log
     store = _store(config, environ, working_dir, find_credentials)
     breaker = Breaker(probing=not once)
-    hashers = Hashers()
+    hashers = Hashers(processes=1 + len(mates))
     downloader = Downloader(store, breaker, stopping, live, hashers.new_checksum, lambda *met: crew.said_down(*met))
     manifests = Manifests(config.data_dir)
     crew = Crew(
-        ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live),
+        ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live, partial(share_of, 0, 1 + len(mates))),
         mates,
         breaker,
         stopping,

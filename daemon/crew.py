@@ -2,7 +2,9 @@
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple, cast
 
 import gevent
@@ -74,6 +76,12 @@ class Broken(NamedTuple):
     traceback: str
 
 
+class Ending(NamedTuple):
+    """From a mate: the last image of this actor has been begun."""
+
+    actor: str
+
+
 class Ended(NamedTuple):
     """From a mate: how an actor's run, or its part, came out."""
 
@@ -96,6 +104,11 @@ class MateLost(Exception):
     """Another process of ours ended in mid-work: somebody killed it, or the kernel did for want of memory."""
 
 
+def share_of(number: int, processes: int, actors: int) -> int:
+    """How many of so many concurrent actors have their places in that process; the first, which owns the run, is 0."""
+    return actors // processes + (number < actors % processes)
+
+
 # --- the process that owns the run ------------------------------------------------------------------------------------
 
 
@@ -110,7 +123,7 @@ class Crew:
         self, here: ActorSync, channels: Sequence[Channel], breaker: Breaker, stopping: Event, say_down: SayDown = say_down
     ) -> None:
         self._here = here
-        self._running_here = 0
+        self.slots = 0  # that actors hold here
         self._breaker = breaker
         self._stopping = stopping
         self._say_down = say_down
@@ -119,17 +132,21 @@ class Crew:
         self._dismissed = False
         stopping.rawlink(lambda _: self._tell(Stop()))
 
-    def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
-        mate = min((mate for mate in self._mates if not mate.lost), key=lambda mate: len(mate.running), default=None)
-        if mate is None or self._running_here <= len(mate.running) or self._stopping.is_set():
-            return self._run_here(lambda: self._here.begin(actor, log, changed=changed))
+    def begin(
+        self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
+    ) -> ActorResult | Paused:
+        mate = min((mate for mate in self._mates if not mate.lost), key=lambda mate: mate.slots, default=None)
+        if mate is None or self.slots <= mate.slots or self._stopping.is_set():
+            with _held(self, last_begun) as give_up:
+                return self._here.begin(actor, log, changed=changed, last_begun=give_up)
         mate.wake(self._downs)
-        return self._run_far(mate, Begin(actor), log)
+        return self._run_far(mate, Begin(actor), log, last_begun)
 
-    def go_on(self, attempt: Unfinished) -> ActorResult | Paused:
-        if not isinstance(attempt, _FarAttempt):
-            return self._run_here(lambda: self._here.go_on(attempt))
-        return self._run_far(attempt.mate, GoOn(attempt.left.actor), attempt.log)
+    def go_on(self, attempt: Unfinished, *, last_begun: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+        if isinstance(attempt, _FarAttempt):
+            return self._run_far(attempt.mate, GoOn(attempt.left.actor), attempt.log, last_begun)
+        with _held(self, last_begun) as give_up:
+            return self._here.go_on(attempt, last_begun=give_up)
 
     def yield_slot(self, actor: str) -> None:
         self._here.yield_slot(actor)
@@ -170,22 +187,16 @@ class Crew:
         if self._breaker.trip(met.kind, met.name, met.error, time.monotonic()):
             self.said_down(log, met.kind, met.name, met.error)
 
-    def _run_here(self, run: Callable[[], ActorResult | Paused]) -> ActorResult | Paused:
-        self._running_here += 1
+    def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log, last_begun: Callable[[], None]) -> ActorResult | Paused:
         try:
-            return run()
-        finally:
-            self._running_here -= 1
-
-    def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log) -> ActorResult | Paused:
-        try:
-            return mate.run(order, log)
+            with _held(mate, last_begun) as give_up:
+                return mate.run(order, log, give_up)
         except MateLost as lost:
             if self._dismissed:
                 raise  # a crash ended the run: nothing more is begun
             hint = "what it had begun is synced anew by those that are left"
             log.warning("process.lost", actor=order.actor, error=str(lost), hint=hint)
-            return self.begin(order.actor, log)
+            return self.begin(order.actor, log, last_begun=last_begun)
 
     def _tell(self, message: object) -> None:
         """Never waits. Who sleeps still is not woken: no image is under way there."""
@@ -194,12 +205,39 @@ class Crew:
                 mate.channel.send(message)
 
 
+@contextmanager
+def _held(holder: "Crew | _Mate", last_begun: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """A slot in a process, until the last image of its actor has been begun, or until the end."""
+    holder.slots += 1
+    held = True
+
+    def give_up() -> None:
+        nonlocal held
+        held = False
+        holder.slots -= 1
+        last_begun()
+
+    try:
+        yield give_up
+    finally:
+        holder.slots -= held
+
+
+class _Running(NamedTuple):
+    """An actor that another process syncs."""
+
+    log: Log
+    end: "AsyncResult[ActorResult | Paused]"
+    last_begun: Callable[[], None]
+
+
 class _Mate:
     """Another process, as this one sees it."""
 
     def __init__(self, channel: Channel, met_down: Callable[[Log, Down], None]) -> None:
         self.channel = channel
-        self.running: dict[str, tuple[Log, AsyncResult[ActorResult | Paused]]] = {}
+        self.slots = 0  # that actors hold there
+        self.running: dict[str, _Running] = {}
         self.report = Report(Counts(), Usage(0.0, 0))
         self.awake = self.lost = False
         self._met_down = met_down
@@ -212,10 +250,10 @@ class _Mate:
             for message in messages:
                 self.channel.send(message)
 
-    def run(self, order: Begin | GoOn, log: Log) -> ActorResult | Paused:
+    def run(self, order: Begin | GoOn, log: Log, last_begun: Callable[[], None]) -> ActorResult | Paused:
         """Have it sync an actor, and wait for the end. Raises MateLost, MateCrashed."""
         end: AsyncResult[ActorResult | Paused] = AsyncResult()
-        self.running[order.actor] = log, end
+        self.running[order.actor] = _Running(log, end, last_begun)
         try:
             if self.lost:
                 raise MateLost("it had ended before")
@@ -234,21 +272,23 @@ class _Mate:
         except Exception as error:  # noqa: BLE001 - a bug of ours: those who wait raise it
             why = error
         self.lost = True
-        for _, end in self.running.values():
-            end.set_exception(why)
+        for running in self.running.values():
+            running.end.set_exception(why)
 
     def _take_in(self, message: object) -> None:
         match message:
             case Report():
                 self.report = message
-            case Said(actor) | Down(actor) | Ended(actor) if actor not in self.running:
+            case Said(actor) | Down(actor) | Ending(actor) | Ended(actor) if actor not in self.running:
                 pass  # a bug broke it, which was told, with images under way
             case Said(actor, level, event, facts):
-                getattr(self.running[actor][0], level)(event, **facts)
+                getattr(self.running[actor].log, level)(event, **facts)
             case Down(actor):
-                self._met_down(self.running[actor][0].bind(actor=actor), message)
+                self._met_down(self.running[actor].log.bind(actor=actor), message)
+            case Ending(actor):
+                self.running[actor].last_begun()
             case Ended(actor):
-                log, end = self.running[actor]
+                log, end, _ = self.running[actor]
                 match message.end:
                     case ActorResult():
                         end.set(message.end)
@@ -332,10 +372,9 @@ class Mate:
             match message:
                 case Begin(actor):
                     log = FarLog(actor, self._log_level, self._channel.send)
-                    gevent.spawn(self._run, actor, lambda actor=actor, log=log: self._actor_sync.begin(actor, log))
+                    gevent.spawn(self._run, actor, partial(self._actor_sync.begin, actor, log))
                 case GoOn(actor):
-                    attempt = self._attempts.pop(actor)
-                    gevent.spawn(self._run, actor, lambda attempt=attempt: self._actor_sync.go_on(attempt))
+                    gevent.spawn(self._run, actor, partial(self._actor_sync.go_on, self._attempts.pop(actor)))
                 case Down():
                     self._breaker.trip(message.kind, message.name, message.error, time.monotonic())
                 case Stop():
@@ -343,11 +382,11 @@ class Mate:
                 case Abandon():
                     self._actor_sync.abandon_all()
 
-    def _run(self, actor: str, run: Callable[[], ActorResult | Paused]) -> None:
+    def _run(self, actor: str, run: Callable[..., ActorResult | Paused]) -> None:
         self._running += 1
         end: ActorResult | Waiting | Broken
         try:
-            came_out = run()
+            came_out = run(last_begun=lambda: self._channel.send(Ending(actor)))
         except BaseException:  # noqa: BLE001 - the process that owns the run raises it
             end = Broken(traceback.format_exc())
         else:

@@ -47,6 +47,12 @@ class ActorFinished(NamedTuple):
     end: ActorResult | Paused | BaseException
 
 
+class ActorEnding(NamedTuple):
+    """The last image of an actor has been begun."""
+
+    actor: str
+
+
 class ActorsListed(NamedTuple):
     """actorsData.json was read, and its actors are watched. `problem`: why there is no list."""
 
@@ -316,6 +322,8 @@ class Service:
             case ActorHinted():
                 if event.actor in self._names:
                     self._changes.hint(event.actor, now)
+            case ActorEnding():
+                self._schedule.ending(event.actor)
             case ActorFinished():
                 self._actor_ended(event, now)
             case ActorsHinted():
@@ -350,11 +358,14 @@ class Service:
     # --- actors -------------------------------------------------------------------------------------------------------
 
     def _run_actor(self, job: Job) -> None:
+        def last_begun() -> None:
+            self.put(ActorEnding(job.actor))
+
         try:
             end: ActorResult | Paused | BaseException = (
-                self._actor_sync.go_on(job.resume)
+                self._actor_sync.go_on(job.resume, last_begun=last_begun)
                 if job.resume is not None
-                else self._actor_sync.begin(job.actor, self._runs.log, changed=job.lane is Lane.CHANGE)
+                else self._actor_sync.begin(job.actor, self._runs.log, changed=job.lane is Lane.CHANGE, last_begun=last_begun)
             )
         except BaseException as error:  # noqa: BLE001 - as above
             end = error

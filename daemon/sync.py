@@ -2,10 +2,10 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import gevent
 from gevent.event import Event
 
 from daemon.changes import NOTHING_SEEN, seen_in
@@ -17,6 +17,7 @@ from daemon.core.ports import ImageDisk, ImageFolder, Log, ManifestSource
 from daemon.core.report import MAX_FAILURES_KEPT, ActorResult, Tally
 from daemon.core.response import parse_response
 from daemon.download import Downloader, Trial
+from daemon.places import Places
 
 TORN_READ_DELAYS = (0.5, 1.0)  # seconds before a torn manifest is read again, and again
 UNLISTED_SHOWN = 5
@@ -87,10 +88,16 @@ class Counts(NamedTuple):
 class SyncsActors(Protocol):
     """Brings single actors up to date, many at once."""
 
-    def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
-        """One run of an actor from its begin. `log` has the run bound to it; `changed`: the manifest was another one before."""
+    def begin(
+        self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
+    ) -> ActorResult | Paused:
+        """One run of an actor from its begin.
 
-    def go_on(self, attempt: Unfinished) -> ActorResult | Paused:
+        `log` has the run bound to it. `changed`: the manifest was another one before. `last_begun` is called when all its
+        images have been begun: an actor that is begun then has the places that become free.
+        """
+
+    def go_on(self, attempt: Unfinished, *, last_begun: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         """What an earlier part of a run left waiting."""
 
     def yield_slot(self, actor: str) -> None:
@@ -132,13 +139,19 @@ class ActorSync:
         downloader: Downloader,
         stopping: Event,
         live: LiveConfig,
+        share: Callable[[int], int] = lambda actors: actors,
     ) -> None:
+        """`share`: how many of so many concurrent actors are this process's."""
         self._manifests = manifests
         self._disk = disk
         self._downloader = downloader
         self._stopping = stopping
         self._live = live
         self._yielding: set[str] = set()  # actors that are wanted to give up their slot
+        self._places = Places(
+            in_all=lambda: share(live.now.concurrent_actors) * live.now.workers_per_actor,
+            of_one_job=lambda: live.now.workers_per_actor,
+        )
         self._planned_actors = self._planned_images = self._ended_images = 0
 
     def yield_slot(self, actor: str) -> None:
@@ -150,7 +163,9 @@ class ActorSync:
     def counts(self) -> Counts:
         return Counts(self._planned_actors, self._planned_images, self._ended_images, self._downloader.moved_bytes)
 
-    def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
+    def begin(
+        self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
+    ) -> ActorResult | Paused:
         attempt = Attempt(actor, log.bind(actor=actor), time.monotonic())
         try:
             plan, folder = _plan(actor, self._read_manifest(attempt), self._disk, self._live.now.endpoint_url)
@@ -165,9 +180,9 @@ class ActorSync:
         if not plan.downloads:
             folder.close()
             return attempt.result(time.monotonic())
-        return self._download_all(folder, deque(Trial(download) for download in plan.downloads), attempt)
+        return self._download_all(folder, deque(Trial(download) for download in plan.downloads), attempt, last_begun)
 
-    def go_on(self, attempt: Unfinished) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, last_begun: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         assert isinstance(attempt, Attempt)
         trials = deque(attempt.waiting)
         attempt.waiting = []
@@ -178,7 +193,7 @@ class ActorSync:
                 attempt.tally.count_requests(trial.requests)
                 attempt.count(Failure.of(trial.download.name, problem))
             return self._refused(problem, attempt)
-        return self._download_all(folder, trials, attempt)
+        return self._download_all(folder, trials, attempt, last_begun)
 
     def _refused(self, problem: ManifestRejected | DiskError, attempt: Attempt) -> ActorResult:
         event = "manifest.rejected" if isinstance(problem, ManifestRejected) else "folder.failed"
@@ -214,23 +229,22 @@ class ActorSync:
         self._planned_actors += 1
         self._planned_images += len(plan.downloads)
 
-    def _download_all(self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt) -> ActorResult | Paused:
+    def _download_all(
+        self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt, last_begun: Callable[[], None]
+    ) -> ActorResult | Paused:
         """Every trial to its end or its long delay, at most `workers_per_actor` at once. Closes the folder."""
 
-        def work() -> None:
-            while trials and attempt.actor not in self._yielding:
-                trial = trials.popleft()
-                outcome = self._downloader.run(attempt.log, folder, trial)
-                if isinstance(outcome, Trial):
-                    attempt.waiting.append(outcome)
-                    continue
-                attempt.tally.count_requests(trial.requests)
-                attempt.count(outcome)
-                self._ended_images += 1
+        def work(trial: Trial) -> None:
+            outcome = self._downloader.run(attempt.log, folder, trial)
+            if isinstance(outcome, Trial):
+                attempt.waiting.append(outcome)
+                return
+            attempt.tally.count_requests(trial.requests)
+            attempt.count(outcome)
+            self._ended_images += 1
 
         try:
-            workers = [gevent.spawn(work) for _ in range(min(self._live.now.workers_per_actor, len(trials)))]
-            gevent.joinall(workers, raise_error=True)
+            self._places.run(trials, work, lambda: attempt.actor in self._yielding, last_begun)
         finally:
             folder.close()
             self._yielding.discard(attempt.actor)

@@ -8,6 +8,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from socket import MSG_PEEK, SHUT_RDWR
 
 from gevent import monkey
@@ -24,8 +25,8 @@ _waitpid: Callable[[int, int], tuple[int, int]] = monkey.get_original("os", "wai
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 
-def fork_processes(count: int, work: Callable[[Channel], None]) -> list[Channel]:
-    """So many processes that know what this one knows now; in each, `work` begins with the first message for it.
+def fork_processes(count: int, work: Callable[[int, Channel], None]) -> list[Channel]:
+    """So many processes that know what this one knows now; in each, `work(number)`, from 1, begins with the first message.
 
     Fewer where the system has no room for more.
 
@@ -34,7 +35,7 @@ def fork_processes(count: int, work: Callable[[Channel], None]) -> list[Channel]
     we close its channel, or are gone, however that came.
     """
     channels: list[_OurEnd] = []
-    for _ in range(count):
+    for number in range(1, count + 1):
         try:
             ours, theirs = (end.detach() for end in _socket.socketpair())  # socket's own gives gevent's, and they a hub
         except OSError:
@@ -48,7 +49,7 @@ def fork_processes(count: int, work: Callable[[Channel], None]) -> list[Channel]
         if not pid:
             for descriptor in (ours, *(channel.descriptor for channel in channels)):
                 _close(descriptor)  # else it would not see that we are gone
-            _live(theirs, work)
+            _live(theirs, partial(work, number))
         _close(theirs)
         channels.append(_OurEnd(ours, pid))
     return list(channels)

@@ -36,9 +36,10 @@ class Hashers:
     Python's lock is what hub and threads share. Both give it up in all that takes long: receiving, writing, hashing.
     """
 
-    def __init__(self, threads: int | None = None, buffers: int = BUFFERS) -> None:
-        """`threads` None: one less than there are cores, for the hub has one; 0: all is hashed in the hub."""
-        self._threads = min(MOST_THREADS, len(os.sched_getaffinity(0)) - 1) if threads is None else threads
+    def __init__(self, threads: int | None = None, buffers: int = BUFFERS, *, processes: int = 1) -> None:
+        """`threads` None: as many as are cores for each of so many processes, less the hub's; 0: all is hashed in the hub."""
+        cores = len(os.sched_getaffinity(0)) // processes
+        self._threads = min(MOST_THREADS, max(0, cores - 1)) if threads is None else threads
         self._started = False
         self._free: deque[memoryview] = deque()
         self._buffers_left = buffers  # to be made

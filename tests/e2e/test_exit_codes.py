@@ -137,13 +137,13 @@ def test_missing_credentials_are_told_once(tree, product, fault_server):
     assert () == fault_server.requests
 
 
-@pytest.mark.parametrize("limit", [100, 227])
+@pytest.mark.parametrize("limit", [100, 277])
 def test_too_low_a_limit_of_open_files_is_told(tree, product, limit):
     """Without this, a sync fails in its middle with "Too many open files"."""
     ended = limited(product, f"-n {limit}", tree, {})
 
     assert 78 == ended.returncode
-    assert f"50 downloads at once need 228 open files, and the limit is {limit}" in ended.stderr
+    assert f"50 downloads at once need 278 open files, and the limit is {limit}" in ended.stderr
     assert "ulimit -Hn" in ended.stderr
 
 

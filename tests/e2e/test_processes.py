@@ -422,7 +422,7 @@ def injected(self, actor, log, **rest):
 daemon.bootstrap.ActorSync.begin = injected
 """
     fault_server.inject(ANY, hang_before_head(), forever=True)
-    args = ["--once", "--processes", "2", "--concurrent-actors", "4"]
+    args = ["--once", "--processes", "2", "--concurrent-actors", "4", "--workers-per-actor", "2"]
     with sabotaged(product, tmp_path, sabotage).start(args, tree.root, env=fault_server.account.environment) as running:
         finished = running.finish()
 

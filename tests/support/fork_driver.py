@@ -160,6 +160,6 @@ def say(reply: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    channels = fork_processes(int(sys.argv[1]), lambda channel: Work(channel).run())
+    channels = fork_processes(int(sys.argv[1]), lambda _, channel: Work(channel).run())
     say({"number": 0, "answer": "ready"})
     Driver(channels).serve()

@@ -24,6 +24,7 @@ from daemon.crew import (
     Crew,
     Down,
     Ended,
+    Ending,
     FarLog,
     GoOn,
     Mate,
@@ -92,15 +93,20 @@ class ScriptedSync:
         self.abandoned = 0
         self.counted = Counts()
         self.scripts: dict[str, Script] = {}
+        self.last_begun: dict[str, Callable[[], None]] = {}  # by actor: what says that its last image is under way
 
-    def begin(self, actor: str, log: Log, *, changed: bool = False) -> ActorResult | Paused:
+    def begin(
+        self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
+    ) -> ActorResult | Paused:
         self.begun.append(actor)
+        self.last_begun[actor] = last_begun
         script = self.scripts.get(actor)
         return script(log.bind(actor=actor)) if script else result(actor, downloaded=1)
 
-    def go_on(self, attempt: Unfinished) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, last_begun: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         self.gone_on.append(attempt)
         assert isinstance(attempt, Rest)
+        self.last_begun[attempt.actor] = last_begun
         return attempt.script()
 
     def yield_slot(self, actor: str) -> None:
@@ -118,10 +124,10 @@ class Rest:
 
     def __init__(self, actor: str, script: Callable[[], ActorResult | Paused]) -> None:
         self.script = script
-        self._actor = actor
+        self.actor = actor
 
     def given_up(self, now: float) -> ActorResult:
-        return result(self._actor, downloaded=2, failed=1)
+        return result(self.actor, downloaded=2, failed=1)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise AssertionError("an attempt stays in the process that made it")
@@ -187,9 +193,9 @@ class Party:
         self.script(actor, wait)
         return gate
 
-    def begin(self, actor: str) -> "gevent.Greenlet[..., ActorResult | Paused]":
+    def begin(self, actor: str, last_begun: Callable[[], None] = lambda: None) -> "gevent.Greenlet[..., ActorResult | Paused]":
         """In a greenlet, which has got as far as it gets without waiting."""
-        begun = gevent.spawn(self.crew.begin, actor, self.log.bind(run_id="r"))
+        begun = gevent.spawn(self.crew.begin, actor, self.log.bind(run_id="r"), last_begun=last_begun)
         gevent.sleep(0)
         return begun
 
@@ -200,6 +206,13 @@ class Party:
         begun = [self.begin(actor) for actor in actors]
         until(lambda: {actor for sync in self.everywhere for actor in sync.begun} >= set(actors))
         return begun
+
+    def begin_last_image_of(self, actor: str) -> None:
+        """As if the last image of a gated actor had just been begun, wherever that is; all have heard of it."""
+        for sync in self.everywhere:
+            if actor in sync.begun:
+                sync.last_begun[actor]()
+        settle()
 
     def who_began(self) -> list[list[str]]:
         return [sync.begun for sync in self.everywhere]
@@ -280,6 +293,102 @@ def test_actor_that_fails_here_gives_its_place_back() -> None:
         with pytest.raises(RuntimeError, match="injected"):
             party.crew.begin("1", party.log)
     assert [["1", "1", "1"], []] == party.who_began()
+
+
+def test_actor_whose_last_image_is_begun_frees_its_place_here() -> None:
+    """Without this, the next actor goes to a process that has no place left, and a core rests at each end of an actor."""
+    party = Party(1)
+    party.begin_gated("1", "2", "3")
+    assert [["1", "3"], ["2"]] == party.who_began()
+    party.begin_last_image_of("1")
+    party.begin_last_image_of("3")
+    party.begin_gated("4")
+    assert [["1", "3", "4"], ["2"]] == party.who_began()
+
+
+def test_actor_whose_last_image_is_begun_frees_its_place_in_its_mate() -> None:
+    """Without this, as above, for every process but this one."""
+    party = Party(2)
+    party.begin_gated("1", "2", "3")
+    party.begin_last_image_of("3")
+    party.begin_gated("4")
+    assert [["1"], ["2"], ["3", "4"]] == party.who_began()
+    party.begin_last_image_of("2")
+    party.begin_last_image_of("4")
+    party.begin_gated("5", "6", "7")
+    assert [["1", "7"], ["2", "5"], ["3", "4", "6"]] == party.who_began()
+
+
+@pytest.mark.parametrize(
+    ("actor", "who_began"),
+    [("1", [["1", "3", "5", "6"], ["2", "4", "7"]]), ("2", [["1", "3", "6"], ["2", "4", "5", "7"]])],
+    ids=["here", "in a mate"],
+)
+def test_place_is_given_back_once(actor: str, who_began: list[list[str]]) -> None:
+    """Without this, a process seems to have more places with each actor that ends there, and gets all the others."""
+    party = Party(1)
+    begun = dict(zip("1234", party.begin_gated("1", "2", "3", "4"), strict=True))
+    assert [["1", "3"], ["2", "4"]] == party.who_began()
+    party.begin_last_image_of(actor)
+    party.gates[actor].set()
+    begun[actor].get()
+    party.begin_gated("5", "6", "7")
+    assert who_began == party.who_began()
+
+
+@pytest.mark.parametrize(
+    ("last_is_begun", "who_began"),
+    [(False, [["1", "3", "5"], ["2", "4"]]), (True, [["1", "3"], ["2", "4", "5"]])],
+    ids=["has images to begin", "has none"],
+)
+def test_rest_of_an_actor_holds_a_place_until_its_last_image_is_begun(last_is_begun: bool, who_began: list[list[str]]) -> None:
+    """Without this, actors crowd where others wait, or a rest holds its place to the last byte."""
+    party = Party(1)
+    gate = Event()
+    paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
+    going_on = gevent.spawn(party.crew.go_on, paused.attempt)
+    until(lambda: party.far[0].sync.gone_on)
+    party.begin_gated("3", "4")
+    if last_is_begun:
+        party.far[0].sync.last_begun["2"]()
+        settle()
+    party.begin_gated("5")
+    assert who_began == party.who_began()
+    gate.set()
+    going_on.get()
+
+
+@pytest.mark.parametrize("actor", ["1", "2"], ids=["here", "in a mate"])
+def test_that_the_last_image_is_begun_is_passed_on_once(actor: str) -> None:
+    """Without this, the loop never lets the next actor into the places that become free, or lets in two."""
+    party = Party(1)
+    heard: list[str] = []
+    party.gate("1")
+    party.gate("2")
+    begun = {name: party.begin(name, lambda name=name: heard.append(name)) for name in ("1", "2")}  # type: ignore[misc]
+    until(lambda: party.far[0].sync.begun)
+    assert [] == heard
+    party.begin_last_image_of(actor)
+    assert [actor] == heard
+    party.gates[actor].set()
+    begun[actor].get()
+    assert [actor] == heard
+
+
+def test_rest_of_an_actor_in_a_mate_says_that_its_last_image_is_begun_too() -> None:
+    """Without this, as above, for actors that had paused."""
+    party = Party(1)
+    gate = Event()
+    paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
+    heard: list[str] = []
+    going_on = gevent.spawn(party.crew.go_on, paused.attempt, last_begun=lambda: heard.append("2"))
+    until(lambda: party.far[0].sync.gone_on)
+    party.far[0].sync.last_begun["2"]()
+    settle()
+    assert ["2"] == heard
+    gate.set()
+    going_on.get()
+    assert ["2"] == heard
 
 
 def test_without_mates_all_is_done_here() -> None:
@@ -403,6 +512,7 @@ def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
             gevent.sleep(0.002)
             log.error("image.failed")
             tell_down(mate)(log, "identity", "signed", REJECTED)
+            mate.send(Ending("2"))
             mate.send(Ended("2", result("2")))
 
         gevent.spawn(others)
@@ -834,6 +944,22 @@ def test_mate_reports_its_counts_before_each_end(far: FarProcess) -> None:
     report, ended = far.theirs.sent
     assert (Counts(1, 2, 3, 4), True) == (report.counts, isinstance(ended.end, ActorResult))
     assert isinstance(report.usage, Usage) and report.usage.cpu_seconds > 0
+
+
+def test_mate_says_that_the_last_image_of_an_actor_is_begun(far: FarProcess) -> None:
+    """Without this, the places that become free in a mate stay empty until the whole actor is done."""
+
+    def begin_last() -> ActorResult:
+        far.sync.last_begun["1"]()
+        return result("1")
+
+    far.sync.scripts["1"] = lambda log: begin_last() and Paused(9.5, Rest("1", begin_last))
+    far.ours.send(Begin("1"))
+    next_end(far)
+    far.ours.send(GoOn("1"))
+    next_end(far)
+    assert [Ending, Ended, Ending, Ended] == [type(message) for message in without_reports(far.theirs.sent)]
+    assert Ending("1") == far.theirs.sent[0]
 
 
 def test_mate_keeps_what_waits_and_goes_on_with_it(far: FarProcess) -> None:

@@ -175,6 +175,135 @@ def test_lanes_are_numbered_in_the_order_in_which_they_go() -> None:
     assert [Lane.CHANGE, Lane.RESUME, Lane.RETRY, Lane.BULK] == sorted(Lane) == list(Lane)
 
 
+# --- the last image is begun ---------------------------------------------------------------------------------------------
+
+
+def test_actor_that_has_begun_all_lets_the_next_one_start() -> None:
+    """Without this, all places but one are empty while an actor's last image is on its way."""
+    schedule = scheduled(1, Lane.BULK, "a", "b", "c")
+    started(schedule)
+    schedule.ending("a")
+    assert ["b"] == started(schedule)
+    schedule.ending("b")
+    assert ["c"] == started(schedule)
+
+
+def test_actor_that_is_ending_still_runs() -> None:
+    """Without this, a run is closed, and --once ends, before the last image of each actor is there."""
+    schedule = scheduled(1, Lane.BULK, "a", "b")
+    started(schedule)
+    schedule.ending("a")
+    assert (True, False, ("a",)) == (schedule.in_run("a"), schedule.idle, schedule.running)
+    started(schedule)
+    assert {"a", "b"} == set(schedule.running)
+    schedule.finished("b")
+    assert (True, False, ("a",)) == (schedule.in_run("a"), schedule.idle, schedule.running)
+    schedule.finished("a")
+    assert (False, True, ()) == (schedule.in_run("a"), schedule.idle, schedule.running)
+
+
+def test_end_of_an_actor_that_was_ending_frees_no_second_slot() -> None:
+    """Without this, one more actor runs at once with each that ended."""
+    schedule = scheduled(1, Lane.BULK, "a", "b", "c")
+    started(schedule)
+    schedule.ending("a")
+    started(schedule)
+    schedule.finished("a")
+    assert [] == started(schedule)
+    schedule.finished("b")
+    assert ["c"] == started(schedule)
+
+
+def test_change_of_an_actor_that_is_ending_runs_it_once_more_after_its_end() -> None:
+    """Without this, an edit made while the last image is on its way is lost, or syncs one folder twice at once."""
+    schedule = scheduled(2, Lane.BULK, "a")
+    started(schedule)
+    schedule.add("a", Lane.RETRY)
+    schedule.ending("a")
+    for _ in range(2):
+        schedule.add("a", Lane.CHANGE)
+        assert [] == started(schedule)
+    schedule.finished("a")
+    assert [Job("a", Lane.CHANGE)] == schedule.start(0.0)
+    schedule.finished("a")
+    assert schedule.idle
+
+
+def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
+    """Without this, an image whose retry takes long is lost when it was among the last to be begun."""
+    schedule = scheduled(1, Lane.RETRY, "a", "b")
+    started(schedule)
+    schedule.ending("a")
+    assert ["b"] == started(schedule)
+    schedule.paused("a", 5.0, "the rest")
+    assert (True, ("b",)) == (schedule.in_run("a"), schedule.running)
+    assert [] == started(schedule, 5.0)  # its slot is another's now
+    schedule.ending("b")
+    assert [Job("a", Lane.RETRY, "the rest")] == schedule.start(5.0)
+    schedule.ending("a")
+    schedule.finished("b")
+    schedule.finished("a")
+    assert schedule.idle
+
+
+def test_loop_wakes_for_a_rest_that_can_have_the_slot_of_an_actor_that_is_ending() -> None:
+    """Without this, a rest that is due waits for another actor's last image."""
+    schedule = scheduled(1, Lane.BULK, "a", "b")
+    started(schedule)
+    schedule.paused("a", 5.0, "the rest")
+    started(schedule)
+    assert schedule.wait_seconds(1.0) is None
+    schedule.ending("b")
+    assert 4.0 == schedule.wait_seconds(1.0)
+
+
+def test_actor_that_is_ending_need_not_yield() -> None:
+    """Without this, a change that has a slot already stops a second actor of the backlog, or one that has nothing to stop."""
+    schedule = scheduled(2, Lane.BULK, "a", "b")
+    started(schedule)
+    schedule.ending("a")
+    schedule.add("x", Lane.CHANGE)
+    assert [] == schedule.to_yield()  # there is its slot
+    schedule.add("y", Lane.CHANGE)
+    assert ["b"] == schedule.to_yield()
+
+
+def test_actor_that_was_to_yield_and_is_ending_has_done_so() -> None:
+    """Without this, the next change is thought to get the slot that this one has, and waits for the backlog."""
+    schedule = scheduled(2, Lane.BULK, "a", "b")
+    started(schedule)
+    schedule.add("x", Lane.CHANGE)
+    [yielding] = schedule.to_yield()
+    schedule.ending(yielding)
+    assert ["x"] == started(schedule)
+    schedule.add("y", Lane.CHANGE)
+    assert [({"a", "b"} - {yielding}).pop()] == schedule.to_yield()
+
+
+def test_actor_that_went_away_while_it_was_ending_does_not_start_again() -> None:
+    """Without this, an actor that was taken out of actorsData.json is synced once more."""
+    schedule = scheduled(1, Lane.BULK, "a")
+    started(schedule)
+    schedule.ending("a")
+    schedule.add("a", Lane.CHANGE)
+    schedule.remove("a")
+    assert schedule.in_run("a")
+    schedule.finished("a")
+    assert schedule.idle
+
+
+def test_stop_waits_for_actors_that_are_ending() -> None:
+    """Without this, images that were begun are cut off by a stop though the grace is not over."""
+    schedule = scheduled(1, Lane.BULK, "a", "b")
+    started(schedule)
+    schedule.ending("a")
+    schedule.add("a", Lane.CHANGE)
+    assert () == schedule.drop_waiting()
+    assert (False, []) == (schedule.idle, started(schedule))
+    schedule.finished("a")
+    assert schedule.idle
+
+
 # --- live changes and a full house --------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,139 @@
+"""As many images are on their way at once as were asked for, whatever the actors' sizes, and never one more."""
+
+from collections.abc import Sequence
+from threading import Event
+
+import pytest
+
+from tests.support.daemons import running_daemon
+from tests.support.fault_server import ANY, FaultServer
+from tests.support.faults import held_until
+from tests.support.forks import until
+from tests.support.product import Finished
+from tests.support.trees import BUCKET, ActorTree
+
+AT_ONCE = 6  # three images of each of two actors
+PROCESSES = pytest.mark.parametrize("processes", ["1", "2"])
+
+
+def slots(processes: str, workers_per_actor: int = 3, concurrent_actors: int = 2) -> list[str]:
+    numbers = ["--workers-per-actor", str(workers_per_actor), "--concurrent-actors", str(concurrent_actors)]
+    return ["--once", "--processes", processes, *numbers]
+
+
+def names(tree: ActorTree) -> list[str]:
+    return sorted({path.parent.parent.name for path in tree.expected})
+
+
+def paths(tree: ActorTree, actor: str = "") -> list[str]:
+    """Of the images' requests, in the order of the manifests."""
+    return [f"/{bucket}/{key}" for bucket, key in tree.objects if f"/{actor}" in key]
+
+
+def actors_with(tree: ActorTree, server: FaultServer, images: Sequence[int]) -> None:
+    for number, count in enumerate(images, 1):
+        tree.actor(f"{number:04}_european_25_male", images=count)
+    tree.upload_to(server)
+
+
+def assert_all_is_synced(finished: Finished, tree: ActorTree, server: FaultServer) -> None:
+    assert (0, "") == (finished.returncode, finished.stderr)
+    tree.assert_matches()
+    assert sorted(paths(tree)) == sorted(request.path for request in server.requests)  # each once
+    assert names(tree) == sorted(line["actor"] for line in finished.events("actor.synced"))
+    assert finished.events("run.completed", status="complete", downloaded=len(tree.expected), failed=0, unattempted=0)
+
+
+@PROCESSES
+@pytest.mark.parametrize("images", [[1] * 20, [5] * 8, [2, 1, 4, 1, 1, 7, 3, 1, 2, 5]], ids=["one each", "five each", "mixed"])
+def test_with_each_image_that_ends_the_next_one_begins(actor_tree, product, fault_server, images, processes):
+    """Without this, places are empty at each actor's end, and nearly all of them where actors have one image each."""
+    actors_with(actor_tree, fault_server, images)
+    ends = {path: Event() for path in paths(actor_tree)}
+    for path, end in ends.items():
+        fault_server.inject(path, held_until(end))
+    with product.start(slots(processes), actor_tree.root, env=fault_server.account.environment) as running:
+        for ended in range(len(ends)):
+            fewest = ended + (AT_ONCE if actors_wait(fault_server, actor_tree) else 1)
+            wait_for_requests(fault_server, fewest)
+            under_way = [request.path for request in fault_server.requests if not ends[request.path].is_set()]
+            assert len(under_way) <= AT_ONCE
+            ends[under_way[ended * 7 % len(under_way)]].set()  # not the oldest first
+        finished = running.finish()
+
+    assert_all_is_synced(finished, actor_tree, fault_server)
+    assert AT_ONCE == fault_server.peak_waiting()
+    for actor in names(actor_tree):
+        assert fault_server.peak_waiting(f"/{BUCKET}/training/{actor}/") <= 3
+
+
+def actors_wait(server: FaultServer, tree: ActorTree) -> bool:
+    """There are more of which nothing was asked for than those that may have been let in already."""
+    return len(names(tree)) - len({request.path.split("/")[-2] for request in server.requests}) > 2
+
+
+def wait_for_requests(server: FaultServer, count: int) -> None:
+    until(lambda: len(server.requests) >= count)
+
+
+@PROCESSES
+def test_never_more_are_under_way_than_were_asked_for_of_all_and_of_each_actor(actor_tree, product, fault_server, processes):
+    """Without this, an actor's end and the next one's begin are together more than a slow line or a bucket can bear."""
+    actors_with(actor_tree, fault_server, [5] * 12)
+    fault_server.latency_seconds = 0.01
+    finished = product.run(slots(processes), actor_tree.root, env=fault_server.account.environment)
+
+    assert_all_is_synced(finished, actor_tree, fault_server)
+    assert AT_ONCE == fault_server.peak_waiting()
+    assert fault_server.peak_connections <= AT_ONCE
+    assert {3} == {fault_server.peak_waiting(f"/{BUCKET}/training/{actor}/") for actor in names(actor_tree)}
+
+
+@PROCESSES
+def test_image_that_hangs_keeps_no_other_actor_from_its_end(actor_tree, product, fault_server, processes):
+    """Without this, one connection that hangs stops everything until it times out."""
+    actors_with(actor_tree, fault_server, [3] * 6)
+    hanging, go_on = paths(actor_tree)[0], Event()
+    fault_server.inject(hanging, held_until(go_on))
+    first, *others = names(actor_tree)
+    args = slots(processes, workers_per_actor=2, concurrent_actors=1)
+    with product.start(args, actor_tree.root, env=fault_server.account.environment) as running:
+        for actor in others:
+            running.wait_for("actor.synced", actor=actor)
+        assert [] == running.events("actor.synced", actor=first)
+        assert [] == running.events("run.completed")
+        go_on.set()
+        finished = running.finish()
+
+    assert_all_is_synced(finished, actor_tree, fault_server)
+    assert 2 == fault_server.peak_waiting()
+
+
+@PROCESSES
+def test_one_at_a_time_is_strictly_that_in_the_order_of_the_manifests(actor_tree, product, fault_server, processes):
+    """Without this, who wants to load a server as little as can be, loads it with two images at each actor's end."""
+    actors_with(actor_tree, fault_server, [2, 1, 1, 3, 1])
+    fault_server.latency_seconds = 0.01
+    args = slots(processes, workers_per_actor=1, concurrent_actors=1)
+    finished = product.run(args, actor_tree.root, env=fault_server.account.environment)
+
+    assert_all_is_synced(finished, actor_tree, fault_server)
+    assert paths(actor_tree) == [request.path for request in fault_server.requests]
+    assert (1, 1) == (fault_server.peak_waiting(), fault_server.peak_connections)
+
+
+def test_change_has_a_place_of_its_own_where_there_is_one(actor_tree, product, fault_server):
+    """Without this, a new image waits for those of another actor that hang, while all other places are empty."""
+    actors_with(actor_tree, fault_server, [0, 0])
+    first, second = (f"{number:04}_european_25_male" for number in (1, 2))
+    args = ("--workers-per-actor", "2", "--concurrent-actors", "2")
+    go_on = Event()
+    with running_daemon(product, actor_tree, fault_server, *args) as daemon:
+        fault_server.inject(ANY, *[held_until(go_on)] * 2)
+        daemon.change(first, images=2)
+        wait_for_requests(fault_server, 2)
+        daemon.change(second, images=2)
+        daemon.wait_for_images_of(second)
+        go_on.set()
+        daemon.wait_for_images()
+    assert 4 == len(fault_server.requests)

@@ -1,0 +1,409 @@
+"""How many images are under way at once, and that those of the next actor begin as those of the former end."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from daemon.places import Places
+
+WIDTH = 3
+
+
+@pytest.fixture(autouse=True)
+def deadline() -> Iterator[None]:
+    with gevent.Timeout(5):
+        yield
+
+
+class Work:
+    """Pieces that are under way until the test ends them; who did them, and how many there were at once."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.under_way: list[str] = []
+        self.most_under_way = 0
+        self.greenlets: set[gevent.Greenlet[..., None]] = set()
+        self.ends: dict[str, Event] = {}
+        self.errors: dict[str, BaseException] = {}
+
+    def __call__(self, piece: str) -> None:
+        self.begun.append(piece)
+        self.under_way.append(piece)
+        self.most_under_way = max(self.most_under_way, len(self.under_way))
+        self.greenlets.add(gevent.getcurrent())
+        end = self.ends[piece] = Event()
+        end.wait()
+        self.under_way.remove(piece)
+        self.ended.append(piece)
+        if piece in self.errors:
+            raise self.errors[piece]
+
+    def end(self, *pieces: str) -> None:
+        for piece in pieces:
+            self.ends[piece].set()
+        settle()
+
+    def end_all(self) -> None:
+        """Those that are under way, and all that begin then."""
+        while self.under_way:
+            self.end(*self.under_way)
+
+
+class Job:
+    """A job in a greenlet of its own, which has got as far as it gets."""
+
+    def __init__(self, places: Places, work: Callable[[str], None], *pieces: str) -> None:
+        self.pieces = deque(pieces)
+        self.stopped = False
+        self.last_begun = 0
+        self._running = gevent.spawn(places.run, self.pieces, work, lambda: self.stopped, self._note_last_begun)
+        settle()
+
+    def _note_last_begun(self) -> None:
+        self.last_begun += 1
+
+    @property
+    def done(self) -> bool:
+        return bool(self._running.dead)
+
+    def wait(self) -> None:
+        """Until it is done. Raises what `run` raised."""
+        self._running.get()
+
+
+def settle() -> None:
+    """Until nobody has anything to do but what waits for the test."""
+    for _ in range(20):
+        gevent.sleep(0)
+
+
+def places_for(in_all: int, of_one_job: int) -> Places:
+    return Places(lambda: in_all, lambda: of_one_job)
+
+
+@pytest.fixture
+def places() -> Places:
+    """As many in all as for one job."""
+    return places_for(WIDTH, WIDTH)
+
+
+@pytest.fixture
+def work() -> Iterator[Work]:
+    """What is left under way is ended with the test: no greenlet outlives it in mid-work."""
+    work = Work()
+    yield work
+    work.end_all()
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+
+def test_job_has_as_many_pieces_under_way_as_it_may_until_it_is_done(places: Places, work: Work) -> None:
+    """Without this, --workers-per-actor bounds nothing, or images are fetched one by one."""
+    job = Job(places, work, *"abcdefg")
+    assert list("abc") == work.under_way
+    work.end("b")
+    assert list("acd") == work.under_way
+    work.end("a", "c", "d")
+    assert list("efg") == work.under_way
+    work.end("e", "f")
+    assert not job.done
+    work.end("g")
+    job.wait()
+    assert list("abcdefg") == work.begun
+    assert WIDTH == work.most_under_way
+
+
+def test_next_job_begins_piece_by_piece_as_the_former_ends(places: Places, work: Work) -> None:
+    """Without this, the last image of each actor is waited for with all other places empty."""
+    first = Job(places, work, "a1", "a2", "a3", "a4")
+    second = None
+    for ended, begins in pairwise(["a1", "a3", "a2", "a4"]):
+        work.end(ended)
+        if second is None:
+            assert 1 == first.last_begun
+            second = Job(places, work, "b1", "b2", "b3", "b4")
+        assert WIDTH == len(work.under_way)
+        assert begins in work.under_way
+    assert ["a4", "b1", "b2"] == sorted(work.under_way)
+    assert not first.done
+    work.end("a4")
+    first.wait()
+    assert ["b1", "b2", "b3"] == sorted(work.under_way)
+    work.end_all()
+    assert second is not None
+    second.wait()
+    assert WIDTH == work.most_under_way
+
+
+def test_many_jobs_in_succession_have_never_more_under_way_and_never_less(places: Places, work: Work) -> None:
+    """Without this, places are lost or won with each actor, and after a thousand there are none or too many."""
+    jobs: list[Job] = []
+    sizes = [1, 5, 2, 3, 1, 1, 4, 7, 1, 2] * 4
+    for number, size in enumerate(sizes):
+        while jobs and not jobs[-1].last_begun:
+            assert WIDTH == len(work.under_way)
+            work.end(work.under_way[number % WIDTH])
+        jobs.append(Job(places, work, *(f"{number}.{piece}" for piece in range(size))))
+    work.end_all()
+    for job in jobs:
+        job.wait()
+    assert [1] * len(sizes) == [job.last_begun for job in jobs]
+    assert sum(sizes) == len(work.begun) == len(set(work.begun)) == len(work.ended)
+    assert WIDTH == work.most_under_way
+
+
+def test_job_of_few_pieces_lets_the_next_in_at_once(places: Places, work: Work) -> None:
+    """Without this, actors of one image each are synced one after another, whatever --workers-per-actor says."""
+    for piece in "abc":
+        assert 1 == Job(places, work, piece).last_begun
+    assert list("abc") == work.under_way
+    waiting = Job(places, work, "d", "e")
+    assert (list("abc"), 0) == (work.under_way, waiting.last_begun)
+    work.end("b")
+    assert (list("acd"), 0) == (work.under_way, waiting.last_begun)
+    work.end("d")
+    assert (list("ace"), 1) == (work.under_way, waiting.last_begun)
+
+
+def test_jobs_at_the_same_time_have_each_no_more_than_their_own(work: Work) -> None:
+    """Without this, --concurrent-actors makes nothing any faster, or --workers-per-actor bounds nothing."""
+    places = places_for(2 * WIDTH, WIDTH)
+    jobs = [Job(places, work, *(f"{name}{number}" for number in range(9))) for name in "ab"]
+    assert ["a0", "a1", "a2", "b0", "b1", "b2"] == work.under_way
+    work.end("a0", "a1", "a2")
+    assert ["a3", "a4", "a5", "b0", "b1", "b2"] == sorted(work.under_way)
+    work.end_all()
+    for job in jobs:
+        job.wait()
+    assert 2 * WIDTH == work.most_under_way
+
+
+def test_width_of_one_is_strictly_one_after_another(work: Work) -> None:
+    """Without this, one image at a time is not to be had."""
+    places = places_for(1, 1)
+    first = Job(places, work, "a1", "a2")
+    work.end("a1")
+    second = Job(places, work, "b1")
+    assert ["a2"] == work.under_way
+    work.end("a2")
+    assert (True, ["b1"]) == (first.done, work.under_way)
+    work.end("b1")
+    second.wait()
+    assert (["a1", "a2", "b1"], 1) == (work.begun, work.most_under_way)
+
+
+def test_greenlets_are_made_once(places: Places, work: Work) -> None:
+    """Without this, every image costs a new greenlet with a stack of its own."""
+    alive = []
+    for number in range(20):
+        job = Job(places, work, *(f"{number}.{piece}" for piece in range(4)))
+        alive.append(set(work.greenlets))
+        work.end_all()
+        job.wait()
+    assert WIDTH == len(alive[0])
+    assert [alive[0]] * 20 == alive
+
+
+def test_no_more_greenlets_are_made_than_there_are_pieces(monkeypatch: pytest.MonkeyPatch, work: Work) -> None:
+    """Without this, --workers-per-actor 256 costs 256 stacks for an actor with one image."""
+    made: list[object] = []
+    spawn = gevent.spawn
+    with monkeypatch.context() as patched:
+        patched.setattr(gevent, "spawn", lambda *args: made.append(args) or spawn(*args))  # counts, and does the same
+        job = Job(places_for(256, 256), work, "a", "b")
+    work.end_all()
+    job.wait()
+    assert 3 == len(made)  # two, and the job's own
+
+
+# --- the last one is begun --------------------------------------------------------------------------------------------
+
+
+def test_that_the_last_is_begun_is_said_once_and_before_it_is_waited_for(places: Places, work: Work) -> None:
+    """Without this, no next actor is let in, or one too early, or two for one place."""
+    job = Job(places, work, *"abcd")
+    assert 0 == job.last_begun
+    work.end("c")
+    assert (list("abd"), 1) == (work.under_way, job.last_begun)
+    work.end_all()
+    job.wait()
+    assert 1 == job.last_begun
+
+
+# --- a stop -----------------------------------------------------------------------------------------------------------
+
+
+def test_stopped_job_ends_with_what_it_has_begun_and_leaves_the_rest(places: Places, work: Work) -> None:
+    """Without this, an actor that gives its slot up loses images, or keeps the live change waiting to its end."""
+    job = Job(places, work, *"abcdefg")
+    job.stopped = True
+    work.end("b")
+    assert (list("ac"), False) == (work.under_way, job.done)
+    work.end("a", "c")
+    job.wait()
+    assert (list("defg"), list("bac")) == (list(job.pieces), work.ended)
+    assert 0 == job.last_begun
+
+
+def test_job_that_is_stopped_before_it_began_ends_at_once(places: Places, work: Work) -> None:
+    """Without this, an actor that was told to give its slot up as it began holds it for ever."""
+    pieces = deque("abcd")
+    places.run(pieces, work, lambda: True, lambda: pytest.fail("it was not begun"))
+    assert (list("abcd"), []) == (list(pieces), work.begun)
+
+
+def test_slot_of_a_stopped_job_serves_the_next(places: Places, work: Work) -> None:
+    """Without this, each actor that gives its slot up takes its places with it, or they are there twice."""
+    first = Job(places, work, *"abcdefg")
+    first.stopped = True
+    work.end("a")
+    second = Job(places, work, *"rstu")
+    assert list("bcr") == work.under_way
+    work.end("c", "b")
+    assert (True, list("rst")) == (first.done, work.under_way)
+    work.end_all()
+    second.wait()
+    assert list("defg") == list(first.pieces)
+    assert (WIDTH, WIDTH) == (work.most_under_way, len(work.greenlets))
+
+
+def test_nothing_of_a_job_that_stopped_and_is_done_is_ever_begun(places: Places, work: Work) -> None:
+    """Without this, the images of an actor that paused are fetched twice, the first time into a folder that is closed."""
+    job = Job(places, work, *"abcdefg")
+    job.stopped = True
+    work.end("a", "b", "c")
+    job.wait()
+    job.stopped = False  # as when the actor's rest is due
+    for piece in "rst":
+        Job(places, work, piece)
+    work.end_all()
+    assert list("abcrst") == work.begun
+    assert (list("defg"), 0) == (list(job.pieces), job.last_begun)
+
+
+def test_stop_when_the_last_is_begun_changes_nothing(places: Places, work: Work) -> None:
+    """Without this, an actor that was about to end is taken for one that has something left, or frees its slot twice."""
+    job = Job(places, work, *"ab")
+    job.stopped = True
+    work.end("a")
+    assert not job.done
+    Job(places, work, *"rstuv")
+    assert list("brs") == work.under_way
+    work.end("b")
+    job.wait()
+    assert ([], 1, list("rst")) == (list(job.pieces), job.last_begun, work.under_way)
+
+
+# --- a bug ------------------------------------------------------------------------------------------------------------
+
+
+def test_bug_is_raised_at_once_while_others_are_under_way(places: Places, work: Work) -> None:
+    """Without this, a crash of ours is said when a server that hangs lets it be, or never."""
+    work.errors["b"] = ZeroDivisionError("injected bug")
+    job = Job(places, work, *"abc")
+    work.end("b")
+    with pytest.raises(ZeroDivisionError, match="injected bug"):
+        job.wait()
+    assert list("ac") == work.under_way
+
+
+def test_nothing_more_of_a_job_is_begun_after_a_bug_in_it(places: Places, work: Work) -> None:
+    """Without this, its images are written into a folder that is closed, and the places of its actor given back twice."""
+    work.errors["b"] = ZeroDivisionError("injected bug")
+    job = Job(places, work, *"abcdef")
+    work.end("b")
+    with pytest.raises(ZeroDivisionError, match="injected bug"):
+        job.wait()
+    work.end("a")
+    Job(places, work, "r")
+    work.end_all()
+    assert (list("abcr"), 0) == (work.begun, job.last_begun)
+
+
+def test_bug_that_no_library_may_catch_is_raised_too(places: Places, work: Work) -> None:
+    """Without this, what is no Exception ends a place, and with it the job never."""
+
+    class Injected(BaseException):
+        pass
+
+    work.errors["a"] = Injected("bug")
+    job = Job(places, work, "a")
+    work.end("a")
+    with pytest.raises(Injected, match="bug"):
+        job.wait()
+
+
+# --- another width ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_width_of_now_is_that_of_jobs_to_come(work: Work, width: int) -> None:
+    """Without this, a reload with other --workers-per-actor changes nothing until the daemon starts again."""
+    now = WIDTH
+    places = Places(lambda: now, lambda: now)
+    Job(places, work, *"abcd")
+    now = width
+    assert list("abc") == work.under_way  # as many as it began with
+    work.end_all()
+    work.most_under_way = 0
+    Job(places, work, *"rstuvwxyz")
+    assert width == len(work.under_way)
+    work.end_all()
+    assert width == work.most_under_way
+
+
+def test_greenlets_that_are_too_many_now_end(work: Work) -> None:
+    """Without this, each reload leaves greenlets behind that wait for ever."""
+    now = WIDTH
+    places = Places(lambda: 2 * now, lambda: now)
+    jobs = [Job(places, work, *(f"{name}{number}" for number in range(4))) for name in "ab"]
+    work.end("a0", "a1", "b0")
+    assert 2 * WIDTH == greenlets_alive(work)
+    now = 2
+    jobs.append(Job(places, work, *"rst"))
+    assert ["a2", "a3", "b1", "b2", "b3"] == sorted(work.under_way)
+    work.end("a2")
+    assert ["a3", "b1", "b2", "b3"] == sorted(work.under_way)
+    work.end("a3")
+    assert ["b1", "b2", "b3", "r"] == sorted(work.under_way)
+    work.end_all()
+    for job in jobs:
+        job.wait()
+    settle()
+    assert 4 == greenlets_alive(work)
+
+
+def test_job_is_begun_though_all_greenlets_are_too_many(work: Work) -> None:
+    """Without this, the first change after a reload wakes those that are to end, and waits for ever."""
+    now = 3
+    places = Places(lambda: now, lambda: now)
+    Job(places, work, *"abc")
+    work.end_all()
+    now = 1
+    job = Job(places, work, "d")
+    assert ["d"] == work.under_way
+    work.end_all()
+    job.wait()
+    assert 1 == greenlets_alive(work)
+
+
+def test_job_need_not_wait_for_another_where_there_are_places(work: Work) -> None:
+    """Without this, a change waits for the images of another actor that hang, while nobody else is at work."""
+    places = places_for(2 * WIDTH, WIDTH)
+    for name in "abc":
+        Job(places, work, *(f"{name}{number}" for number in range(2)))
+    assert ["a0", "a1", "b0", "b1", "c0", "c1"] == work.under_way
+    Job(places, work, "d0", "d1")
+    work.end("c0")
+    assert ["a0", "a1", "b0", "b1", "c1", "d0"] == work.under_way
+
+
+def greenlets_alive(work: Work) -> int:
+    """Those that wait for a piece of `work` or have done one, and have not ended."""
+    return sum(not greenlet.dead for greenlet in work.greenlets)
