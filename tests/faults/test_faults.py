@@ -504,8 +504,9 @@ class TestEndpoint:
         with refusing_port() as port:
             env = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY": "AKIA", "AWS_ACCESS_SECRET": SECRET_KEY}
             began = time.monotonic()
-            few = ("--max-attempts", "2", "--workers-per-actor", "2", "--concurrent-actors", "5", "--processes", "1")  # each counts
-            finished = sync_once(product, actor_tree, *few, env=env)
+            few = ("--max-attempts", "2", "--workers-per-actor", "2", "--concurrent-actors", "5")
+            one = ("--processes", "1")  # each counts for itself until it is told
+            finished = sync_once(product, actor_tree, *few, *one, env=env)
 
         assert 20 > time.monotonic() - began
         assert 1 == finished.returncode
