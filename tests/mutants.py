@@ -431,8 +431,8 @@ MUTANTS = [
     Mutant(
         "presigned URL shows itself",
         "daemon/core/model.py",
-        "field(default=None, repr=False)",
-        "field(default=None)",
+        "presigned={self.presigned_url is not None})",
+        "presigned={self.presigned_url})",
         "tests/unit/test_model.py",
     ),
     Mutant(
@@ -441,6 +441,56 @@ MUTANTS = [
         "self.log = self._base_log.bind(run_id=self.open.run_id)",
         "self.log = self._base_log",
         "tests/e2e/test_bulk.py -k the_run_that_it_belongs_to",
+    ),
+    # --- places and processes
+    Mutant(
+        "places without an end",
+        "daemon/places.py",
+        "if self._under_way >= self._in_all():",
+        "if False:",
+        "tests/unit/test_places.py",
+    ),
+    Mutant(
+        "places for one actor without an end",
+        "daemon/places.py",
+        "elif job.under_way < most:",
+        "else:",
+        "tests/unit/test_places.py",
+    ),
+    Mutant(
+        "slot is held until the last image is there",
+        "daemon/service.py",
+        "self._schedule.ending(event.actor)",
+        "pass",
+        "tests/e2e/test_places.py",
+    ),
+    Mutant(
+        "mates of an unchanged tree are woken",
+        "daemon/crew.py",
+        "or self.slots <= mate.slots or",
+        "or",
+        "tests/unit/test_crew.py",
+    ),
+    Mutant(
+        "actors of a lost process are lost with it",
+        "daemon/crew.py",
+        "return self.begin(order.actor, log, last_begun=last_begun)",
+        "raise",
+        "tests/unit/test_crew.py",
+    ),
+    Mutant(
+        "hub is there before the fork",
+        "daemon/adapters/processes.py",
+        "(end.detach() for end in _socket.socketpair())",
+        '(end.detach() for end in __import__("gevent.socket").socket.socketpair())',
+        "tests/integration/test_processes.py",
+    ),
+    Mutant(
+        "errors travel without their facts",
+        "daemon/core/errors.py",
+        "    error.__dict__.update(facts)\n",
+        "",
+        "tests/unit/test_errors.py",
     ),
 ]
 

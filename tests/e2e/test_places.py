@@ -80,13 +80,13 @@ def wait_for_requests(server: FaultServer, count: int) -> None:
 def test_never_more_are_under_way_than_were_asked_for_of_all_and_of_each_actor(actor_tree, product, fault_server, processes):
     """Without this, an actor's end and the next one's begin are together more than a slow line or a bucket can bear."""
     actors_with(actor_tree, fault_server, [5] * 12)
-    fault_server.latency_seconds = 0.01
+    fault_server.latency_seconds = 0.05
     finished = product.run(slots(processes), actor_tree.root, env=fault_server.account.environment)
 
     assert_all_is_synced(finished, actor_tree, fault_server)
     assert AT_ONCE == fault_server.peak_waiting()
     assert fault_server.peak_connections <= AT_ONCE
-    assert {3} == {fault_server.peak_waiting(f"/{BUCKET}/training/{actor}/") for actor in names(actor_tree)}
+    assert 3 == max(fault_server.peak_waiting(f"/{BUCKET}/training/{actor}/") for actor in names(actor_tree))
 
 
 @PROCESSES
