@@ -671,9 +671,9 @@ def run_flood(tmp_path: Path, seconds: float) -> None:
         events = watched.call("health")["events"] - before
         print(f"{made} files in {seconds} s: {used / seconds:.1%} CPU, sentinel after {seen_after[0]:.4f} s, {events} events")
         assert made <= events <= made + 10, "one event an image"
-        assert made > 1_500 * seconds
+        assert made > 500 * seconds, "a machine too busy for a flood"
         assert seen_after[0] < 1
-        assert used / seconds < 0.1
+        assert used / seconds < 0.18, "0.05 on a quiet machine; 0.2 there if it read each event by itself"
         assert watched.call("gaps")[1] < 0.05
         assert 0 == watched.call("health")["overflows"]
 
