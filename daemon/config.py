@@ -665,6 +665,7 @@ RELOADABLE = frozenset(
         "rescan_seconds",
         "alive_seconds",
         "grace_seconds",
+        "processes",  # which a daemon has not
         "env_file",  # a .env that came or went: which file is read at all is told by what cannot change
     )
 )
