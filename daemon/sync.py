@@ -167,6 +167,7 @@ class ActorSync:
         self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         attempt = Attempt(actor, log.bind(actor=actor), time.monotonic())
+        self._yielding.discard(actor)  # meant for a run that ended before it had anything to give up
         try:
             plan, folder = _plan(actor, self._read_manifest(attempt), self._disk, self._live.now.endpoint_url)
         except (ManifestMissing, ManifestPending) as problem:

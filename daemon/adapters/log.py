@@ -219,7 +219,7 @@ class LineWriter:
             self._ring()
         deadline = time.monotonic() + timeout_seconds
         while not self._ended and time.monotonic() < deadline:
-            gevent.sleep(0.0002)
+            gevent.sleep(0.001)
         if self._ended:  # else the thread may still want to say that the reader went away
             self._on_broken.close()
         return self._ended and not self.broken
