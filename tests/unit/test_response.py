@@ -4,10 +4,11 @@ from types import SimpleNamespace
 import pytest
 
 from daemon.core.errors import DiskError, ManifestError, ManifestMissing, ManifestPending, ManifestRejected
-from daemon.core.model import FileKind
+from daemon.core.model import Failure, FileKind
 from daemon.core.ports import Reading
 from daemon.core.report import ActorResult
 from daemon.core.response import parse_response
+from daemon.download import Trial
 from daemon.sync import TORN_READ_DELAYS, ActorSync
 
 URLS = ["https://b.s3.us-west-1.amazonaws.com/a/0.png", "https://b.s3.us-west-1.amazonaws.com/a/1.png"]
@@ -284,3 +285,33 @@ def test_status_that_a_stranger_wrote_is_cut() -> None:
     with pytest.raises(ManifestPending) as pending:
         parse_response(b'{"status": "' + b"x" * 1_000_000 + b'"}')
     assert len(str(pending.value)) < 200
+
+
+class EmptyFolder(FullFolder):
+    """A folder that lacks every image."""
+
+    def kinds(self, names: Iterable[str]) -> Mapping[str, FileKind]:
+        return {}
+
+
+class Failing:
+    """A Downloader whose every image fails."""
+
+    moved_bytes = 0
+
+    def run(self, log: Lines, folder: object, trial: Trial) -> Failure:
+        return Failure(trial.download.name, "injected", "injected")
+
+
+def test_yield_that_came_too_late_does_not_stop_the_next_run() -> None:
+    """Without this, an actor that had nothing to give up pauses at the begin of its next run, before its first image."""
+    folders = [FullFolder(), EmptyFolder()]
+    disk = SimpleNamespace(open_folder=lambda actor: folders.pop(0))
+    live = SimpleNamespace(now=SimpleNamespace(workers_per_actor=1, concurrent_actors=1, endpoint_url=None))
+    readings = Readings(b'{"s3_image_urls": %s}' % LIST)
+    sync = ActorSync(readings, disk, Failing(), Stopping(), live)  # type: ignore[arg-type]
+    sync.yield_slot("0001")
+    sync.begin("0001", Lines())
+    result = sync.begin("0001", Lines())
+    assert isinstance(result, ActorResult)
+    assert 2 == result.tally.failed
