@@ -26,6 +26,8 @@ from gevent import events, monkey  # noqa: E402
 
 # gevent asks all installed packages for plugins at each of 30 steps: half of the whole start, and other people's code in it.
 events.notify_and_call_entry_points = events.notify
+if __name__ == "__main__":  # nobody's import is under way, so gevent would find no lock held
+    gc.freeze()  # what is frozen it does not look through for them
 monkey.patch_all()
 
 import daemon  # noqa: E402

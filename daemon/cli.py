@@ -49,6 +49,7 @@ from daemon.sync import plan_actor
 
 OK, FAILED, USAGE, CRASH, OWNED, CONFIG = 0, 1, 2, 70, 75, 78
 DATA_DIR_POLL_SECONDS = 2.0
+_COLUMNS = 80  # of a help that no terminal shows
 
 _CONCURRENCY = ("workers_per_actor", "concurrent_actors")
 _OF_THE_DEMO = (*_CONCURRENCY, "log_format", "log_level", "report")
@@ -106,6 +107,15 @@ def _main(argv: Sequence[str]) -> int:
     )
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """As wide as the terminal. argparse asks for one with each flag, and would import shutil, bz2 and lzma to know the width."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (OSError, ValueError):
+        columns = _COLUMNS
+    return argparse.HelpFormatter(prog, width=(columns or _COLUMNS) - 2)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """A wrong command line, in a unit file perhaps."""
@@ -118,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m daemon",
         description="Mirror the training images that JSON manifests list from S3 to local disk: once, or on and on.",
         allow_abbrev=False,
+        formatter_class=_formatter,
     )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--dry-run", action="store_true", help="print what a sync would download, and exit")

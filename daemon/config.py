@@ -508,8 +508,6 @@ def _printable(path: Path) -> str:
 
 def unknown_settings(environ: Mapping[str, str], dotenv: Mapping[str, str]) -> tuple[str, ...]:
     """A sentence, for a warning, for each ACTORSYNC_ name that nothing reads; values are not shown."""
-    import difflib  # only who mistypes needs it
-
     known = [name for row in SETTINGS for name in row.env_names]
     unread_in_dotenv = {name for row in SETTINGS if not row.in_dotenv for name in row.env_names}
     sentences = []
@@ -521,6 +519,8 @@ def unknown_settings(environ: Mapping[str, str], dotenv: Mapping[str, str]) -> t
             if variables is dotenv and name in unread_in_dotenv:
                 sentences.append(f"{name} in {where} has no effect: it is read from the environment only")
             elif name not in known:
+                import difflib  # only who mistypes needs it
+
                 near = difflib.get_close_matches(name.upper(), known, n=1)
                 advice = f"did you mean {near[0]}?" if near else SEE_EXAMPLE
                 sentences.append(f"{name} in {where} is not a setting: {advice}")
