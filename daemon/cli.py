@@ -108,7 +108,7 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """As wide as the terminal. argparse asks for one with each flag, and would import shutil, bz2 and lzma to know the width."""
+    """As wide as the terminal. argparse asks for one with each flag; its own imports shutil, bz2 and lzma for the width."""
     try:
         columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
     except (OSError, ValueError):

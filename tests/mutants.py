@@ -334,6 +334,27 @@ MUTANTS = [
         "tests/integration/test_http_store.py -k Stale",
     ),
     Mutant(
+        "each packet wakes us",
+        "daemon/adapters/http/connection.py",
+        "self._wake_at(min(announced_bytes, GATHERED_BYTES))",
+        "self._wake_at(1)",
+        f"{HTTP} -k Packets",
+    ),
+    Mutant(
+        "what OpenSSL holds already is waited for",
+        "daemon/adapters/http/connection.py",
+        "            announced_bytes -= _TLS_RECORD_BYTES + _TLS_OVERHEAD_BYTES\n",
+        "            pass\n",
+        f"{HTTP} -k Packets",
+    ),
+    Mutant(
+        "a head is waited for as if it were long",
+        "daemon/adapters/http/connection.py",
+        "        self._wake_at(1)\n        self._patience.wait(",
+        "        self._patience.wait(",
+        f"{HTTP} -k Packets",
+    ),
+    Mutant(
         "breaker opens one image late",
         "daemon/core/breaker.py",
         "if count < CONNECTS_FAILED_IN_A_ROW and",

@@ -10,7 +10,6 @@ from daemon.core.errors import ShortBody, StoreUnavailable
 LARGEST_HEAD_BYTES = 64 * 1024  # of all heads of one response, interim ones too; of framing and trailers without a body
 
 _USUAL_HEAD_BYTES = 2048  # looked through first: the body that came along need not be copied
-_ALL_THERE_ARE = 2**63
 _WITHOUT_BODY = (204, 304)
 
 # RFC 9112 4 and 5, strictly: no bare line feed, no folded line, no space before a colon, no control character.
@@ -71,9 +70,9 @@ class Response:
         self._dry_bytes = 0  # since the last byte of a body that is chunked
 
     @property
-    def wanted_bytes(self) -> int:
-        """How many more bytes this response has, as far as that is known."""
-        return self._left if self._left is not None else _ALL_THERE_ARE
+    def wanted_bytes(self) -> int | None:
+        """How many more bytes this response has; None: it does not say."""
+        return self._left
 
     def receive(self, data: memoryview) -> Sequence[memoryview]:
         """The pieces of the body, none of them empty, in the next bytes (at least one) of the connection.

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent import socket as gevent_socket
 from gevent.pool import Group
+from gevent.server import StreamServer
 
 from daemon.adapters.http import HttpStore, dial
-from daemon.adapters.http.connection import BUFFER_BYTES
+from daemon.adapters.http.connection import BUFFER_BYTES, GATHERED_BYTES, Buffer, Connection, Patience
 from daemon.adapters.http.pool import Pool
 from daemon.core.errors import (
     AccessDenied,
@@ -396,6 +398,142 @@ class TestPatience:
         gevent.sleep(0.05)
 
         assert not store._patience._timer.active
+
+
+# --- by and by --------------------------------------------------------------------------------------------------------
+
+PACKET_BYTES = 1448  # what Ethernet leaves of 1,500
+
+
+@contextlib.contextmanager
+def far_away(server: FaultServer) -> Iterator[str]:
+    """The server's URL behind a network that brings what it sends in packets, one after the other."""
+
+    def carry(near: gevent_socket.socket, far: gevent_socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while sent := far.recv(65536):
+                for start in range(0, len(sent), PACKET_BYTES):
+                    near.sendall(sent[start : start + PACKET_BYTES])
+                    gevent.sleep(0.0002)  # the store's turn, if anything woke it
+            near.shutdown(socket.SHUT_WR)
+
+    def serve(near: gevent_socket.socket, _: object) -> None:
+        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with gevent_socket.create_connection(("127.0.0.1", port_of(server))) as far:
+            carrying = gevent.spawn(carry, near, far)
+            while request := near.recv(65536):
+                far.sendall(request)
+            carrying.kill()
+
+    relay = StreamServer(("127.0.0.1", 0), serve)
+    relay.start()
+    yield f"{server.endpoint_url.partition(':')[0]}://127.0.0.1:{relay.server_port}"
+    relay.stop()
+
+
+class Pieces(Received):
+    """Knows how many there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def write(self, piece: memoryview) -> None:
+        self.count += 1
+        super().write(piece)
+
+
+@pytest.fixture
+def in_vain(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An entry for each time that more was waited for than came."""
+    waited: list[str] = []
+    wait_a_while = Patience.wait_a_while
+
+    def noted(patience: Patience, watcher: object) -> bool:
+        came = wait_a_while(patience, watcher)
+        if not came:
+            waited.append("in vain")
+        return came
+
+    monkeypatch.setattr(Patience, "wait_a_while", noted)
+    return waited
+
+
+class TestPackets:
+    @pytest.mark.parametrize("tls", [False, True])
+    def test_we_do_not_wake_up_for_each(self, request: pytest.FixtureRequest, trusting: None, in_vain: list[str], tls: bool):
+        """Without this, a network's packets cost three times what all else does; or each image ends a second late."""
+        server: FaultServer = request.getfixturevalue("tls_server" if tls else "server")
+        with far_away(server) as url:
+            store = make_store(url)
+            for _ in range(3):
+                sink = Pieces()
+                assert BODY == fetch(store, sink=sink)
+                # Over TLS the last record or two come as they come.
+                assert sink.count <= 4 + len(BODY) // GATHERED_BYTES + tls * 2 * 16384 // PACKET_BYTES
+            store.close()
+
+        assert [] == in_vain
+        assert 1 == server.connections
+
+    def test_the_next_answer_is_not_waited_for_as_if_it_were_long(self, server: FaultServer):
+        """Without this, a small image behind a large one times out."""
+        server.put("images", "small.png", b"small")
+        with far_away(server) as url:
+            store = make_store(url, read_timeout=1)
+            fetch(store)
+
+            assert b"small" == fetch(store, ObjectRef("images", "small.png"))
+            store.close()
+
+        assert 1 == server.connections
+
+    def test_what_is_said_out_of_turn_after_a_long_one_is_seen(self):
+        """Without this, bytes too many are kept as the next image where the body before had come by and by."""
+        with gevent_socket.create_server(("127.0.0.1", 0)) as listener:
+            connected = gevent_socket.create_connection(listener.getsockname())
+            server, _ = listener.accept()
+        connection = Connection(connected, tls=False, buffer=Buffer(), patience=Patience(10))
+
+        def receive(size_bytes: int) -> None:
+            while size_bytes:
+                size_bytes -= len(connection.receive(size_bytes))
+
+        receiving = gevent.spawn(receive, 100_000)
+        gevent.sleep(0.01)  # it waits for many now
+        server.sendall(bytes(100_000))
+        receiving.get(timeout=10)
+        assert connection.is_quiet()
+
+        server.sendall(b"x")
+
+        until(lambda: not connection.is_quiet())
+        connection.close()
+        server.close()
+
+    @pytest.mark.parametrize("tls", [False, True])
+    def test_one_that_trickles_is_seen_to_go_on(
+        self, request: pytest.FixtureRequest, trusting: None, in_vain: list[str], tls: bool
+    ):
+        """Without this, a slow line is taken for a dead one; or a line that was slow once is taken for slow for ever."""
+        server: FaultServer = request.getfixturevalue("tls_server" if tls else "server")
+        server.put("images", "slow.png", bytes(90_000))
+        server.inject("/images/slow.png", faults.drip(30_000))
+        with far_away(server) as url:
+            store = make_store(url, read_timeout=2.4)  # less than it takes; a quarter of it is more than the others take
+            sink = Pieces()
+
+            assert bytes(90_000) == fetch(store, ObjectRef("images", "slow.png"), sink=sink)
+
+            assert sink.count > 3
+            assert 1 == len(in_vain)  # then it is known
+
+            sink = Pieces()
+            assert BODY == fetch(store, sink=sink)
+
+            assert sink.count < len(BODY) / PACKET_BYTES / 2
+            store.close()
+        assert 1 == server.connections
 
 
 # --- where to ---------------------------------------------------------------------------------------------------------
