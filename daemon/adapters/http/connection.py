@@ -1,13 +1,15 @@
 """One connection that requests go over, and the patience with which all of them wait."""
 
+import contextlib
 import select
 import time
-from socket import SO_RCVLOWAT, SOL_SOCKET
+from socket import SHUT_RDWR, SO_RCVLOWAT, SOL_SOCKET
 from ssl import SSLWantReadError, SSLWantWriteError
 from typing import Any
 
 import gevent
 from gevent import monkey
+from gevent import socket as gevent_socket
 from greenlet import greenlet
 
 from daemon.core.errors import StoreUnavailable, TimedOut
@@ -18,6 +20,7 @@ GATHERED_BYTES = 128 * 1024  # of a body, before we wake up for it: a turn of th
 _TLS_RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
 _TLS_OVERHEAD_BYTES = 2048 + 5  # at most, of a record: RFC 5246 6.2.3
 _FAIR_BYTES = 1024 * 1024  # then others have their turn, however fast this server is
+_SMALL_BYTES = 8 * 1024  # of a request: an idle connection has room for it
 _READ, _WRITE = 1, 2  # events of gevent's loop
 _NOT_YET = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
 _PlainSocket: Any = monkey.get_original("socket", "socket")
@@ -84,11 +87,43 @@ class Buffer:
         self.turn = 0
 
 
+class Departures:
+    """Requests leave a few at a time: a server that sleeps is woken once for them, and none waits for long.
+
+    Measured on loopback: a wake-up for each costs a small image 10%; all of one turn of the loop at once make images of 350 KB
+    wait for each other, a tenth of the speed where answers take 30 ms.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        self._most = most
+        self._waiting: list[tuple[Connection, bytes]] = []
+        self._turn_will_end = False
+
+    def add(self, connection: "Connection", request: bytes) -> None:
+        """It leaves with the next ones, at the end of this turn of the loop at the latest."""
+        self._waiting.append((connection, request))
+        if len(self._waiting) >= self._most:
+            self._leave()
+        elif not self._turn_will_end:
+            self._turn_will_end = True
+            gevent.get_hub().loop.run_callback(self._turn_ends)
+
+    def _turn_ends(self) -> None:
+        self._turn_will_end = False
+        self._leave()
+
+    def _leave(self) -> None:
+        leaving, self._waiting = self._waiting, []
+        for connection, request in leaving:
+            connection.send_whole(request)
+
+
 class Connection:
     """A connected socket, plain or TLS, made non-blocking. Closed by whoever was given it, however its use ends."""
 
     __slots__ = (
         "_buffer",
+        "_departures",
         "_events",
         "_least_bytes",
         "_patience",
@@ -97,12 +132,13 @@ class Connection:
         "_tls",
         "_trickles",
         "_unbroken_bytes",
+        "_unsent",
         "answered",
         "idle_since",
         "made_at",
     )
 
-    def __init__(self, connected: Any, *, tls: bool, buffer: Buffer, patience: Patience) -> None:
+    def __init__(self, connected: Any, *, tls: bool, buffer: Buffer, patience: Patience, departures: Departures) -> None:
         """`connected`: a gevent socket; of gevent.ssl, its handshake done, with suppress_ragged_eofs=False."""
         if not tls:  # gevent's own class would add to each call what is done here: waiting
             connected = _PlainSocket(fileno=connected.detach())
@@ -111,9 +147,11 @@ class Connection:
         self._tls = tls
         self._buffer = buffer
         self._patience = patience
+        self._departures = departures
         self._events = gevent.get_hub().loop.io(connected.fileno(), _READ)  # once: a watcher for each wait costs a system call
         self._poll = _new_poll()
         self._poll.register(connected.fileno(), select.POLLIN)
+        self._unsent: StoreUnavailable | None = None  # why a request could not be sent
         self.answered = False  # whether anything came since the last request
         self._least_bytes = 1  # that wake us
         self._trickles = False  # the body that is being received
@@ -121,19 +159,27 @@ class Connection:
         self.made_at = self.idle_since = time.monotonic()
 
     def send(self, request: bytes) -> None:
-        """All of it. Raises StoreUnavailable, TimedOut.
-
-        First everybody who has something to do has their turn: the requests of one turn of the loop then go out one behind
-        the other. Measured with 4 KB on loopback: 30% less CPU, for a server is woken once for many of them, not for each.
-        """
-        gevent.sleep(0)
+        """All of it, soon: whoever waits for the answer is told when that failed. Raises StoreUnavailable, TimedOut."""
         self.answered = self._trickles = False
+        if len(request) <= _SMALL_BYTES:
+            self._departures.add(self, request)
+            return
         sent = self._send_some(request)
         while sent < len(request):
             if not sent:
                 self._wait_writable()
             request = request[sent:]
             sent = self._send_some(request)
+
+    def send_whole(self, request: bytes) -> None:
+        """At once; what fails is raised by `receive`, which this wakes."""
+        try:
+            if self._send_some(request) < len(request):
+                raise StoreUnavailable("the connection has no room for a request, though it was idle")
+        except StoreUnavailable as error:
+            self._unsent = self._unsent or error
+            with contextlib.suppress(OSError):  # closed meanwhile: then nobody waits
+                (gevent_socket.socket if self._tls else _PlainSocket).shutdown(self._socket, SHUT_RDWR)
 
     def wait(self) -> None:
         """Until something has come. Raises TimedOut."""
@@ -151,6 +197,8 @@ class Connection:
             self._unbroken_bytes = 0
             gevent.sleep(0)
         while True:
+            if self._unsent is not None:
+                raise self._unsent
             try:
                 size_bytes = self._receive_records(wanted_bytes) if self._tls else self._socket.recv_into(self._buffer.view)
             except _NOT_YET:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from daemon.adapters.http.answers import object_head, refusal_of
-from daemon.adapters.http.connection import Buffer, Connection, Patience
+from daemon.adapters.http.connection import Buffer, Connection, Departures, Patience
 from daemon.adapters.http.dial import Dialer
 from daemon.adapters.http.identity import Chain, FindCredentials, Identity
 from daemon.adapters.http.pool import Pool
@@ -76,6 +76,7 @@ class HttpStore:
         self._dialer = Dialer(connect_timeout)
         self._buffer = Buffer()
         self._patience = Patience(read_timeout)
+        self._departures = Departures()
         self._pool = Pool(self._connect, connections)
         self._routes: dict[str, Route] = {}
         self._buckets: dict[tuple[str, Door, str], tuple[Route, str]] = {}  # and the beginning of the path there
@@ -214,7 +215,13 @@ class HttpStore:
     # --- the answer ---------------------------------------------------------------------------------------------------
 
     def _connect(self, route: Route) -> Connection:
-        return Connection(self._dialer.dial(route), tls=route.tls, buffer=self._buffer, patience=self._patience)
+        return Connection(
+            self._dialer.dial(route),
+            tls=route.tls,
+            buffer=self._buffer,
+            patience=self._patience,
+            departures=self._departures,
+        )
 
     def _send(self, request: _Request, sink: Sink) -> None:
         """Once, or twice where the connection that was kept turns out to be dead."""
