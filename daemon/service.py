@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import Event
-from gevent.pool import Pool
 from gevent.queue import Empty, Queue
 
 from daemon.changes import Changes
@@ -170,7 +169,6 @@ class Service:
         self._reload = reload
         self._inbox: Queue[object] = Queue()
         self._schedule = Schedule(config.concurrent_actors)
-        self._greenlets = Pool()
         self._changes = Changes(manifests, config.quiet_seconds, config.max_wait_seconds)
         self._list_hints = Debouncer(config.quiet_seconds, config.max_wait_seconds)
         self._failing = FailingActors()
@@ -259,7 +257,7 @@ class Service:
         for job in self._schedule.start(now):
             if self._runs.open is None:
                 self._begin_run(self._trigger_of(job), 1 + self._schedule.waiting)
-            self._greenlets.spawn(self._run_actor, job)
+            gevent.spawn(self._run_actor, job)
 
     def _take_due(self, now: float) -> None:
         """Put into the schedule whatever time has made due."""
@@ -353,7 +351,7 @@ class Service:
             except BaseException as error:  # noqa: BLE001 - the loop raises it: a crash of ours is never lost in a greenlet
                 self.put(Crashed(error))
 
-        self._greenlets.spawn(run)
+        gevent.spawn(run)
 
     # --- actors -------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Disk:
         self._tidy = tidy
 
     def open_folder(self, actor: str) -> "Folder":
-        path = os.path.join(self._actors, actor, "training_data")
+        path = f"{self._actors}/{actor}/training_data"
         try:
             return Folder(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), path, self._floor_bytes, self._tidy)
         except OSError as error:

@@ -45,7 +45,7 @@ class Manifests:
         return stamps
 
     def _response(self, actor: str) -> str:
-        return os.path.join(self._actors, actor, "training_data", "response.json")
+        return f"{self._actors}/{actor}/training_data/response.json"
 
 
 def _stamp(there: os.stat_result) -> int:

@@ -1,6 +1,6 @@
 """What is missing: a manifest held against the disk."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from typing import NamedTuple, TypeGuard
 
 from daemon.core.errors import ActorsyncError, NameCollision, NameOccupied, NameUnusable
@@ -97,6 +97,10 @@ class _ImagesOfFolder(Mapping[str, ObjectRef]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
+
+    def keys(self) -> KeysView[str]:
+        """Those of the dict itself: Mapping's own are gone through one by one in Python."""
+        return self._names.keys()
 
     def __len__(self) -> int:
         return len(self._names)
