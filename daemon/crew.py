@@ -104,9 +104,9 @@ class MateLost(Exception):
     """Another process of ours ended in mid-work: somebody killed it, or the kernel did for want of memory."""
 
 
-def share_of(number: int, processes: int, actors: int) -> int:
-    """How many of so many concurrent actors have their places in that process; the first, which owns the run, is 0."""
-    return actors // processes + (number < actors % processes)
+def share_of(number: int, processes: int, places: int) -> int:
+    """How many of so many places are that process's; the first, which owns the run, is 0."""
+    return places // processes + (number < places % processes)
 
 
 # --- the process that owns the run ------------------------------------------------------------------------------------

@@ -139,9 +139,9 @@ class ActorSync:
         downloader: Downloader,
         stopping: Event,
         live: LiveConfig,
-        share: Callable[[int], int] = lambda actors: actors,
+        share: Callable[[int], int] = lambda places: places,
     ) -> None:
-        """`share`: how many of so many concurrent actors are this process's."""
+        """`share`: how many of so many places are this process's."""
         self._manifests = manifests
         self._disk = disk
         self._downloader = downloader
@@ -149,7 +149,7 @@ class ActorSync:
         self._live = live
         self._yielding: set[str] = set()  # actors that are wanted to give up their slot
         self._places = Places(
-            in_all=lambda: share(live.now.concurrent_actors) * live.now.workers_per_actor,
+            in_all=lambda: share(live.now.concurrent_actors * live.now.workers_per_actor),
             of_one_job=lambda: live.now.workers_per_actor,
         )
         self._planned_actors = self._planned_images = self._ended_images = 0

@@ -22,7 +22,15 @@ from gevent.pool import Group
 from gevent.server import StreamServer
 
 from daemon.adapters.http import HttpStore, dial
-from daemon.adapters.http.connection import BUFFER_BYTES, GATHERED_BYTES, Buffer, Connection, Departures, Patience
+from daemon.adapters.http.connection import (
+    BUFFER_BYTES,
+    GATHERED_BYTES,
+    LONG_TURN_SECONDS,
+    Buffer,
+    Connection,
+    Departures,
+    Patience,
+)
 from daemon.adapters.http.pool import Pool
 from daemon.adapters.http.route import find_route
 from daemon.core.errors import (
@@ -454,6 +462,22 @@ class TestDepartures:
         assert b"5" not in connection.left
         gevent.sleep(0)
         assert [b"5"] == connection.left[4:]
+
+    def test_in_a_long_turn_they_wait_for_its_end(self):
+        """Without this, each turn of a busy loop is as long as all images at once, and nothing else is heard."""
+        departures, connection = Departures(most=2), Leaving()
+        departures.add(connection, b"1")
+        time.sleep(2 * LONG_TURN_SECONDS)
+        departures.add(connection, b"2")
+        departures.add(connection, b"3")
+        assert [] == connection.left
+
+        gevent.sleep(0)
+        assert [b"1", b"2", b"3"] == connection.left
+
+        departures.add(connection, b"4")
+        departures.add(connection, b"5")
+        assert [b"4", b"5"] == connection.left[3:]
 
     def test_whoever_waits_for_an_answer_is_told_that_it_was_not_asked_for(self, silent: Connection):
         """Without this, an image waits for the read time-out though its request never left."""
