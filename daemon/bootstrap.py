@@ -253,6 +253,7 @@ def _store(
         anonymous=config.anonymous,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
+        gather_seconds=min(1.0, config.image_timeout / 4),  # what is not looked at yet is no progress
         connections=config.workers_per_actor * config.concurrent_actors,
     )
 

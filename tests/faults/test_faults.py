@@ -208,6 +208,20 @@ class TestAnswersThatDoNotCome:
         assert 2 == len(told)
         assert all(SLOW[actor][1] in error for error in told), told
 
+    def test_one_that_comes_slowly_and_steadily_is_no_stall(
+        self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
+    ):
+        """Without this, a short --image-timeout gives up what is there, and only the kernel has seen."""
+        actor_tree.actor("0001_slow", images=1, size_bytes=150_000)
+        actor_tree.upload_to(fault_server)
+        (path,) = paths_of(actor_tree, "0001_slow")
+        fault_server.inject(path, faults.drip(60_000))
+
+        finished = sync_once(product, actor_tree, "--image-timeout", "1", env=signing(fault_server))
+
+        assert 0 == finished.returncode
+        assert {"first": 1} == completed(finished)["requests"]
+
     def test_one_that_drips_for_ever_cannot_hold_the_only_slot(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):

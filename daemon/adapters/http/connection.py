@@ -17,6 +17,7 @@ from daemon.core.errors import StoreUnavailable, TimedOut
 BUFFER_BYTES = 256 * 1024  # measured: 128 KiB costs 20% more for an image of 350 KB, 1 MiB no less
 GATHERED_BYTES = 128 * 1024  # of a body, before we wake up for it: a turn of the loop costs what 30 KB do
 LONG_TURN_SECONDS = 0.01
+_FLOWING_BYTES = 32 * 1024  # at once: this body does not trickle any more
 
 _TLS_RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
 _TLS_OVERHEAD_BYTES = 2048 + 5  # at most, of a record: RFC 5246 6.2.3
@@ -31,15 +32,16 @@ _new_poll: Any = monkey.get_original("select", "poll")  # asked with no time to 
 class Patience:
     """Waits for sockets, none for too long: one timer looks after all that wait, and runs only while there are any.
 
-    A timer for each wait (gevent.Timeout) would cost more than the wait. A limit is kept to within a quarter of itself, or a
-    second where that is less.
+    A timer for each wait (gevent.Timeout) would cost more than the wait. A limit is kept to within a second or two, or three
+    quarters of itself where that is less.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, a_while_seconds: float = 1.0) -> None:
+        """`a_while_seconds`: the other limit, for what is worth waiting for."""
         self._seconds = seconds
         self._hub = gevent.get_hub()
         self._waiting: dict[greenlet, float] = {}  # until when
-        self._period = min(1.0, seconds / 4)
+        self._period = min(a_while_seconds, seconds / 4)
         self._timer = self._hub.loop.timer(self._period, self._period, ref=False)
 
     def wait(self, watcher: Any) -> None:
@@ -47,7 +49,7 @@ class Patience:
         self._wait(watcher, self._seconds)
 
     def wait_a_while(self, watcher: Any) -> bool:
-        """As `wait`, but for a second or two. False: in vain."""
+        """As `wait`, but for a while, twice that at most. False: in vain."""
         try:
             self._wait(watcher, self._period)
         except TimedOut:
@@ -215,6 +217,7 @@ class Connection:
                 raise StoreUnavailable("the connection was closed without an answer")
             self.answered = True
             self._unbroken_bytes += size_bytes
+            self._trickles = self._trickles and size_bytes < _FLOWING_BYTES
             self._buffer.turn += 1
             return self._buffer.view[:size_bytes]
 

@@ -61,10 +61,12 @@ class HttpStore:
         connect_timeout: float,
         read_timeout: float,
         connections: int,
+        gather_seconds: float = 1.0,
         profile_region: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`find_credentials`, `ask_chain`, `look_for`: see Identity. `profile_region`: of the AWS profile, asked only where
-        neither a URL nor `region` says one. Times in seconds. `connections`: how many requests are made at once;
+        neither a URL nor `region` says one. Times in seconds. `gather_seconds`: how long a body is let come before it is looked
+        at, twice that at most. `connections`: how many requests are made at once;
         no more connections are kept.
         """
         self._identity = Identity(find_credentials, ask_chain, look_for)
@@ -75,7 +77,7 @@ class HttpStore:
         self._anonymous = anonymous
         self._dialer = Dialer(connect_timeout)
         self._buffer = Buffer()
-        self._patience = Patience(read_timeout)
+        self._patience = Patience(read_timeout, gather_seconds)
         self._departures = Departures()
         self._pool = Pool(self._connect, connections)
         self._routes: dict[str, Route] = {}
