@@ -16,7 +16,7 @@ from daemon.core.errors import StoreUnavailable, TimedOut
 
 BUFFER_BYTES = 256 * 1024  # measured: 128 KiB costs 20% more for an image of 350 KB, 1 MiB no less
 GATHERED_BYTES = 128 * 1024  # of a body, before we wake up for it: a turn of the loop costs what 30 KB do
-LONG_TURN_SECONDS = 0.01
+LONG_TURN_SECONDS = 0.01  # of the loop: requests wait for its end then
 _FLOWING_BYTES = 32 * 1024  # at once: this body does not trickle any more
 
 _TLS_RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
@@ -106,7 +106,7 @@ class Departures:
         self._turn_is_long_at = 0.0
 
     def add(self, connection: "Connection", request: bytes) -> None:
-        """It leaves with the next ones, at the end of this turn of the loop at the latest."""
+        """It leaves with the next ones, or at the end of this turn of the loop (of the next, where gevent is too busy)."""
         self._waiting.append((connection, request))
         if not self._turn_will_end:
             self._turn_will_end = True
@@ -259,7 +259,7 @@ class Connection:
         """As many TLS records as are wanted, have come and fit: one write to the disk for them, not one for each.
 
         Whole ones only, so that none is left where the loop does not see it. Through the private `_sslobj` of Python's own
-        class, which gevent's is made of: its public methods, made to wait, cost a tenth of the whole image.
+        class, which gevent's is made of: gevent's public method costs 5% more, its own waiting, for each record, 40%.
         """
         view, size_bytes = self._buffer.view, 0
         size_limit = len(view) - _TLS_RECORD_BYTES + 1
