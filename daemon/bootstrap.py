@@ -14,6 +14,7 @@ from daemon.adapters.aws_chain import find_chain_credentials, find_profile_regio
 from daemon.adapters.control import ControlServer, Followers, ask
 from daemon.adapters.disk import OUR_FOLDER, DataDirLock, Disk
 from daemon.adapters.http import HttpStore
+from daemon.adapters.lanes import Lanes
 from daemon.adapters.log import LineWriter, journal_line, json_line, make_log, timestamp, under_journal
 from daemon.adapters.manifests import Manifests
 from daemon.adapters.processes import fork_processes
@@ -106,7 +107,8 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
         live, stopping, breaker = LiveConfig(config), Event(), Breaker()
         _share_ambient(config)
         store = _store(config, environ, working_dir, None)
-        downloader = Downloader(store, breaker, stopping, live, Hashers(processes=1 + count).new_checksum, tell_down(channel))
+        checksums = Lanes(otherwise=Hashers(processes=1 + count).new_checksum)
+        downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, tell_down(channel))
         share = partial(share_of, number, 1 + count)
         actor_sync = ActorSync(Manifests(config.data_dir), Disk(config.data_dir), downloader, stopping, live, share)
         Mate(channel, actor_sync, breaker, stopping, config.log_level).work()
@@ -150,7 +152,8 @@ def build(
     store = _store(config, environ, working_dir, find_credentials)
     breaker = Breaker(probing=not once)
     hashers = Hashers(processes=1 + len(mates))
-    downloader = Downloader(store, breaker, stopping, live, hashers.new_checksum, lambda *met: crew.said_down(*met))
+    checksums = Lanes(otherwise=hashers.new_checksum)
+    downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, lambda *met: crew.said_down(*met))
     manifests = Manifests(config.data_dir)
     crew = Crew(
         ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live, partial(share_of, 0, 1 + len(mates))),

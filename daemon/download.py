@@ -245,12 +245,12 @@ class _Arrival:
     def again(self, why: str) -> None:
         self._trial.count_request(why)
 
-    def write(self, piece: memoryview) -> None:
+    def write(self, piece: memoryview) -> bool | None:
         assert self._staged is not None and self._verifier is not None
         self._staged.write(piece)
-        self._verifier.update(piece)
         self.transfer.moved_bytes += len(piece)
         self._downloader.moved_bytes += len(piece)
+        return self._verifier.update(piece)
 
     def prove(self) -> tuple[Proof, int]:
         """By what the image is proved, and its size. May wait, but not for the network: no deadline holds."""

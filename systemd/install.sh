@@ -10,12 +10,13 @@
 #   --start           enable and start it; without, only what already runs is restarted, and only for something new
 #   --prefix DIR      where releases live                               (default /opt/actorsync)
 #   --python FILE     a Python 3.11 or later outside /home and /root    (default: the first of python3.11 ... on the PATH)
-#   --wheelhouse DIR  take packages from there, not from the network: pip download -r requirements.txt -d DIR
+#   --wheelhouse DIR  take packages from there, not from the network: pip download -r requirements.txt -d DIR;
+#                     and the compiled part: pip wheel ./native -w DIR
 #   --rollback        back to the release before; again: forward
 #
 # --data-root, --user, --group and --python are remembered for the next upgrade.
 #
-#   PREFIX/releases/VERSION-STAMP/  {daemon, systemd, venv}: what is installed, whole before it gets its name
+#   PREFIX/releases/VERSION-STAMP/  {daemon, native, systemd, venv}: what is installed, whole before it gets its name
 #   PREFIX/current, previous        links to two of them; switching is one rename
 #   /etc/actorsync/actorsync.env    settings and keys, 0600; made once, never touched again
 #   /etc/systemd/system/actorsync*  the units, and what the options above mean in actorsync*.service.d/50-install.conf
@@ -103,7 +104,7 @@ find_python() { # one that a service without /home and /root can see
 }
 
 contents() { # what makes a release, as NUL-separated paths
-  (cd "$SOURCE" && find daemon -name '*.py' -print0 && find systemd -type f -print0 &&
+  (cd "$SOURCE" && find daemon -name '*.py' -print0 && find native -maxdepth 1 -type f -print0 && find systemd -type f -print0 &&
     printf '%s\0' requirements.txt README.md .env.example) | sort -z
 }
 
@@ -129,9 +130,23 @@ build() { # sets RELEASE; nothing is done where it is there already
   "$new/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --only-binary=:all: \
     ${WHEELHOUSE:+--no-index --find-links "$WHEELHOUSE"} --requirement "$new/requirements.txt" ||
     die "the packages could not be installed; nothing was changed" "is the network there? else see --wheelhouse"
+  install_native "$new"
   (cd "$new" && venv/bin/python -m daemon --version >/dev/null) || die "the release does not run; nothing was changed" "see above"
   sync -f "$new"
   mv -T "$new" "$RELEASE"
+}
+
+install_native() { # into release $1; nothing depends on it but speed
+  local what=$1/native
+  [[ -z $WHEELHOUSE ]] || what=actorsync-native
+  if ! "$1/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input \
+    ${WHEELHOUSE:+--no-index --find-links "$WHEELHOUSE"} "$what" >/dev/null 2>&1 ||
+    ! "$1/venv/bin/python" -I -c 'import md5_lanes' 2>/dev/null; then
+    say "note: native/ could not be compiled: MD5s are computed one by one, which costs a third of the speed where S3 has no"
+    say "  checksums. With gcc and Python's headers (apt-get install gcc python3-dev), or a wheel of it in the wheelhouse,"
+    say "  remove $RELEASE and install again"
+  fi
+  rm -rf "$1/native/build" "$1"/native/*.egg-info
 }
 
 # --- the system -------------------------------------------------------------------------------------------------------

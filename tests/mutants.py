@@ -36,6 +36,7 @@ DISK = "tests/integration/test_disk.py"
 STORE = "tests/integration/test_store_contract.py"
 HTTP = "tests/integration/test_http_store.py"
 THREADS = "tests/integration/test_threads.py"
+LANES = "tests/integration/test_lanes.py"
 
 
 class Mutant(NamedTuple):
@@ -108,6 +109,48 @@ MUTANTS = [
         "if self.idle and len(piece) < _SMALLEST_PIECE_BYTES:",
         "if len(piece) < _SMALLEST_PIECE_BYTES:",
         THREADS,
+    ),
+    Mutant(
+        "lanes lose what is less than a block",
+        "daemon/adapters/lanes.py",
+        "md5.rest = bytes(self._arena[whole:end])",
+        'md5.rest = b""',
+        LANES,
+    ),
+    Mutant(
+        "lanes forget what was put before",
+        "daemon/adapters/lanes.py",
+        "self._waiting.setdefault(md5, []).append(self._arena[begin:whole])",
+        "self._waiting[md5] = [self._arena[begin:whole]]",
+        LANES,
+    ),
+    Mutant(
+        "arena is used again before it is hashed",
+        "daemon/adapters/lanes.py",
+        "        self._used_bytes = whole\n",
+        "        self._used_bytes = whole % (ARENA_BYTES // 2)\n",
+        LANES,
+    ),
+    Mutant(
+        "image is hashed alone",
+        "daemon/adapters/lanes.py",
+        "        gevent.sleep(0)  # what comes in this turn of the loop joins\n",
+        "",
+        LANES,
+    ),
+    Mutant(
+        "nobody gives way",
+        "daemon/adapters/lanes.py",
+        "return self._lanes.waiting_bytes(self) >= SHARE_BYTES",
+        "return False",
+        LANES,
+    ),
+    Mutant(
+        "sink that has enough gets more at once",
+        "daemon/adapters/http/store.py",
+        "                connection.give_way()",
+        "                pass",
+        HTTP,
     ),
     Mutant(
         "endpoint that minds being asked for checksums is asked again",

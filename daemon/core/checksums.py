@@ -22,11 +22,13 @@ Update = Callable[[memoryview, int], int]
 
 
 class Checksum(Protocol):
-    """Follows bytes; `digest` is that of all so far, as long as SIZE_BYTES says, and may have to be waited for."""
+    """Follows bytes."""
 
-    def update(self, piece: memoryview, /) -> object: ...
+    def update(self, piece: memoryview, /) -> bool | None:
+        """The next ones. True: others should have their turn before more of this comes."""
 
-    def digest(self) -> bytes: ...
+    def digest(self) -> bytes:
+        """Of all that came, as long as SIZE_BYTES says; once. May wait."""
 
 
 def is_slow(proof: Proof) -> bool:

@@ -101,12 +101,14 @@ class Verifier:
         self._head_kept = b""
         self.size_bytes = 0
 
-    def update(self, piece: memoryview) -> None:
+    def update(self, piece: memoryview) -> bool | None:
+        """The next bytes. True: others should have their turn before more of this comes."""
         self.size_bytes += len(piece)
         if self._checksum is not None:
-            self._checksum.update(piece)
-        elif len(self._head_kept) < _HEAD_KEPT_BYTES:
+            return self._checksum.update(piece)
+        if len(self._head_kept) < _HEAD_KEPT_BYTES:
             self._head_kept += piece[: _HEAD_KEPT_BYTES - len(self._head_kept)]
+        return None
 
     def verify(self) -> Proof:
         """How the body was proved; waits for its checksum, where others compute it.

@@ -20,8 +20,11 @@ class Sink(Protocol):
         are asked for.
         """
 
-    def write(self, piece: memoryview) -> None:
-        """The next bytes. The memory behind `piece` is the store's again as soon as this returns: copy what is kept."""
+    def write(self, piece: memoryview) -> bool | None:
+        """The next bytes. True: others should have their turn before more of this comes.
+
+        The memory behind `piece` is the store's again as soon as this returns: copy what is kept.
+        """
 
 
 class ObjectStore(Protocol):

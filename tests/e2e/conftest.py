@@ -36,8 +36,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What install.sh takes from a checkout, as it is now: one that is being worked on would give many releases."""
     folder = tmp_path_factory.mktemp("source")
     folder.chmod(0o755)  # not only root may look at a checkout
-    for name in ("daemon", "systemd"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("daemon", "native", "systemd"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
     for name in ("requirements.txt", "README.md", ".env.example"):
         shutil.copy(ROOT / name, folder)
     return folder
@@ -51,6 +51,8 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory, bootable: str | None, s
         version = ("--python-version", str(_system_python()))
         pip = (sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", *version)
         subprocess.run([*pip, "-d", str(folder), "-r", str(source / "requirements.txt")], check=True, timeout=300)
+        wheel = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(source / "native"))
+        subprocess.run(wheel, check=True, timeout=300)
     return folder
 
 

@@ -109,13 +109,18 @@ def test_root_s_own_umask_does_not_lock_the_service_out(installed: SystemdBox) -
     assert installed.run("runuser", "-u", "actorsync", "--", "bash", "-c", run).stdout.startswith("actorsync ")
 
 
+def test_the_compiled_part_is_installed(installed: SystemdBox) -> None:
+    """Without this, every MD5 costs five times as much as it needs to."""
+    installed.run(f"{CURRENT}/venv/bin/python", "-I", "-c", "import md5_lanes")
+
+
 # --- upgrades ---------------------------------------------------------------------------------------------------------
 
 
 def _version(box: SystemdBox, version: str) -> str:
     """The project as it would be at another version: where it is."""
     source = f"/tmp/source-{version}"
-    what = "daemon systemd requirements.txt README.md .env.example"
+    what = "daemon native systemd requirements.txt README.md .env.example"
     box.run("bash", "-c", f"mkdir -p {source} && cd /src && cp -r {what} {source}")
     box.run("sed", "-i", f's/^__version__ = .*/__version__ = "{version}"/', f"{source}/daemon/__init__.py")
     return source
@@ -287,3 +292,17 @@ def test_the_options_are_plain_text(installed: SystemdBox) -> None:
     refused = installed.run("/src/systemd/install.sh", "--prefix", "/opt/odd", check=False)
     assert not (installed.files / "tmp/ran").exists()
     assert "is not an absolute path" in refused.stderr
+
+
+def test_without_a_compiler_it_is_installed_all_the_same(installed: SystemdBox) -> None:
+    """Without this, a machine that cannot compile gets nothing, or nobody is told why it is slower."""
+    installed.run("bash", "-c", "cp -r /wheelhouse /tmp/wheels && rm /tmp/wheels/actorsync_native-*")
+    source = _version(installed, "8.0.0")
+    where = ("--prefix", "/opt/uncompiled", "--wheelhouse", "/tmp/wheels")
+
+    said = installed.run(f"{source}/systemd/install.sh", *where).stdout
+
+    assert "note: native/ could not be compiled" in said
+    python = "/opt/uncompiled/current/venv/bin/python"
+    assert 0 != installed.run(python, "-I", "-c", "import md5_lanes", check=False).returncode
+    assert installed.run("bash", "-c", f"cd /opt/uncompiled/current && {python} -m daemon --version").stdout

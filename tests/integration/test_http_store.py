@@ -1053,6 +1053,34 @@ class TestTheAnswer:
 
         assert RuntimeError in {type(each.exception) for each in dreaming}
 
+    def test_a_sink_that_has_enough_gives_way(self, server: FaultServer):
+        """Without this, one image after the other is hashed, where many would have been in the time of one."""
+        body = bytes(50 * BUFFER_BYTES)
+        server.put("images", "huge.png", body)
+        store = make_store(server.endpoint_url)
+        turns_at: list[int] = []
+        turns = 0
+
+        class Modest(Received):
+            def write(self, piece: memoryview) -> bool:
+                super().write(piece)
+                turns_at.append(turns)
+                return True
+
+        def count() -> None:
+            nonlocal turns
+            while True:
+                gevent.sleep(0)
+                turns += 1
+
+        counting = gevent.spawn(count)
+        sink = Modest()
+        store.fetch(ObjectRef("images", "huge.png"), sink)
+        counting.kill()
+
+        assert body == sink.body
+        assert len(turns_at) == len(set(turns_at))
+
     def test_a_fast_server_does_not_keep_others_from_their_turn(self, server: FaultServer):
         """Without this, one large image stops the loop, the log and every other download."""
         body = bytes(200 * BUFFER_BYTES)

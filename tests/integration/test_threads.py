@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from daemon.adapters.threads import BUFFER_BYTES, SMALLEST_BYTES, Hashers
-from daemon.core.checksums import Checksum
 from daemon.core.model import Proof
+from tests.support.checksums import body_of, cut, feed
 
 LARGE = 64 * 1024 * 1024  # a tenth of a second of MD5
 
@@ -36,27 +36,13 @@ def until_threads_are(count: int) -> None:
         time.sleep(0.002)
 
 
-def body_of(number: int, size_bytes: int) -> bytes:
-    return hashlib.shake_128(b"%d" % number).digest(size_bytes)
-
-
-def feed(checksum: Checksum, body: bytes, piece_bytes: int) -> None:
-    """In memory that is used again at once, as a connection's is."""
-    buffer = bytearray(piece_bytes)
-    for start in range(0, len(body), piece_bytes):
-        piece = body[start : start + piece_bytes]
-        buffer[: len(piece)] = piece
-        checksum.update(memoryview(buffer)[: len(piece)])
-        buffer[:] = b"!" * piece_bytes
-
-
 @pytest.mark.parametrize("proof", [Proof.MD5, Proof.SHA1, Proof.SHA256])
 @pytest.mark.parametrize("piece_bytes", [1000, 20_000, 100_000, BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
 def test_digest_is_the_hub_s_own(hashers: Hashers, proof: Proof, piece_bytes: int) -> None:
     """Without this, whole images are mismatches, or damaged ones pass, by how the network cut them."""
     body = body_of(piece_bytes, 1_500_000)
     checksum = hashers.new_checksum(proof, len(body))
-    feed(checksum, body, piece_bytes)
+    feed(checksum, cut(body, piece_bytes))
     assert hashlib.new(proof.value, body).digest() == checksum.digest()
 
 

@@ -201,8 +201,8 @@ class Connection:
         was wanted: then not all that has come is looked for. Raises StoreUnavailable, TimedOut.
         """
         if self._unbroken_bytes >= _FAIR_BYTES:
-            self._unbroken_bytes = 0
             gevent.sleep(0)
+            self._unbroken_bytes = 0
         while True:
             if self._unsent is not None:
                 raise self._unsent
@@ -225,6 +225,10 @@ class Connection:
     def turn(self) -> int:
         """Changes as soon as any connection receives into the shared buffer."""
         return self._buffer.turn
+
+    def give_way(self) -> None:
+        """Others have their turn before the next `receive`."""
+        self._unbroken_bytes = _FAIR_BYTES
 
     def is_quiet(self) -> bool:
         """Whether nothing came since the last answer: neither its end, nor what would be taken for the next one."""

@@ -293,7 +293,8 @@ def _pour(connection: Connection, response: Response, pieces: Sequence[memoryvie
     sink.begin(object_head(response.headers, response.announced_bytes))
     while True:
         for piece in pieces:
-            sink.write(piece)
+            if sink.write(piece):
+                connection.give_way()
         if connection.turn != turn:
             raise RuntimeError("a sink let other greenlets run while it held what they receive into: see Buffer")
         if response.complete:
