@@ -110,7 +110,8 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
         checksums = Lanes(otherwise=Hashers(processes=1 + count).new_checksum)
         downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, tell_down(channel))
         share = partial(share_of, number, 1 + count)
-        actor_sync = ActorSync(Manifests(config.data_dir), Disk(config.data_dir), downloader, stopping, live, share)
+        manifests, disk = Manifests(config.data_dir), Disk(config.data_dir)
+        actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
         Mate(channel, actor_sync, breaker, stopping, config.log_level).work()
 
     raise_open_files(config)
@@ -155,12 +156,9 @@ def build(
     checksums = Lanes(otherwise=hashers.new_checksum)
     downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, lambda *met: crew.said_down(*met))
     manifests = Manifests(config.data_dir)
-    crew = Crew(
-        ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live, partial(share_of, 0, 1 + len(mates))),
-        mates,
-        breaker,
-        stopping,
-    )
+    share = partial(share_of, 0, 1 + len(mates))
+    here = ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live, share, look_ahead=bool(mates))
+    crew = Crew(here, mates, breaker, stopping)
 
     def reload() -> tuple[Config, tuple[str, ...]]:
         assert reread is not None

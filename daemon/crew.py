@@ -1,4 +1,4 @@
-"""Actors shared out among the processes of a run: an actor goes to whichever has the fewest."""
+"""Actors shared out among the processes of a run: an actor goes to whichever has the fewest that wait for places."""
 
 import time
 import traceback
@@ -76,8 +76,8 @@ class Broken(NamedTuple):
     traceback: str
 
 
-class Ending(NamedTuple):
-    """From a mate: the last image of this actor has been begun."""
+class NextWanted(NamedTuple):
+    """From a mate: this actor needs no slot any more, another may be begun."""
 
     actor: str
 
@@ -133,20 +133,20 @@ class Crew:
         stopping.rawlink(lambda _: self._tell(Stop()))
 
     def begin(
-        self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
+        self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         mate = min((mate for mate in self._mates if not mate.lost), key=lambda mate: mate.slots, default=None)
         if mate is None or self.slots <= mate.slots or self._stopping.is_set():
-            with _held(self, last_begun) as give_up:
-                return self._here.begin(actor, log, changed=changed, last_begun=give_up)
+            with _held(self, next_wanted) as give_up:
+                return self._here.begin(actor, log, changed=changed, next_wanted=give_up)
         mate.wake(self._downs)
-        return self._run_far(mate, Begin(actor), log, last_begun)
+        return self._run_far(mate, Begin(actor), log, next_wanted)
 
-    def go_on(self, attempt: Unfinished, *, last_begun: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         if isinstance(attempt, _FarAttempt):
-            return self._run_far(attempt.mate, GoOn(attempt.left.actor), attempt.log, last_begun)
-        with _held(self, last_begun) as give_up:
-            return self._here.go_on(attempt, last_begun=give_up)
+            return self._run_far(attempt.mate, GoOn(attempt.left.actor), attempt.log, next_wanted)
+        with _held(self, next_wanted) as give_up:
+            return self._here.go_on(attempt, next_wanted=give_up)
 
     def yield_slot(self, actor: str) -> None:
         self._here.yield_slot(actor)
@@ -187,16 +187,16 @@ class Crew:
         if self._breaker.trip(met.kind, met.name, met.error, time.monotonic()):
             self.said_down(log, met.kind, met.name, met.error)
 
-    def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log, last_begun: Callable[[], None]) -> ActorResult | Paused:
+    def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log, next_wanted: Callable[[], None]) -> ActorResult | Paused:
         try:
-            with _held(mate, last_begun) as give_up:
+            with _held(mate, next_wanted) as give_up:
                 return mate.run(order, log, give_up)
         except MateLost as lost:
             if self._dismissed:
                 raise  # a crash ended the run: nothing more is begun
             hint = "what it had begun is synced anew by those that are left"
             log.warning("process.lost", actor=order.actor, error=str(lost), hint=hint)
-            return self.begin(order.actor, log, last_begun=last_begun)
+            return self.begin(order.actor, log, next_wanted=next_wanted)
 
     def _tell(self, message: object) -> None:
         """Never waits. Who sleeps still is not woken: no image is under way there."""
@@ -206,8 +206,8 @@ class Crew:
 
 
 @contextmanager
-def _held(holder: "Crew | _Mate", last_begun: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """A slot in a process, until the last image of its actor has been begun, or until the end."""
+def _held(holder: "Crew | _Mate", next_wanted: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """A slot in a process, until its actor wants the next one to be begun, or ends."""
     holder.slots += 1
     held = True
 
@@ -215,7 +215,7 @@ def _held(holder: "Crew | _Mate", last_begun: Callable[[], None]) -> Iterator[Ca
         nonlocal held
         held = False
         holder.slots -= 1
-        last_begun()
+        next_wanted()
 
     try:
         yield give_up
@@ -228,7 +228,7 @@ class _Running(NamedTuple):
 
     log: Log
     end: "AsyncResult[ActorResult | Paused]"
-    last_begun: Callable[[], None]
+    next_wanted: Callable[[], None]
 
 
 class _Mate:
@@ -250,10 +250,10 @@ class _Mate:
             for message in messages:
                 self.channel.send(message)
 
-    def run(self, order: Begin | GoOn, log: Log, last_begun: Callable[[], None]) -> ActorResult | Paused:
+    def run(self, order: Begin | GoOn, log: Log, next_wanted: Callable[[], None]) -> ActorResult | Paused:
         """Have it sync an actor, and wait for the end. Raises MateLost, MateCrashed."""
         end: AsyncResult[ActorResult | Paused] = AsyncResult()
-        self.running[order.actor] = _Running(log, end, last_begun)
+        self.running[order.actor] = _Running(log, end, next_wanted)
         try:
             if self.lost:
                 raise MateLost("it had ended before")
@@ -279,14 +279,14 @@ class _Mate:
         match message:
             case Report():
                 self.report = message
-            case Said(actor) | Down(actor) | Ending(actor) | Ended(actor) if actor not in self.running:
+            case Said(actor) | Down(actor) | NextWanted(actor) | Ended(actor) if actor not in self.running:
                 pass  # a bug broke it, which was told, with images under way
             case Said(actor, level, event, facts):
                 getattr(self.running[actor].log, level)(event, **facts)
             case Down(actor):
                 self._met_down(self.running[actor].log.bind(actor=actor), message)
-            case Ending(actor):
-                self.running[actor].last_begun()
+            case NextWanted(actor):
+                self.running[actor].next_wanted()
             case Ended(actor):
                 log, end, _ = self.running[actor]
                 match message.end:
@@ -386,7 +386,7 @@ class Mate:
         self._running += 1
         end: ActorResult | Waiting | Broken
         try:
-            came_out = run(last_begun=lambda: self._channel.send(Ending(actor)))
+            came_out = run(next_wanted=lambda: self._channel.send(NextWanted(actor)))
         except BaseException:  # noqa: BLE001 - the process that owns the run raises it
             end = Broken(traceback.format_exc())
         else:

@@ -12,15 +12,15 @@ from greenlet import greenlet
 class Job:
     """Pieces of work that belong together, such as an actor's images."""
 
-    __slots__ = ("done", "error", "last_begun", "pieces", "stopped", "under_way", "work")
+    __slots__ = ("done", "error", "next_wanted", "pieces", "stopped", "under_way", "work")
 
     def __init__(
-        self, pieces: deque[Any], work: Callable[[Any], None], stopped: Callable[[], bool], last_begun: Callable[[], None]
+        self, pieces: deque[Any], work: Callable[[Any], None], stopped: Callable[[], bool], next_wanted: Callable[[], None]
     ) -> None:
         self.pieces = pieces  # that were not begun
         self.work = work
         self.stopped = stopped
-        self.last_begun = last_begun
+        self.next_wanted: Callable[[], None] | None = next_wanted  # None: it was said
         self.under_way = 0
         self.done = Event()
         self.error: BaseException | None = None
@@ -33,24 +33,29 @@ class Places:
     job has the others, and no place is empty while there is something to begin for it.
     """
 
-    def __init__(self, in_all: Callable[[], int], of_one_job: Callable[[], int]) -> None:
-        """How many pieces may be under way at once: asked again each time, for a reload may change it."""
+    def __init__(self, in_all: Callable[[], int], of_one_job: Callable[[], int], *, look_ahead: bool = False) -> None:
+        """How many pieces may be under way at once: asked again each time, for a reload may change it.
+
+        `look_ahead`: the next job is wanted as soon as the first piece of one is begun, not the last: for whoever is far
+        from where jobs come from, or places are empty until it has come.
+        """
         self._in_all = in_all
         self._of_one_job = of_one_job
+        self._look_ahead = look_ahead
         self._jobs: list[Job] = []  # with pieces to begin
         self._under_way = 0
         self._idle: list[greenlet] = []
         self._made = 0
 
     def run(
-        self, pieces: deque[Any], work: Callable[[Any], None], stopped: Callable[[], bool], last_begun: Callable[[], None]
+        self, pieces: deque[Any], work: Callable[[Any], None], stopped: Callable[[], bool], next_wanted: Callable[[], None]
     ) -> None:
         """`work(piece)` for each of the pieces (one at least), until all are done, or until `stopped()`.
 
-        Then those that were begun are done, and the others are still in `pieces`. `last_begun` is called when the last one
-        has been begun. Raises what `work` raised, at once.
+        Then those that were begun are done, and the others are still in `pieces`. `next_wanted` is called when the last one
+        is begun, looking ahead the first. Raises what `work` raised, at once.
         """
-        job = Job(pieces, work, stopped, last_begun)
+        job = Job(pieces, work, stopped, next_wanted)
         self._jobs.append(job)
         self._wake(min(len(pieces), self._of_one_job()))
         job.done.wait()
@@ -101,7 +106,9 @@ class Places:
         try:
             if not job.pieces:
                 self._jobs.remove(job)
-                job.last_begun()
+            if job.next_wanted is not None and (self._look_ahead or not job.pieces):
+                say, job.next_wanted = job.next_wanted, None
+                say()
             job.work(piece)
         except BaseException as error:  # noqa: BLE001 - who waits for the job raises it
             job.error = error

@@ -46,8 +46,8 @@ class ActorFinished(NamedTuple):
     end: ActorResult | Paused | BaseException
 
 
-class ActorEnding(NamedTuple):
-    """The last image of an actor has been begun."""
+class NextWanted(NamedTuple):
+    """An actor needs no slot any more, another may be begun."""
 
     actor: str
 
@@ -320,8 +320,8 @@ class Service:
             case ActorHinted():
                 if event.actor in self._names:
                     self._changes.hint(event.actor, now)
-            case ActorEnding():
-                self._schedule.ending(event.actor)
+            case NextWanted():
+                self._schedule.slot_freed(event.actor)
             case ActorFinished():
                 self._actor_ended(event, now)
             case ActorsHinted():
@@ -356,14 +356,14 @@ class Service:
     # --- actors -------------------------------------------------------------------------------------------------------
 
     def _run_actor(self, job: Job) -> None:
-        def last_begun() -> None:
-            self.put(ActorEnding(job.actor))
+        def next_wanted() -> None:
+            self.put(NextWanted(job.actor))
 
         try:
             end: ActorResult | Paused | BaseException = (
-                self._actor_sync.go_on(job.resume, last_begun=last_begun)
+                self._actor_sync.go_on(job.resume, next_wanted=next_wanted)
                 if job.resume is not None
-                else self._actor_sync.begin(job.actor, self._runs.log, changed=job.lane is Lane.CHANGE, last_begun=last_begun)
+                else self._actor_sync.begin(job.actor, self._runs.log, changed=job.lane is Lane.CHANGE, next_wanted=next_wanted)
             )
         except BaseException as error:  # noqa: BLE001 - as above
             end = error

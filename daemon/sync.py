@@ -89,15 +89,15 @@ class SyncsActors(Protocol):
     """Brings single actors up to date, many at once."""
 
     def begin(
-        self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
+        self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         """One run of an actor from its begin.
 
-        `log` has the run bound to it. `changed`: the manifest was another one before. `last_begun` is called when all its
-        images have been begun: an actor that is begun then has the places that become free.
+        `log` has the run bound to it. `changed`: the manifest was another one before. `next_wanted` is called once, when
+        another actor should be begun, for the places that this one leaves free or soon will.
         """
 
-    def go_on(self, attempt: Unfinished, *, last_begun: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         """What an earlier part of a run left waiting."""
 
     def yield_slot(self, actor: str) -> None:
@@ -140,8 +140,10 @@ class ActorSync:
         stopping: Event,
         live: LiveConfig,
         share: Callable[[int], int] = lambda places: places,
+        *,
+        look_ahead: bool = False,
     ) -> None:
-        """`share`: how many of so many places are this process's."""
+        """`share`: how many of so many places are this process's. `look_ahead`: see Places."""
         self._manifests = manifests
         self._disk = disk
         self._downloader = downloader
@@ -151,6 +153,7 @@ class ActorSync:
         self._places = Places(
             in_all=lambda: share(live.now.concurrent_actors * live.now.workers_per_actor),
             of_one_job=lambda: live.now.workers_per_actor,
+            look_ahead=look_ahead,
         )
         self._planned_actors = self._planned_images = self._ended_images = 0
 
@@ -164,7 +167,7 @@ class ActorSync:
         return Counts(self._planned_actors, self._planned_images, self._ended_images, self._downloader.moved_bytes)
 
     def begin(
-        self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
+        self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         attempt = Attempt(actor, log.bind(actor=actor), time.monotonic())
         self._yielding.discard(actor)  # meant for a run that ended before it had anything to give up
@@ -181,9 +184,9 @@ class ActorSync:
         if not plan.downloads:
             folder.close()
             return attempt.result(time.monotonic())
-        return self._download_all(folder, deque(Trial(download) for download in plan.downloads), attempt, last_begun)
+        return self._download_all(folder, deque(Trial(download) for download in plan.downloads), attempt, next_wanted)
 
-    def go_on(self, attempt: Unfinished, *, last_begun: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         assert isinstance(attempt, Attempt)
         trials = deque(attempt.waiting)
         attempt.waiting = []
@@ -194,7 +197,7 @@ class ActorSync:
                 attempt.tally.count_requests(trial.requests)
                 attempt.count(Failure.of(trial.download.name, problem))
             return self._refused(problem, attempt)
-        return self._download_all(folder, trials, attempt, last_begun)
+        return self._download_all(folder, trials, attempt, next_wanted)
 
     def _refused(self, problem: ManifestRejected | DiskError, attempt: Attempt) -> ActorResult:
         event = "manifest.rejected" if isinstance(problem, ManifestRejected) else "folder.failed"
@@ -231,7 +234,7 @@ class ActorSync:
         self._planned_images += len(plan.downloads)
 
     def _download_all(
-        self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt, last_begun: Callable[[], None]
+        self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt, next_wanted: Callable[[], None]
     ) -> ActorResult | Paused:
         """Every trial to its end or its long delay, at most `workers_per_actor` at once. Closes the folder."""
 
@@ -245,7 +248,7 @@ class ActorSync:
             self._ended_images += 1
 
         try:
-            self._places.run(trials, work, lambda: attempt.actor in self._yielding, last_begun)
+            self._places.run(trials, work, lambda: attempt.actor in self._yielding, next_wanted)
         finally:
             folder.close()
             self._yielding.discard(attempt.actor)

@@ -524,9 +524,23 @@ MUTANTS = [
     Mutant(
         "slot is held until the last image is there",
         "daemon/service.py",
-        "self._schedule.ending(event.actor)",
+        "self._schedule.slot_freed(event.actor)",
         "pass",
         "tests/e2e/test_places.py",
+    ),
+    Mutant(
+        "looking ahead looks no further",
+        "daemon/places.py",
+        "(self._look_ahead or not job.pieces)",
+        "(not job.pieces)",
+        "tests/unit/test_places.py",
+    ),
+    Mutant(
+        "processes do not look ahead",
+        "daemon/bootstrap.py",
+        "live, share, look_ahead=True)",
+        "live, share)",
+        "tests/e2e/test_processes.py -k next_actor_is_there",
     ),
     Mutant(
         "mates of an unchanged tree are woken",
@@ -538,7 +552,7 @@ MUTANTS = [
     Mutant(
         "actors of a lost process are lost with it",
         "daemon/crew.py",
-        "return self.begin(order.actor, log, last_begun=last_begun)",
+        "return self.begin(order.actor, log, next_wanted=next_wanted)",
         "raise",
         "tests/unit/test_crew.py",
     ),

@@ -34,8 +34,8 @@ class Schedule:
     """A queue for each lane, and the actors that run; time is passed in.
 
     An actor never runs twice at once: what becomes due while it runs, or while it waits for a retry,
-    gives exactly one more run after it. It holds a slot for as long as it has images that were not begun yet: those that
-    are under way at its end leave places free, which are the next one's.
+    gives exactly one more run after it. It holds a slot until its own run says that the next actor may be begun, or ends:
+    images that are under way at its end leave places free, which are the next one's.
     """
 
     def __init__(self, slots: int) -> None:
@@ -43,7 +43,7 @@ class Schedule:
         self._queues: dict[Lane, OrderedDict[str, None]] = {lane: OrderedDict() for lane in Lane}
         self._queued: dict[str, Lane] = {}  # which of the queues an actor stands in
         self._running: dict[str, Lane] = {}  # with a slot
-        self._ending: dict[str, Lane] = {}  # without
+        self._slotless: dict[str, Lane] = {}  # without
         self._again: dict[str, Lane] = {}
         self._resting: dict[str, _Rest] = {}
         self._yielding: set[str] = set()
@@ -66,9 +66,9 @@ class Schedule:
             jobs.append(job)
         return jobs
 
-    def ending(self, actor: str) -> None:
-        """A running actor has begun all that it has to do: its slot is free."""
-        self._ending[actor] = self._stopped_running(actor)
+    def slot_freed(self, actor: str) -> None:
+        """A running actor needs its slot no more, and goes on without."""
+        self._slotless[actor] = self._stopped_running(actor)
 
     def finished(self, actor: str) -> None:
         """An actor's run ended."""
@@ -116,12 +116,12 @@ class Schedule:
 
     def in_run(self, actor: str) -> bool:
         """It runs, or gave up its slot in mid-run."""
-        return actor in self._running or actor in self._ending or actor in self._resting
+        return actor in self._running or actor in self._slotless or actor in self._resting
 
     @property
     def idle(self) -> bool:
         """Nothing runs, and nothing is due or will be."""
-        return not (self._running or self._ending or self._queued or self._resting)
+        return not (self._running or self._slotless or self._queued or self._resting)
 
     @property
     def waiting(self) -> int:
@@ -130,7 +130,7 @@ class Schedule:
 
     @property
     def running(self) -> tuple[str, ...]:
-        return (*self._running, *self._ending)
+        return (*self._running, *self._slotless)
 
     def _queue(self, actor: str, lane: Lane) -> None:
         if actor not in self._queued or lane < self._queued[actor]:
@@ -144,7 +144,7 @@ class Schedule:
 
     def _stopped_running(self, actor: str) -> Lane:
         self._yielding.discard(actor)
-        return self._running.pop(actor) if actor in self._running else self._ending.pop(actor)
+        return self._running.pop(actor) if actor in self._running else self._slotless.pop(actor)
 
     def _next(self) -> Job | None:
         for lane, queue in self._queues.items():

@@ -99,7 +99,7 @@ class AnySchedule(RuleBasedStateMachine):
     @rule(data=st.data())
     def begin_last_image(self, data: st.DataObject) -> None:
         actor = data.draw(st.sampled_from(self.with_slot()))
-        self.schedule.ending(actor)
+        self.schedule.slot_freed(actor)
         self.yielding.discard(actor)
         self.running[actor].ending = True
 

@@ -24,11 +24,11 @@ from daemon.crew import (
     Crew,
     Down,
     Ended,
-    Ending,
     FarLog,
     GoOn,
     Mate,
     MateCrashed,
+    NextWanted,
     Report,
     Said,
     Stop,
@@ -93,20 +93,20 @@ class ScriptedSync:
         self.abandoned = 0
         self.counted = Counts()
         self.scripts: dict[str, Script] = {}
-        self.last_begun: dict[str, Callable[[], None]] = {}  # by actor: what says that its last image is under way
+        self.next_wanted: dict[str, Callable[[], None]] = {}  # by actor: what says that its last image is under way
 
     def begin(
-        self, actor: str, log: Log, *, changed: bool = False, last_begun: Callable[[], None] = lambda: None
+        self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         self.begun.append(actor)
-        self.last_begun[actor] = last_begun
+        self.next_wanted[actor] = next_wanted
         script = self.scripts.get(actor)
         return script(log.bind(actor=actor)) if script else result(actor, downloaded=1)
 
-    def go_on(self, attempt: Unfinished, *, last_begun: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         self.gone_on.append(attempt)
         assert isinstance(attempt, Rest)
-        self.last_begun[attempt.actor] = last_begun
+        self.next_wanted[attempt.actor] = next_wanted
         return attempt.script()
 
     def yield_slot(self, actor: str) -> None:
@@ -193,9 +193,9 @@ class Party:
         self.script(actor, wait)
         return gate
 
-    def begin(self, actor: str, last_begun: Callable[[], None] = lambda: None) -> "gevent.Greenlet[..., ActorResult | Paused]":
+    def begin(self, actor: str, next_wanted: Callable[[], None] = lambda: None) -> "gevent.Greenlet[..., ActorResult | Paused]":
         """In a greenlet, which has got as far as it gets without waiting."""
-        begun = gevent.spawn(self.crew.begin, actor, self.log.bind(run_id="r"), last_begun=last_begun)
+        begun = gevent.spawn(self.crew.begin, actor, self.log.bind(run_id="r"), next_wanted=next_wanted)
         gevent.sleep(0)
         return begun
 
@@ -211,7 +211,7 @@ class Party:
         """As if the last image of a gated actor had just been begun, wherever that is; all have heard of it."""
         for sync in self.everywhere:
             if actor in sync.begun:
-                sync.last_begun[actor]()
+                sync.next_wanted[actor]()
         settle()
 
     def who_began(self) -> list[list[str]]:
@@ -350,7 +350,7 @@ def test_rest_of_an_actor_holds_a_place_until_its_last_image_is_begun(last_is_be
     until(lambda: party.far[0].sync.gone_on)
     party.begin_gated("3", "4")
     if last_is_begun:
-        party.far[0].sync.last_begun["2"]()
+        party.far[0].sync.next_wanted["2"]()
         settle()
     party.begin_gated("5")
     assert who_began == party.who_began()
@@ -381,9 +381,9 @@ def test_rest_of_an_actor_in_a_mate_says_that_its_last_image_is_begun_too() -> N
     gate = Event()
     paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
     heard: list[str] = []
-    going_on = gevent.spawn(party.crew.go_on, paused.attempt, last_begun=lambda: heard.append("2"))
+    going_on = gevent.spawn(party.crew.go_on, paused.attempt, next_wanted=lambda: heard.append("2"))
     until(lambda: party.far[0].sync.gone_on)
-    party.far[0].sync.last_begun["2"]()
+    party.far[0].sync.next_wanted["2"]()
     settle()
     assert ["2"] == heard
     gate.set()
@@ -512,7 +512,7 @@ def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
             gevent.sleep(0.002)
             log.error("image.failed")
             tell_down(mate)(log, "identity", "signed", REJECTED)
-            mate.send(Ending("2"))
+            mate.send(NextWanted("2"))
             mate.send(Ended("2", result("2")))
 
         gevent.spawn(others)
@@ -950,7 +950,7 @@ def test_mate_says_that_the_last_image_of_an_actor_is_begun(far: FarProcess) -> 
     """Without this, the places that become free in a mate stay empty until the whole actor is done."""
 
     def begin_last() -> ActorResult:
-        far.sync.last_begun["1"]()
+        far.sync.next_wanted["1"]()
         return result("1")
 
     far.sync.scripts["1"] = lambda log: begin_last() and Paused(9.5, Rest("1", begin_last))
@@ -958,8 +958,8 @@ def test_mate_says_that_the_last_image_of_an_actor_is_begun(far: FarProcess) -> 
     next_end(far)
     far.ours.send(GoOn("1"))
     next_end(far)
-    assert [Ending, Ended, Ending, Ended] == [type(message) for message in without_reports(far.theirs.sent)]
-    assert Ending("1") == far.theirs.sent[0]
+    assert [NextWanted, Ended, NextWanted, Ended] == [type(message) for message in without_reports(far.theirs.sent)]
+    assert NextWanted("1") == far.theirs.sent[0]
 
 
 def test_mate_keeps_what_waits_and_goes_on_with_it(far: FarProcess) -> None:

@@ -60,12 +60,12 @@ class Job:
     def __init__(self, places: Places, work: Callable[[str], None], *pieces: str) -> None:
         self.pieces = deque(pieces)
         self.stopped = False
-        self.last_begun = 0
-        self._running = gevent.spawn(places.run, self.pieces, work, lambda: self.stopped, self._note_last_begun)
+        self.next_wanted = 0
+        self._running = gevent.spawn(places.run, self.pieces, work, lambda: self.stopped, self._note_next_wanted)
         settle()
 
-    def _note_last_begun(self) -> None:
-        self.last_begun += 1
+    def _note_next_wanted(self) -> None:
+        self.next_wanted += 1
 
     @property
     def done(self) -> bool:
@@ -126,7 +126,7 @@ def test_next_job_begins_piece_by_piece_as_the_former_ends(places: Places, work:
     for ended, begins in pairwise(["a1", "a3", "a2", "a4"]):
         work.end(ended)
         if second is None:
-            assert 1 == first.last_begun
+            assert 1 == first.next_wanted
             second = Job(places, work, "b1", "b2", "b3", "b4")
         assert WIDTH == len(work.under_way)
         assert begins in work.under_way
@@ -146,14 +146,14 @@ def test_many_jobs_in_succession_have_never_more_under_way_and_never_less(places
     jobs: list[Job] = []
     sizes = [1, 5, 2, 3, 1, 1, 4, 7, 1, 2] * 4
     for number, size in enumerate(sizes):
-        while jobs and not jobs[-1].last_begun:
+        while jobs and not jobs[-1].next_wanted:
             assert WIDTH == len(work.under_way)
             work.end(work.under_way[number % WIDTH])
         jobs.append(Job(places, work, *(f"{number}.{piece}" for piece in range(size))))
     work.end_all()
     for job in jobs:
         job.wait()
-    assert [1] * len(sizes) == [job.last_begun for job in jobs]
+    assert [1] * len(sizes) == [job.next_wanted for job in jobs]
     assert sum(sizes) == len(work.begun) == len(set(work.begun)) == len(work.ended)
     assert WIDTH == work.most_under_way
 
@@ -161,14 +161,14 @@ def test_many_jobs_in_succession_have_never_more_under_way_and_never_less(places
 def test_job_of_few_pieces_lets_the_next_in_at_once(places: Places, work: Work) -> None:
     """Without this, actors of one image each are synced one after another, whatever --workers-per-actor says."""
     for piece in "abc":
-        assert 1 == Job(places, work, piece).last_begun
+        assert 1 == Job(places, work, piece).next_wanted
     assert list("abc") == work.under_way
     waiting = Job(places, work, "d", "e")
-    assert (list("abc"), 0) == (work.under_way, waiting.last_begun)
+    assert (list("abc"), 0) == (work.under_way, waiting.next_wanted)
     work.end("b")
-    assert (list("acd"), 0) == (work.under_way, waiting.last_begun)
+    assert (list("acd"), 0) == (work.under_way, waiting.next_wanted)
     work.end("d")
-    assert (list("ace"), 1) == (work.under_way, waiting.last_begun)
+    assert (list("ace"), 1) == (work.under_way, waiting.next_wanted)
 
 
 def test_jobs_at_the_same_time_have_each_no_more_than_their_own(work: Work) -> None:
@@ -228,12 +228,26 @@ def test_no_more_greenlets_are_made_than_there_are_pieces(monkeypatch: pytest.Mo
 def test_that_the_last_is_begun_is_said_once_and_before_it_is_waited_for(places: Places, work: Work) -> None:
     """Without this, no next actor is let in, or one too early, or two for one place."""
     job = Job(places, work, *"abcd")
-    assert 0 == job.last_begun
+    assert 0 == job.next_wanted
     work.end("c")
-    assert (list("abd"), 1) == (work.under_way, job.last_begun)
+    assert (list("abd"), 1) == (work.under_way, job.next_wanted)
     work.end_all()
     job.wait()
-    assert 1 == job.last_begun
+    assert 1 == job.next_wanted
+
+
+@pytest.mark.parametrize("others", ["", "bcd", "bcdefg"], ids=["one piece", "some wait", "many wait"])
+def test_looking_ahead_the_next_job_is_wanted_once_and_when_the_first_piece_is_begun(work: Work, others: str) -> None:
+    """Without this, a process has nothing to begin when a place becomes free, until another one has sent it an actor."""
+    places = Places(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
+    running = Job(places, work, "x", "y", "z")
+    job = Job(places, work, "a", *others)
+    assert (1, 0) == (running.next_wanted, job.next_wanted)  # one that waits for a place is looked ahead far enough
+    work.end("x")
+    assert (list("yza"), 1) == (work.under_way, job.next_wanted)
+    work.end_all()
+    job.wait()
+    assert (1, list("xyza" + others)) == (job.next_wanted, work.begun)
 
 
 # --- a stop -----------------------------------------------------------------------------------------------------------
@@ -248,7 +262,7 @@ def test_stopped_job_ends_with_what_it_has_begun_and_leaves_the_rest(places: Pla
     work.end("a", "c")
     job.wait()
     assert (list("defg"), list("bac")) == (list(job.pieces), work.ended)
-    assert 0 == job.last_begun
+    assert 0 == job.next_wanted
 
 
 def test_job_that_is_stopped_before_it_began_ends_at_once(places: Places, work: Work) -> None:
@@ -284,7 +298,7 @@ def test_nothing_of_a_job_that_stopped_and_is_done_is_ever_begun(places: Places,
         Job(places, work, piece)
     work.end_all()
     assert list("abcrst") == work.begun
-    assert (list("defg"), 0) == (list(job.pieces), job.last_begun)
+    assert (list("defg"), 0) == (list(job.pieces), job.next_wanted)
 
 
 def test_stop_when_the_last_is_begun_changes_nothing(places: Places, work: Work) -> None:
@@ -297,7 +311,7 @@ def test_stop_when_the_last_is_begun_changes_nothing(places: Places, work: Work)
     assert list("brs") == work.under_way
     work.end("b")
     job.wait()
-    assert ([], 1, list("rst")) == (list(job.pieces), job.last_begun, work.under_way)
+    assert ([], 1, list("rst")) == (list(job.pieces), job.next_wanted, work.under_way)
 
 
 # --- a bug ------------------------------------------------------------------------------------------------------------
@@ -323,7 +337,7 @@ def test_nothing_more_of_a_job_is_begun_after_a_bug_in_it(places: Places, work: 
     work.end("a")
     Job(places, work, "r")
     work.end_all()
-    assert (list("abcr"), 0) == (work.begun, job.last_begun)
+    assert (list("abcr"), 0) == (work.begun, job.next_wanted)
 
 
 def test_bug_that_no_library_may_catch_is_raised_too(places: Places, work: Work) -> None:

@@ -182,9 +182,9 @@ def test_actor_that_has_begun_all_lets_the_next_one_start() -> None:
     """Without this, all places but one are empty while an actor's last image is on its way."""
     schedule = scheduled(1, Lane.BULK, "a", "b", "c")
     started(schedule)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     assert ["b"] == started(schedule)
-    schedule.ending("b")
+    schedule.slot_freed("b")
     assert ["c"] == started(schedule)
 
 
@@ -192,7 +192,7 @@ def test_actor_that_is_ending_still_runs() -> None:
     """Without this, a run is closed, and --once ends, before the last image of each actor is there."""
     schedule = scheduled(1, Lane.BULK, "a", "b")
     started(schedule)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     assert (True, False, ("a",)) == (schedule.in_run("a"), schedule.idle, schedule.running)
     started(schedule)
     assert {"a", "b"} == set(schedule.running)
@@ -206,7 +206,7 @@ def test_end_of_an_actor_that_was_ending_frees_no_second_slot() -> None:
     """Without this, one more actor runs at once with each that ended."""
     schedule = scheduled(1, Lane.BULK, "a", "b", "c")
     started(schedule)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     started(schedule)
     schedule.finished("a")
     assert [] == started(schedule)
@@ -219,7 +219,7 @@ def test_change_of_an_actor_that_is_ending_runs_it_once_more_after_its_end() -> 
     schedule = scheduled(2, Lane.BULK, "a")
     started(schedule)
     schedule.add("a", Lane.RETRY)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     for _ in range(2):
         schedule.add("a", Lane.CHANGE)
         assert [] == started(schedule)
@@ -233,14 +233,14 @@ def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
     """Without this, an image whose retry takes long is lost when it was among the last to be begun."""
     schedule = scheduled(1, Lane.RETRY, "a", "b")
     started(schedule)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     assert ["b"] == started(schedule)
     schedule.paused("a", 5.0, "the rest")
     assert (True, ("b",)) == (schedule.in_run("a"), schedule.running)
     assert [] == started(schedule, 5.0)  # its slot is another's now
-    schedule.ending("b")
+    schedule.slot_freed("b")
     assert [Job("a", Lane.RETRY, "the rest")] == schedule.start(5.0)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     schedule.finished("b")
     schedule.finished("a")
     assert schedule.idle
@@ -253,7 +253,7 @@ def test_loop_wakes_for_a_rest_that_can_have_the_slot_of_an_actor_that_is_ending
     schedule.paused("a", 5.0, "the rest")
     started(schedule)
     assert schedule.wait_seconds(1.0) is None
-    schedule.ending("b")
+    schedule.slot_freed("b")
     assert 4.0 == schedule.wait_seconds(1.0)
 
 
@@ -261,7 +261,7 @@ def test_actor_that_is_ending_need_not_yield() -> None:
     """Without this, a change that has a slot already stops a second actor of the backlog, or one that has nothing to stop."""
     schedule = scheduled(2, Lane.BULK, "a", "b")
     started(schedule)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     schedule.add("x", Lane.CHANGE)
     assert [] == schedule.to_yield()  # there is its slot
     schedule.add("y", Lane.CHANGE)
@@ -274,7 +274,7 @@ def test_actor_that_was_to_yield_and_is_ending_has_done_so() -> None:
     started(schedule)
     schedule.add("x", Lane.CHANGE)
     [yielding] = schedule.to_yield()
-    schedule.ending(yielding)
+    schedule.slot_freed(yielding)
     assert ["x"] == started(schedule)
     schedule.add("y", Lane.CHANGE)
     assert [({"a", "b"} - {yielding}).pop()] == schedule.to_yield()
@@ -284,7 +284,7 @@ def test_actor_that_went_away_while_it_was_ending_does_not_start_again() -> None
     """Without this, an actor that was taken out of actorsData.json is synced once more."""
     schedule = scheduled(1, Lane.BULK, "a")
     started(schedule)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     schedule.add("a", Lane.CHANGE)
     schedule.remove("a")
     assert schedule.in_run("a")
@@ -296,7 +296,7 @@ def test_stop_waits_for_actors_that_are_ending() -> None:
     """Without this, images that were begun are cut off by a stop though the grace is not over."""
     schedule = scheduled(1, Lane.BULK, "a", "b")
     started(schedule)
-    schedule.ending("a")
+    schedule.slot_freed("a")
     schedule.add("a", Lane.CHANGE)
     assert () == schedule.drop_waiting()
     assert (False, []) == (schedule.idle, started(schedule))
