@@ -22,13 +22,14 @@ faulthandler.enable()  # a watchdog's SIGABRT, or a crash in C, leaves the stack
 if imported := {"ssl", "urllib3", "botocore"} & sys.modules.keys():  # patched late, ssl recurses for ever: gevent#1016
     sys.exit(f"actorsync: {', '.join(sorted(imported))} was imported before the program began (a sitecustomize, a .pth file?)")
 
-from gevent import events, monkey  # noqa: E402
+from gevent import config, events, monkey  # noqa: E402
 
 # gevent asks all installed packages for plugins at each of 30 steps: half of the whole start, and other people's code in it.
 events.notify_and_call_entry_points = events.notify
 if __name__ == "__main__":  # nobody's import is under way, so gevent would find no lock held
     gc.freeze()  # what is frozen it does not look through for them
 monkey.patch_all()
+config.track_greenlet_tree = False  # nobody asks who spawned whom, which a spawn would look at ten frames for
 
 import daemon  # noqa: E402
 
