@@ -386,7 +386,7 @@ MUTANTS = [
     Mutant(
         "what OpenSSL holds already is waited for",
         "daemon/adapters/http/connection.py",
-        "            announced_bytes -= _TLS_RECORD_BYTES + _TLS_OVERHEAD_BYTES\n",
+        "            announced_bytes -= LARGEST_RECORD_BYTES\n",
         "            pass\n",
         f"{HTTP} -k Packets",
     ),

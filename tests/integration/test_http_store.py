@@ -29,8 +29,8 @@ from daemon.adapters.http.connection import (
     Buffer,
     Connection,
     Departures,
-    Patience,
 )
+from daemon.adapters.http.patience import Patience
 from daemon.adapters.http.pool import Pool
 from daemon.adapters.http.route import find_route
 from daemon.core.errors import (

@@ -1,4 +1,4 @@
-"""One connection that requests go over, and the patience with which all of them wait."""
+"""One connection that requests go over, and what all of them share: a buffer, and when requests leave."""
 
 import contextlib
 import select
@@ -10,69 +10,22 @@ from typing import Any
 import gevent
 from gevent import monkey
 from gevent import socket as gevent_socket
-from greenlet import greenlet
 
-from daemon.core.errors import StoreUnavailable, TimedOut
+from daemon.adapters.http.patience import Patience
+from daemon.adapters.http.tls import LARGEST_RECORD_BYTES, receive_records
+from daemon.core.errors import StoreUnavailable
 
 BUFFER_BYTES = 256 * 1024  # measured: 128 KiB costs 20% more for an image of 350 KB, 1 MiB no less
 GATHERED_BYTES = 128 * 1024  # of a body, before we wake up for it: a turn of the loop costs what 30 KB do
 LONG_TURN_SECONDS = 0.01  # of the loop: requests wait for its end then
 _FLOWING_BYTES = 32 * 1024  # at once: this body does not trickle any more
 
-_TLS_RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
-_TLS_OVERHEAD_BYTES = 2048 + 5  # at most, of a record: RFC 5246 6.2.3
 _FAIR_BYTES = 1024 * 1024  # then others have their turn, however fast this server is
 _SMALL_BYTES = 8 * 1024  # of a request: an idle connection has room for it
 _READ, _WRITE = 1, 2  # events of gevent's loop
 _NOT_YET = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
 _PlainSocket: Any = monkey.get_original("socket", "socket")
 _new_poll: Any = monkey.get_original("select", "poll")  # asked with no time to wait: gevent's would switch
-
-
-class Patience:
-    """Waits for sockets, none for too long: one timer looks after all that wait, and runs only while there are any.
-
-    A timer for each wait (gevent.Timeout) would cost more than the wait. A limit is kept to within a second or two, or three
-    quarters of itself where that is less.
-    """
-
-    def __init__(self, seconds: float, a_while_seconds: float = 1.0) -> None:
-        """`a_while_seconds`: the other limit, for what is worth waiting for."""
-        self._seconds = seconds
-        self._hub = gevent.get_hub()
-        self._waiting: dict[greenlet, float] = {}  # until when
-        self._period = min(a_while_seconds, seconds / 4)
-        self._timer = self._hub.loop.timer(self._period, self._period, ref=False)
-
-    def wait(self, watcher: Any) -> None:
-        """Until the watcher's event. Raises TimedOut, or whatever else is thrown into this greenlet meanwhile."""
-        self._wait(watcher, self._seconds)
-
-    def wait_a_while(self, watcher: Any) -> bool:
-        """As `wait`, but for a while, twice that at most. False: in vain."""
-        try:
-            self._wait(watcher, self._period)
-        except TimedOut:
-            return False
-        return True
-
-    def _wait(self, watcher: Any, seconds: float) -> None:
-        me = gevent.getcurrent()
-        if not self._timer.active:
-            self._timer.start(self._look_around)
-        self._waiting[me] = time.monotonic() + seconds
-        try:
-            self._hub.wait(watcher)
-        finally:
-            del self._waiting[me]
-
-    def _look_around(self) -> None:
-        now = time.monotonic()
-        for waiting, until in list(self._waiting.items()):
-            if until <= now:
-                waiting.throw(TimedOut(f"nothing came within the read time-out of {self._seconds:g} s"))
-        if not self._waiting:
-            self._timer.stop()
 
 
 class Buffer:
@@ -207,7 +160,8 @@ class Connection:
             if self._unsent is not None:
                 raise self._unsent
             try:
-                size_bytes = self._receive_records(wanted_bytes) if self._tls else self._socket.recv_into(self._buffer.view)
+                view = self._buffer.view
+                size_bytes = receive_records(self._socket, view, wanted_bytes) if self._tls else self._socket.recv_into(view)
             except _NOT_YET:
                 self._wait_for_more(wanted_bytes or 1)
                 continue
@@ -219,7 +173,7 @@ class Connection:
             self._unbroken_bytes += size_bytes
             self._trickles = self._trickles and size_bytes < _FLOWING_BYTES
             self._buffer.turn += 1
-            return self._buffer.view[:size_bytes]
+            return view[:size_bytes]
 
     @property
     def turn(self) -> int:
@@ -245,7 +199,7 @@ class Connection:
         A network brings a body in hundreds of packets: to wake up for each costs more than all else that an image needs.
         """
         if self._tls:  # of the bytes to come, OpenSSL may already have all but the last of a record
-            announced_bytes -= _TLS_RECORD_BYTES + _TLS_OVERHEAD_BYTES
+            announced_bytes -= LARGEST_RECORD_BYTES
         if announced_bytes <= 1 or self._trickles:
             self.wait()
             return
@@ -258,28 +212,6 @@ class Connection:
         if least_bytes != self._least_bytes:
             self._socket.setsockopt(SOL_SOCKET, SO_RCVLOWAT, least_bytes)
             self._least_bytes = least_bytes
-
-    def _receive_records(self, wanted_bytes: int | None) -> int:
-        """As many TLS records as are wanted, have come and fit: one write to the disk for them, not one for each.
-
-        Whole ones only, so that none is left where the loop does not see it. Through the private `_sslobj` of Python's own
-        class, which gevent's is made of: gevent's public method costs 5% more, its own waiting, for each record, 40%.
-        """
-        view, size_bytes = self._buffer.view, 0
-        size_limit = len(view) - _TLS_RECORD_BYTES + 1
-        if wanted_bytes is not None:
-            size_limit = min(wanted_bytes, size_limit)
-        read = self._socket._sslobj.read
-        try:
-            while size_bytes < size_limit:
-                received = read(_TLS_RECORD_BYTES, view[size_bytes:])
-                if not received:
-                    break
-                size_bytes += received
-        except OSError:  # nothing more yet, or something wrong, which the next receive meets again
-            if not size_bytes:
-                raise
-        return size_bytes
 
     def _send_some(self, request: bytes) -> int:
         try:

@@ -1,18 +1,15 @@
 """How a connection is made: names to addresses, each in its turn, through a proxy's tunnel, under TLS."""
 
-import os
 import ssl
 import time
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import gevent
 from gevent import socket
 from gevent.lock import RLock
-from gevent.ssl import SSLContext
 
 from daemon.adapters.http.route import Proxy, Route
+from daemon.adapters.http.tls import CA_HINT, make_tls_context
 from daemon.core.errors import ConnectFailed, StoreUnavailable
 from daemon.core.http1 import Response
 
@@ -20,8 +17,6 @@ ADDRESSES_SECONDS = 30.0  # S3's own records live for seconds; each lookup costs
 FAILED_SECONDS = 60.0  # an address that failed is left out for as long
 _FAILED_LOOKUP_SECONDS = 1.0  # long enough for all who waited for the same lookup
 _MOST_HOSTS = 256
-
-_CA_HINT = "name the certificates to trust in AWS_CA_BUNDLE or SSL_CERT_FILE; check --endpoint-url and this machine's clock"
 
 Address = tuple[int, Any]  # family, and what connect takes
 
@@ -45,7 +40,7 @@ class Dialer:
                 with gevent.Timeout(self._timeout_seconds, TimeoutError(f"no connection within {self._timeout_seconds:g} s")):
                     return self._dial_address(route, address)
             except ssl.SSLCertVerificationError as error:  # another address of the same name has no better one
-                raise ConnectFailed(f"{route.host} could not prove who it is: {error.verify_message}", hint=_CA_HINT) from error
+                raise ConnectFailed(f"{route.host} could not prove who it is: {error.verify_message}", hint=CA_HINT) from error
             except (OSError, StoreUnavailable) as error:
                 addresses.failed(address)
                 failed = error
@@ -155,40 +150,3 @@ def _open_tunnel(connected: Any, route: Route, proxy: Proxy) -> None:
         raise ConnectFailed(f"{proxy} answered {answer.status} to CONNECT {target}", hint=hint)
     if surplus:
         raise StoreUnavailable(f"{proxy} sent something before the tunnel was used")
-
-
-def make_tls_context() -> ssl.SSLContext:
-    """TLS 1.2 or later, certificate and host verified, over gevent's sockets. Raises ConnectFailed.
-
-    Trusted is what the first of these names: AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE (a file or a directory), OpenSSL's own
-    (SSL_CERT_FILE, SSL_CERT_DIR, else the system's), and, on a system without any, botocore's.
-    """
-    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
-        if bundle := os.environ.get(name):
-            break
-    else:
-        name, bundle = "the certificates that came with botocore", _bundle_of_botocore() if _system_has_none() else None
-    context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and host
-    try:
-        if bundle is None:
-            context.load_default_certs()
-        elif os.path.isdir(bundle):
-            context.load_verify_locations(capath=bundle)
-        else:
-            context.load_verify_locations(cafile=bundle)
-    except OSError as error:  # an ssl.SSLError, too: a file that is no PEM
-        raise ConnectFailed(f"{name}={bundle} cannot be read: {error.strerror or error}", hint=_CA_HINT) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _system_has_none() -> bool:
-    paths = ssl.get_default_verify_paths()  # cafile and capath are None where they are not there
-    return paths.cafile is None and (paths.capath is None or not os.listdir(paths.capath))
-
-
-def _bundle_of_botocore() -> str | None:
-    found = find_spec("botocore")
-    folders = found.submodule_search_locations if found else None
-    return str(Path(folders[0], "cacert.pem")) if folders else None

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from daemon.adapters.http.answers import object_head, refusal_of
-from daemon.adapters.http.connection import Buffer, Connection, Departures, Patience
+from daemon.adapters.http.connection import Buffer, Connection, Departures
 from daemon.adapters.http.dial import Dialer
 from daemon.adapters.http.identity import Chain, FindCredentials, Identity
+from daemon.adapters.http.patience import Patience
 from daemon.adapters.http.pool import Pool
 from daemon.adapters.http.route import Route, find_route
 from daemon.core.errors import (

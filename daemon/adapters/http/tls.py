@@ -1,0 +1,77 @@
+"""TLS: whom to trust, and the records of a connection."""
+
+import os
+import ssl
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gevent.ssl import SSLContext
+
+from daemon.core.errors import ConnectFailed
+
+CA_HINT = "name the certificates to trust in AWS_CA_BUNDLE or SSL_CERT_FILE; check --endpoint-url and this machine's clock"
+
+_RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
+LARGEST_RECORD_BYTES = _RECORD_BYTES + 2048 + 5  # as it is sent: RFC 5246 6.2.3
+
+
+def make_tls_context() -> ssl.SSLContext:
+    """TLS 1.2 or later, certificate and host verified, over gevent's sockets. Raises ConnectFailed.
+
+    Trusted is what the first of these names: AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE (a file or a directory), OpenSSL's own
+    (SSL_CERT_FILE, SSL_CERT_DIR, else the system's), and, on a system without any, botocore's.
+    """
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        if bundle := os.environ.get(name):
+            break
+    else:
+        name, bundle = "the certificates that came with botocore", _bundle_of_botocore() if _system_has_none() else None
+    context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and host
+    try:
+        if bundle is None:
+            context.load_default_certs()
+        elif os.path.isdir(bundle):
+            context.load_verify_locations(capath=bundle)
+        else:
+            context.load_verify_locations(cafile=bundle)
+    except OSError as error:  # an ssl.SSLError, too: a file that is no PEM
+        raise ConnectFailed(f"{name}={bundle} cannot be read: {error.strerror or error}", hint=CA_HINT) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def receive_records(connected: Any, view: memoryview, wanted_bytes: int | None) -> int:
+    """As many records as are wanted (None: unknown), have come and fit into `view`: one write to the disk for them, not many.
+
+    Whole ones only, so that none is left where the loop does not see it. Through the private `_sslobj` of Python's own
+    class, which gevent's is made of: gevent's public method costs 5% more, its own waiting, for each record, 40%. Raises
+    ssl.SSLWantReadError and other OSErrors; nothing that came before is lost by that.
+    """
+    size_bytes = 0
+    size_limit = len(view) - _RECORD_BYTES + 1
+    if wanted_bytes is not None:
+        size_limit = min(wanted_bytes, size_limit)
+    read = connected._sslobj.read
+    try:
+        while size_bytes < size_limit:
+            received = read(_RECORD_BYTES, view[size_bytes:])
+            if not received:
+                break
+            size_bytes += received
+    except OSError:  # nothing more yet, or something wrong, which the next receive meets again
+        if not size_bytes:
+            raise
+    return size_bytes
+
+
+def _system_has_none() -> bool:
+    paths = ssl.get_default_verify_paths()  # cafile and capath are None where they are not there
+    return paths.cafile is None and (paths.capath is None or not os.listdir(paths.capath))
+
+
+def _bundle_of_botocore() -> str | None:
+    found = find_spec("botocore")
+    folders = found.submodule_search_locations if found else None
+    return str(Path(folders[0], "cacert.pem")) if folders else None
