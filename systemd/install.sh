@@ -112,7 +112,7 @@ build() { # sets RELEASE; nothing is done where it is there already
   local version stamp new
   find_python
   version=$(sed -n 's/^__version__ = "\([0-9A-Za-z.+-]*\)"$/\1/p' "$SOURCE/daemon/__init__.py")
-  stamp=$( (cd "$SOURCE" && contents | xargs -0 sha256sum && "$PYTHON" -VV && echo "$PYTHON $PREFIX") | sha256sum)
+  stamp=$( (cd "$SOURCE" && contents | xargs -0 sha256sum && "$PYTHON" -VV && echo "$PYTHON $PREFIX" && compiled_by) | sha256sum)
   RELEASE=$PREFIX/releases/$version-${stamp:0:12}
   if [[ -d $RELEASE ]]; then
     say "$RELEASE is built already"
@@ -136,6 +136,15 @@ build() { # sets RELEASE; nothing is done where it is there already
   mv -T "$new" "$RELEASE"
 }
 
+compiled_by() { # what makes native/ as far as can be told, or nothing: with a compiler that was not there, it is another release
+  local headers
+  if [[ -n $WHEELHOUSE ]]; then
+    find "$WHEELHOUSE" -maxdepth 1 -name 'actorsync_native-*.whl' -exec sha256sum {} +
+  elif headers=$("$PYTHON" -Ic 'import sysconfig; print(sysconfig.get_path("include"))') && [[ -e $headers/Python.h ]]; then
+    command -v cc || true
+  fi
+}
+
 install_native() { # into release $1; nothing depends on it but speed
   local what=$1/native
   [[ -z $WHEELHOUSE ]] || what=actorsync-native
@@ -144,9 +153,9 @@ install_native() { # into release $1; nothing depends on it but speed
     ! "$1/venv/bin/python" -I -c 'import md5_lanes' 2>/dev/null; then
     say "note: native/ could not be compiled: MD5s are computed one by one, which costs a third of the speed where S3 has no"
     say "  checksums. With gcc and Python's headers (apt-get install gcc python3-dev), or a wheel of it in the wheelhouse,"
-    say "  remove $RELEASE and install again"
+    say "  install again"
   fi
-  rm -rf "$1/native/build" "$1"/native/*.egg-info
+  rm -rf "$1"/native/*.egg-info
 }
 
 # --- the system -------------------------------------------------------------------------------------------------------

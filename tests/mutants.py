@@ -113,8 +113,8 @@ MUTANTS = [
     Mutant(
         "lanes lose what is less than a block",
         "daemon/adapters/lanes.py",
-        "md5.rest = bytes(self._arena[whole:end])",
-        'md5.rest = b""',
+        "md5.rest = bytearray(self._arena[whole:end])",
+        "md5.rest = bytearray()",
         LANES,
     ),
     Mutant(
@@ -132,6 +132,13 @@ MUTANTS = [
         LANES,
     ),
     Mutant(
+        "each byte is a piece",
+        "daemon/adapters/lanes.py",
+        "if len(self.rest) + len(part) < SMALLEST_PIECE_BYTES:",
+        "if False:",
+        LANES,
+    ),
+    Mutant(
         "image is hashed alone",
         "daemon/adapters/lanes.py",
         "        gevent.sleep(0)  # what comes in this turn of the loop joins\n",
@@ -141,7 +148,7 @@ MUTANTS = [
     Mutant(
         "nobody gives way",
         "daemon/adapters/lanes.py",
-        "return self._lanes.waiting_bytes(self) >= SHARE_BYTES",
+        "return self.waiting_bytes >= SHARE_BYTES",
         "return False",
         LANES,
     ),

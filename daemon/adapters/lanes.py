@@ -1,4 +1,4 @@
-"""MD5s of many images at once: eight take little longer than one, each in its lane of a processor's vector registers."""
+"""MD5s of many images at once: eight take half as long again as one, each in its lane of a processor's vector registers."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,6 +12,7 @@ from daemon.core.model import Proof
 SMALLEST_BYTES = 32 * 1024  # of an image: below, to gather it costs what it saves
 ARENA_BYTES = 2 * 1024 * 1024  # of pieces that wait to be hashed
 SHARE_BYTES = ARENA_BYTES // 8  # of one image, which then gives way: so that all lanes are taken
+SMALLEST_PIECE_BYTES = 4 * 1024  # less stays with its image: each piece in the arena is an object too, and looked at
 
 _INITIAL_STATE = bytes.fromhex("0123456789abcdeffedcba9876543210")  # RFC 1321 3.3
 _BLOCK_BYTES = 64
@@ -53,7 +54,7 @@ class Lanes:
         return _Md5(self)
 
     def put(self, md5: "_Md5", piece: memoryview | bytes) -> None:
-        """Have the piece, of SHARE_BYTES at most, hashed after those that were put before it."""
+        """Have the image's rest, and this piece of SHARE_BYTES at most, hashed after what was put before: a block at least."""
         assert self._arena is not None
         size_bytes = len(md5.rest) + len(piece)
         if self._used_bytes + size_bytes > ARENA_BYTES:
@@ -63,18 +64,18 @@ class Lanes:
         whole = end - size_bytes % _BLOCK_BYTES
         self._arena[begin:middle] = md5.rest
         self._arena[middle:end] = piece
-        md5.rest = bytes(self._arena[whole:end])
+        md5.rest = bytearray(self._arena[whole:end])
+        md5.waiting_bytes += whole - begin
         self._waiting.setdefault(md5, []).append(self._arena[begin:whole])
         self._used_bytes = whole
-
-    def waiting_bytes(self, md5: "_Md5") -> int:
-        return sum(map(len, self._waiting.get(md5, ())))
 
     def compute(self) -> None:
         """All that waits."""
         compress = find_compress()
         assert compress is not None
         compress([(md5.state, *pieces) for md5, pieces in self._waiting.items()])
+        for md5 in self._waiting:
+            md5.waiting_bytes = 0
         self._waiting.clear()
         self._used_bytes = 0
 
@@ -82,24 +83,29 @@ class Lanes:
 class _Md5:
     """A Checksum that is computed in one of the lanes."""
 
-    __slots__ = ("_lanes", "_size_bytes", "rest", "state")
+    __slots__ = ("_lanes", "_size_bytes", "rest", "state", "waiting_bytes")
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._size_bytes = 0
         self.state = bytearray(_INITIAL_STATE)  # after all whole blocks that are computed
-        self.rest = b""  # less than a block
+        self.rest = bytearray()  # that was not put: less than a block, or than is worth it
+        self.waiting_bytes = 0  # that were put, and are not computed
 
     def update(self, piece: memoryview, /) -> bool:
         self._size_bytes += len(piece)
         for start in range(0, len(piece), SHARE_BYTES):
-            self._lanes.put(self, piece[start : start + SHARE_BYTES])
-        return self._lanes.waiting_bytes(self) >= SHARE_BYTES
+            part = piece[start : start + SHARE_BYTES]
+            if len(self.rest) + len(part) < SMALLEST_PIECE_BYTES:
+                self.rest += part
+            else:
+                self._lanes.put(self, part)
+        return self.waiting_bytes >= SHARE_BYTES
 
     def digest(self) -> bytes:
         zeros = -(self._size_bytes + 9) % _BLOCK_BYTES  # RFC 1321 3.1, 3.2
         self._lanes.put(self, b"\x80" + bytes(zeros) + (8 * self._size_bytes).to_bytes(8, "little"))
         gevent.sleep(0)  # what comes in this turn of the loop joins
-        if self._lanes.waiting_bytes(self):
+        if self.waiting_bytes:
             self._lanes.compute()
         return bytes(self.state)

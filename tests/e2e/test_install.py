@@ -294,8 +294,8 @@ def test_the_options_are_plain_text(installed: SystemdBox) -> None:
     assert "is not an absolute path" in refused.stderr
 
 
-def test_without_a_compiler_it_is_installed_all_the_same(installed: SystemdBox) -> None:
-    """Without this, a machine that cannot compile gets nothing, or nobody is told why it is slower."""
+def test_without_a_compiler_it_is_installed_all_the_same_and_again_with_one(installed: SystemdBox) -> None:
+    """Without this, a machine that cannot compile gets nothing, or nobody is told why it is slower, or what to do is in vain."""
     installed.run("bash", "-c", "cp -r /wheelhouse /tmp/wheels && rm /tmp/wheels/actorsync_native-*")
     source = _version(installed, "8.0.0")
     where = ("--prefix", "/opt/uncompiled", "--wheelhouse", "/tmp/wheels")
@@ -306,3 +306,9 @@ def test_without_a_compiler_it_is_installed_all_the_same(installed: SystemdBox) 
     python = "/opt/uncompiled/current/venv/bin/python"
     assert 0 != installed.run(python, "-I", "-c", "import md5_lanes", check=False).returncode
     assert installed.run("bash", "-c", f"cd /opt/uncompiled/current && {python} -m daemon --version").stdout
+
+    installed.run("bash", "-c", "cp /wheelhouse/actorsync_native-* /tmp/wheels")  # as is said there
+    said = installed.run(f"{source}/systemd/install.sh", *where).stdout
+
+    assert "note: native/" not in said
+    installed.run(python, "-I", "-c", "import md5_lanes")

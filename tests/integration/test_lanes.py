@@ -2,8 +2,10 @@
 
 import hashlib
 import shutil
+import sysconfig
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.adapters import lanes as lanes_module
-from daemon.adapters.lanes import ARENA_BYTES, SHARE_BYTES, SMALLEST_BYTES, Lanes, find_compress
+from daemon.adapters.lanes import ARENA_BYTES, SHARE_BYTES, SMALLEST_BYTES, SMALLEST_PIECE_BYTES, Lanes, find_compress
 from daemon.core.checksums import Checksum, new_checksum
 from daemon.core.model import Proof
 from tests.support.checksums import body_of, cut, feed
@@ -20,10 +22,7 @@ from tests.support.checksums import body_of, cut, feed
 INITIAL_STATE = bytes.fromhex("0123456789abcdeffedcba9876543210")
 LARGE = 16 * 1024 * 1024
 
-if find_compress() is None:
-    if shutil.which("cc") is not None:
-        raise RuntimeError("there is a C compiler, and native/ is not installed: pip install -r requirements-test.txt")
-    pytest.skip("native/ is not installed: no C compiler here", allow_module_level=True)
+needs_compiled = pytest.mark.skipif(find_compress() is None, reason="native/ is not installed")
 
 
 def md5(lanes: Lanes) -> Checksum:
@@ -36,13 +35,13 @@ def lanes() -> Lanes:
 
 
 @pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Of how many images each call was."""
-    calls: list[int] = []
+def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
+    """Of how many images each call was, and of how many pieces each of them."""
+    calls: list[list[int]] = []
     compress = find_compress()
 
     def spied(messages: list) -> None:
-        calls.append(len(messages))
+        calls.append([len(pieces) for _, *pieces in messages])
         compress(messages)
 
     monkeypatch.setattr(lanes_module, "find_compress", lambda: spied)
@@ -56,6 +55,16 @@ def padded(body: bytes) -> bytes:
 # --- the compiled part ------------------------------------------------------------------------------------------------
 
 
+def test_it_is_there_wherever_it_can_be_compiled() -> None:
+    """Without this, it no longer compiles, and all tests below are skipped for ever."""
+    if shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("no C compiler, or no headers of Python: native/ cannot be installed here")
+    assert find_compress() is not None, (
+        "pip install -r requirements-test.txt; pip install -v ./native says why it does not compile"
+    )
+
+
+@needs_compiled
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 17, 40])
 def test_each_message_has_its_own_digest(count: int) -> None:
     """Without this, images are mismatches, or damaged ones pass, by how many others come at the time."""
@@ -68,6 +77,7 @@ def test_each_message_has_its_own_digest(count: int) -> None:
     assert [hashlib.md5(body).digest() for body in bodies] == [bytes(state) for state in states]
 
 
+@needs_compiled
 @pytest.mark.parametrize("body", [b"", b"a", b"abc", b"message digest", b"1234567890" * 8])
 @pytest.mark.parametrize("beside", [0, 1])
 def test_the_examples_of_rfc_1321(body: bytes, beside: int) -> None:
@@ -86,6 +96,7 @@ def test_the_examples_of_rfc_1321(body: bytes, beside: int) -> None:
     assert {digests[body]} == {state.hex() for state in states}
 
 
+@needs_compiled
 @pytest.mark.parametrize(
     ("messages", "error"),
     [
@@ -109,6 +120,7 @@ def test_what_is_no_message_is_refused_and_nothing_is_kept_of_it(messages, error
                 buffer.append(0)  # BufferError, while anybody holds it
 
 
+@needs_compiled
 def test_other_threads_run_meanwhile() -> None:
     """Without this, the log's thread waits for each batch."""
     ticks = 0
@@ -134,6 +146,7 @@ def test_other_threads_run_meanwhile() -> None:
 # --- the lanes --------------------------------------------------------------------------------------------------------
 
 
+@needs_compiled
 @pytest.mark.parametrize("piece_bytes", [1000, 16 * 1024, 99_999, SHARE_BYTES, SHARE_BYTES + 1, ARENA_BYTES + 1])
 def test_digest_is_hashlib_s(lanes: Lanes, piece_bytes: int) -> None:
     """Without this, whole images are mismatches, or damaged ones pass, by how the network cut them."""
@@ -143,6 +156,7 @@ def test_digest_is_hashlib_s(lanes: Lanes, piece_bytes: int) -> None:
     assert hashlib.md5(body).digest() == checksum.digest()
 
 
+@needs_compiled
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 200), max_size=5), min_size=1, max_size=20), st.randoms(use_true_random=False))
 def test_pieces_of_many_in_any_order(sizes: list[list[int]], random) -> None:
@@ -163,6 +177,7 @@ def test_pieces_of_many_in_any_order(sizes: list[list[int]], random) -> None:
     assert [hashlib.md5(body).digest() for body in bodies] == [each.value for each in digests]
 
 
+@needs_compiled
 def test_many_at_once_do_not_mix(lanes: Lanes) -> None:
     """Without this, one image's bytes are hashed as another's once the arena is full."""
     bodies = {number: body_of(number, 100_000 + 7_919 * (number % 50)) for number in range(200)}
@@ -180,7 +195,8 @@ def test_many_at_once_do_not_mix(lanes: Lanes) -> None:
     assert {n: hashlib.md5(body).digest() for n, body in bodies.items()} == {n: each.value for n, each in asked.items()}
 
 
-def test_what_ends_in_one_turn_of_the_loop_is_computed_together(lanes: Lanes, computed: list[int]) -> None:
+@needs_compiled
+def test_what_ends_in_one_turn_of_the_loop_is_computed_together(lanes: Lanes, computed: list[list[int]]) -> None:
     """Without this, each image is hashed alone, at a fifth of the speed."""
 
     def one(number: int) -> bytes:
@@ -193,10 +209,11 @@ def test_what_ends_in_one_turn_of_the_loop_is_computed_together(lanes: Lanes, co
     asked = [gevent.spawn(one, number) for number in range(8)]
     gevent.joinall(asked, raise_error=True)
 
-    assert [9] == computed
+    assert [9] == [len(images) for images in computed]
     assert hashlib.md5(body_of(9, 50_000)).digest() == under_way.digest()
 
 
+@needs_compiled
 def test_who_has_had_its_share_gives_way(lanes: Lanes) -> None:
     """Without this, one fast connection fills the arena, and nothing is left to compute beside it."""
     checksum = md5(lanes)
@@ -206,6 +223,7 @@ def test_who_has_had_its_share_gives_way(lanes: Lanes) -> None:
     assert not any(other.update(piece) for other in others)
 
 
+@needs_compiled
 def test_memory_is_that_of_the_arena_however_much_comes(lanes: Lanes) -> None:
     """Without this, fast connections fill all memory with what waits to be hashed."""
     checksums = [md5(lanes) for _ in range(50)]
@@ -213,11 +231,33 @@ def test_memory_is_that_of_the_arena_however_much_comes(lanes: Lanes) -> None:
     for _ in range(10):
         for checksum in checksums:
             checksum.update(piece)
-            assert sum(map(lanes.waiting_bytes, checksums)) <= ARENA_BYTES
+            assert sum(checksum.waiting_bytes for checksum in checksums) <= ARENA_BYTES
     expected = hashlib.md5(bytes(999_990)).digest()
     assert {expected} == {checksum.digest() for checksum in checksums}
 
 
+@needs_compiled
+def test_body_that_trickles_leaves_few_pieces(lanes: Lanes, computed: list[list[int]]) -> None:
+    """Without this, a server that sends byte by byte costs seconds of CPU, and hundreds of bytes of memory for each."""
+    checksum = md5(lanes)
+    body = body_of(1, 60_001)
+    feed(checksum, cut(body, 1))
+    assert hashlib.md5(body).digest() == checksum.digest()
+    assert [[60_001 // SMALLEST_PIECE_BYTES + 1]] == computed
+
+
+@needs_compiled
+def test_nothing_is_left_of_bodies_that_break_off_at_once(lanes: Lanes, computed: list[list[int]]) -> None:
+    """Without this, a daemon whose images all break off near their begin grows by each attempt."""
+    for _ in range(5000):
+        md5(lanes).update(memoryview(bytes(63)))
+    checksum = md5(lanes)
+    feed(checksum, [b"abc"])
+    assert hashlib.md5(b"abc").digest() == checksum.digest()
+    assert [[1]] == computed
+
+
+@needs_compiled
 def test_what_is_given_up_hurts_nobody(lanes: Lanes) -> None:
     """Without this, a transfer that breaks off, or is abandoned at its end, spoils another image."""
     for _ in range(50):
@@ -234,6 +274,7 @@ def test_what_is_given_up_hurts_nobody(lanes: Lanes) -> None:
         assert hashlib.md5(body_of(3, 70_001)).digest() == asked.get()
 
 
+@needs_compiled
 def test_no_digest_waits_for_longer_than_a_turn(lanes: Lanes) -> None:
     """Without this, the last image of all waits for others that never come."""
     checksum = md5(lanes)
