@@ -156,9 +156,9 @@ def build(
     checksums = Lanes(otherwise=hashers.new_checksum)
     downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, lambda *met: crew.said_down(*met))
     manifests = Manifests(config.data_dir)
-    share = partial(share_of, 0, 1 + len(mates))
-    here = ActorSync(manifests, Disk(config.data_dir), downloader, stopping, live, share, look_ahead=bool(mates))
-    crew = Crew(here, mates, breaker, stopping)
+    disk, look_ahead = Disk(config.data_dir), bool(mates)
+    here = ActorSync(manifests, disk, downloader, stopping, live, lambda places: crew.share(places), look_ahead=look_ahead)
+    crew = Crew(here, mates, breaker, stopping, processes=1 + count_mates(config))
 
     def reload() -> tuple[Config, tuple[str, ...]]:
         assert reread is not None

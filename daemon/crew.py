@@ -1,4 +1,4 @@
-"""Actors shared out among the processes of a run: an actor goes to whichever has the fewest that wait for places."""
+"""Actors shared out among the processes of a run: an actor goes to whichever has the fewest that hold a slot, or run."""
 
 import time
 import traceback
@@ -120,10 +120,19 @@ class Crew:
     """
 
     def __init__(
-        self, here: ActorSync, channels: Sequence[Channel], breaker: Breaker, stopping: Event, say_down: SayDown = say_down
+        self,
+        here: ActorSync,
+        channels: Sequence[Channel],
+        breaker: Breaker,
+        stopping: Event,
+        say_down: SayDown = say_down,
+        *,
+        processes: int = 1,
     ) -> None:
+        """`processes`: among how many the places were divided, when there might have been a channel to each."""
         self._here = here
-        self.slots = 0  # that actors hold here
+        self._processes = processes
+        self._load = _Load()  # of this process
         self._breaker = breaker
         self._stopping = stopping
         self._say_down = say_down
@@ -135,9 +144,9 @@ class Crew:
     def begin(
         self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
-        mate = min((mate for mate in self._mates if not mate.lost), key=lambda mate: mate.slots, default=None)
-        if mate is None or self.slots <= mate.slots or self._stopping.is_set():
-            with _held(self, next_wanted) as give_up:
+        mate = min((mate for mate in self._mates if not mate.lost), key=lambda mate: mate.load.order, default=None)
+        if mate is None or self._load.order <= mate.load.order or self._stopping.is_set():
+            with self._load.of_actor(next_wanted) as give_up:
                 return self._here.begin(actor, log, changed=changed, next_wanted=give_up)
         mate.wake(self._downs)
         return self._run_far(mate, Begin(actor), log, next_wanted)
@@ -145,8 +154,13 @@ class Crew:
     def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         if isinstance(attempt, _FarAttempt):
             return self._run_far(attempt.mate, GoOn(attempt.left.actor), attempt.log, next_wanted)
-        with _held(self, next_wanted) as give_up:
+        with self._load.of_actor(next_wanted) as give_up:
             return self._here.go_on(attempt, next_wanted=give_up)
+
+    def share(self, places: int) -> int:
+        """How many of so many places are this process's: all that no mate has. A lost one's are ours from then on."""
+        mates = enumerate(self._mates, start=1)
+        return places - sum(share_of(number, self._processes, places) for number, mate in mates if not mate.lost)
 
     def yield_slot(self, actor: str) -> None:
         self._here.yield_slot(actor)
@@ -189,7 +203,7 @@ class Crew:
 
     def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log, next_wanted: Callable[[], None]) -> ActorResult | Paused:
         try:
-            with _held(mate, next_wanted) as give_up:
+            with mate.load.of_actor(next_wanted) as give_up:
                 return mate.run(order, log, give_up)
         except MateLost as lost:
             if self._dismissed:
@@ -205,22 +219,35 @@ class Crew:
                 mate.channel.send(message)
 
 
-@contextmanager
-def _held(holder: "Crew | _Mate", next_wanted: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """A slot in a process, until its actor wants the next one to be begun, or ends."""
-    holder.slots += 1
-    held = True
+class _Load:
+    """What a process has to do: its actors that hold a slot, and all that have begun."""
 
-    def give_up() -> None:
-        nonlocal held
-        held = False
-        holder.slots -= 1
-        next_wanted()
+    def __init__(self) -> None:
+        self._slots = self._actors = 0
 
-    try:
-        yield give_up
-    finally:
-        holder.slots -= held
+    @property
+    def order(self) -> tuple[int, int]:
+        """By this, the least of several has the least to do. Slots come first: of actors that need none, many are little."""
+        return self._slots, self._actors
+
+    @contextmanager
+    def of_actor(self, next_wanted: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """An actor until its end. It holds a slot until it wants the next one to be begun, or ends."""
+        self._slots += 1
+        self._actors += 1
+        held = True
+
+        def give_up() -> None:
+            nonlocal held
+            held = False
+            self._slots -= 1
+            next_wanted()
+
+        try:
+            yield give_up
+        finally:
+            self._slots -= held
+            self._actors -= 1
 
 
 class _Running(NamedTuple):
@@ -236,7 +263,7 @@ class _Mate:
 
     def __init__(self, channel: Channel, met_down: Callable[[Log, Down], None]) -> None:
         self.channel = channel
-        self.slots = 0  # that actors hold there
+        self.load = _Load()
         self.running: dict[str, _Running] = {}
         self.report = Report(Counts(), Usage(0.0, 0))
         self.awake = self.lost = False

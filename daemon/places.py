@@ -8,6 +8,8 @@ import gevent
 from gevent.event import Event
 from greenlet import greenlet
 
+_ROUNDS_AHEAD = 2  # of all pieces that a job may have under way: by their end another one has come, from wherever
+
 
 class Job:
     """Pieces of work that belong together, such as an actor's images."""
@@ -36,11 +38,12 @@ class Places:
     def __init__(self, in_all: Callable[[], int], of_one_job: Callable[[], int], *, look_ahead: bool = False) -> None:
         """How many pieces may be under way at once: asked again each time, for a reload may change it.
 
-        `look_ahead`: the next job is wanted as soon as the first piece of one is begun, not the last: for whoever is far
+        `look_ahead`: the next job is wanted when a job has some pieces left to begin, not at the last one: for whoever is far
         from where jobs come from, or places are empty until it has come.
         """
         self._in_all = in_all
         self._of_one_job = of_one_job
+        self._limits: tuple[int, int] | None = None  # when they were asked last
         self._look_ahead = look_ahead
         self._jobs: list[Job] = []  # with pieces to begin
         self._under_way = 0
@@ -53,7 +56,7 @@ class Places:
         """`work(piece)` for each of the pieces (one at least), until all are done, or until `stopped()`.
 
         Then those that were begun are done, and the others are still in `pieces`. `next_wanted` is called when the last one
-        is begun, looking ahead the first. Raises what `work` raised, at once.
+        is begun, looking ahead somewhat earlier. Raises what `work` raised, at once.
         """
         job = Job(pieces, work, stopped, next_wanted)
         self._jobs.append(job)
@@ -87,9 +90,12 @@ class Places:
                 hub.switch()
 
     def _next_job(self) -> Job | None:
-        if self._under_way >= self._in_all():
+        in_all, most = limits = self._in_all(), self._of_one_job()
+        former, self._limits = self._limits, limits
+        if limits != former and former is not None:
+            self._wake(in_all - self._under_way)  # there may be room for more
+        if self._under_way >= in_all:
             return None
-        most = self._of_one_job()
         for job in tuple(self._jobs):
             if job.error is not None or job.stopped():
                 self._jobs.remove(job)
@@ -99,6 +105,10 @@ class Places:
                 return job
         return None
 
+    def _pieces_ahead(self) -> int:
+        """The next job is wanted when so many of one are left to begin."""
+        return _ROUNDS_AHEAD * self._of_one_job() if self._look_ahead else 0
+
     def _do_one(self, job: Job) -> None:
         piece = job.pieces.popleft()
         job.under_way += 1
@@ -106,7 +116,7 @@ class Places:
         try:
             if not job.pieces:
                 self._jobs.remove(job)
-            if job.next_wanted is not None and (self._look_ahead or not job.pieces):
+            if job.next_wanted is not None and len(job.pieces) <= self._pieces_ahead():
                 say, job.next_wanted = job.next_wanted, None
                 say()
             job.work(piece)

@@ -93,8 +93,9 @@ class SyncsActors(Protocol):
     ) -> ActorResult | Paused:
         """One run of an actor from its begin.
 
-        `log` has the run bound to it. `changed`: the manifest was another one before. `next_wanted` is called once, when
-        another actor should be begun, for the places that this one leaves free or soon will.
+        `log` has the run bound to it. `changed`: the manifest was another one before. `next_wanted` is called where it has
+        images to fetch, when another actor should be begun, for the places that this one leaves free or soon will; again,
+        where it is begun anew after the loss of a process.
         """
 
     def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:

@@ -14,6 +14,9 @@ class Lane(IntEnum):
     BULK = 3
 
 
+MOST_RESTING = 1000  # actors: more are not begun in bulk, where everything is put off; each is some KB of memory
+
+
 class Job(NamedTuple):
     """One run of one actor, or the rest of one. `resume`: what the earlier part left to do, None at a begin."""
 
@@ -148,7 +151,7 @@ class Schedule:
 
     def _next(self) -> Job | None:
         for lane, queue in self._queues.items():
-            if queue:
+            if queue and (lane is not Lane.BULK or len(self._resting) < MOST_RESTING):
                 actor, _ = queue.popitem(last=False)
                 del self._queued[actor]
                 rest = self._resting.pop(actor, None)

@@ -295,7 +295,7 @@ def test_the_options_are_plain_text(installed: SystemdBox) -> None:
 
 
 def test_without_a_compiler_it_is_installed_all_the_same_and_again_with_one(installed: SystemdBox) -> None:
-    """Without this, a machine that cannot compile gets nothing, or nobody is told why it is slower, or what to do is in vain."""
+    """Without this, a machine that cannot compile gets nothing, nobody is told why it is slower, or what is told is vain."""
     installed.run("bash", "-c", "cp -r /wheelhouse /tmp/wheels && rm /tmp/wheels/actorsync_native-*")
     source = _version(installed, "8.0.0")
     where = ("--prefix", "/opt/uncompiled", "--wheelhouse", "/tmp/wheels")

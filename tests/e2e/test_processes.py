@@ -217,6 +217,19 @@ def test_nothing_is_lost_with_a_mate_that_is_killed(tree, product, fault_server,
     assert [] == finished.events("image.failed")
 
 
+def test_places_of_a_mate_that_is_killed_are_used_by_the_others(tree, product, fault_server):
+    """Without this, a run whose process was killed goes on at half its speed to the end."""
+    go_on = Event()
+    with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, mates):
+        os.kill(mates[0], signal.SIGKILL)
+        fault_server.wait_until(lambda server: len(server.requests) >= 2 * 2 + 2)  # none of them is answered
+        go_on.set()
+        finished = running.finish()
+
+    assert (0, "") == (finished.returncode, finished.stderr)
+    tree.assert_matches()
+
+
 def test_nothing_is_lost_when_all_mates_are_killed(tree, product, fault_server):
     """Without this, as above, when nobody is left but the one that owns the run."""
     go_on = Event()
@@ -472,7 +485,8 @@ daemon.bootstrap.Mate.work = injected
     assert 0 == finished.returncode
     tree.assert_matches()
     assert_each_actor_counted_once(finished, tree)
-    assert 2 == len(finished.events("process.lost")) == finished.stderr.count("RuntimeError: injected crash")
+    assert 2 == finished.stderr.count("RuntimeError: injected crash")
+    assert 2 <= len(finished.events("process.lost"))
 
 
 def test_nobody_is_left_behind_a_run_that_may_not_begin(tree, product, fault_server):

@@ -165,7 +165,8 @@ class Party:
         self.stopping = Event()
         self.log = Lines()
         self.down: list[tuple[Lines, str, str, ActorsyncError]] = []
-        self.crew = Crew(self.here, [far.ours for far in self.far], self.breaker, self.stopping, self._said_down)  # type: ignore[arg-type]
+        channels = [far.ours for far in self.far]
+        self.crew = Crew(self.here, channels, self.breaker, self.stopping, self._said_down, processes=1 + len(channels))  # type: ignore[arg-type]
         self.gates: dict[str, Event] = {}
 
     def _said_down(self, log: Log, kind: str, name: str, error: ActorsyncError) -> None:
@@ -356,6 +357,32 @@ def test_rest_of_an_actor_holds_a_place_until_its_last_image_is_begun(last_is_be
     assert who_began == party.who_began()
     gate.set()
     going_on.get()
+
+
+def test_of_processes_with_as_many_slots_that_with_fewer_actors_has_the_next() -> None:
+    """Without this, the first process takes whatever comes before the others have woken, and they have nothing to do."""
+    party = Party(1)
+    for actor in "123456":
+        party.begin_gated(actor)
+        party.begin_last_image_of(actor)
+    assert [["1", "3", "5"], ["2", "4", "6"]] == party.who_began()
+
+
+def test_places_of_a_mate_that_is_lost_are_ours() -> None:
+    """Without this, a run goes on at half its speed once a process of it was killed."""
+    party = Party(2)
+    assert 18 == party.crew.share(52)
+    party.begin_gated("1", "2", "3")
+    party.far[1].injected_kill()
+    until(lambda: party.crew.share(52) != 18)
+    assert 18 + 17 == party.crew.share(52)
+
+
+def test_places_of_processes_that_could_not_be_made_are_ours() -> None:
+    """Without this, a system that refuses a process takes its places with it."""
+    party = Party(1)
+    crew = Crew(party.here, [ends()[0]], Breaker(), Event(), processes=4)  # type: ignore[arg-type]
+    assert 50 - 13 == crew.share(50)
 
 
 @pytest.mark.parametrize("actor", ["1", "2"], ids=["here", "in a mate"])

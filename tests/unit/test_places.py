@@ -236,7 +236,7 @@ def test_that_the_last_is_begun_is_said_once_and_before_it_is_waited_for(places:
     assert 1 == job.next_wanted
 
 
-@pytest.mark.parametrize("others", ["", "bcd", "bcdefg"], ids=["one piece", "some wait", "many wait"])
+@pytest.mark.parametrize("others", ["", "bcd", "bcdefg"], ids=["one piece", "some wait", "two rounds wait"])
 def test_looking_ahead_the_next_job_is_wanted_once_and_when_the_first_piece_is_begun(work: Work, others: str) -> None:
     """Without this, a process has nothing to begin when a place becomes free, until another one has sent it an actor."""
     places = Places(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
@@ -248,6 +248,40 @@ def test_looking_ahead_the_next_job_is_wanted_once_and_when_the_first_piece_is_b
     work.end_all()
     job.wait()
     assert (1, list("xyza" + others)) == (job.next_wanted, work.begun)
+
+
+def test_long_job_does_not_look_ahead_before_its_last_two_rounds(work: Work) -> None:
+    """Without this, actors are bound to a process that is busy for minutes, while another has nothing to do."""
+    places = Places(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
+    job = Job(places, work, *(f"{number}" for number in range(20)))
+    while 2 * WIDTH + 1 < len(job.pieces):
+        work.end(work.under_way[0])
+    assert 0 == job.next_wanted
+    work.end(work.under_way[0])
+    assert 1 == job.next_wanted
+    work.end_all()
+    job.wait()
+
+
+# --- other limits -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("former", [1, 2])
+def test_limits_that_are_raised_are_used_by_what_is_under_way(work: Work, former: int) -> None:
+    """Without this, a reload that raises --workers-per-actor has no effect before the next actor, or for ever."""
+    limits = [6, 3]
+    places = Places(lambda: limits[0], lambda: limits[1])
+    jobs = [Job(places, work, *(f"{name}{number}" for number in range(20))) for name in "ab"]
+    limits[:] = [2 * former, former]
+    while len(work.under_way) > 2 * former:
+        work.end(work.under_way[0])
+    limits[:] = [10, 5]
+    work.end(work.under_way[0])
+    assert 10 == len(work.under_way)
+    work.end_all()
+    for job in jobs:
+        job.wait()
+    assert 10 == work.most_under_way
 
 
 # --- a stop -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 import pytest
 
-from daemon.core.schedule import Job, Lane, Schedule
+from daemon.core.schedule import MOST_RESTING, Job, Lane, Schedule
 
 
 def started(schedule: Schedule, now: float = 0.0) -> list[str]:
@@ -404,3 +404,20 @@ def test_more_slots_are_taken_at_once() -> None:
     schedule.slots = 3
     assert ["b", "c"] == started(schedule)
     assert ("a", "b", "c") == schedule.running
+
+
+def test_backlog_waits_while_very_many_are_put_off() -> None:
+    """Without this, a server that is too busy is asked for a million images, and all of them wait in our memory."""
+    schedule = scheduled(1, Lane.BULK, *(f"{number}" for number in range(MOST_RESTING + 1)))
+    for number in range(MOST_RESTING):
+        assert [f"{number}"] == started(schedule)
+        schedule.paused(f"{number}", 60.0 + number, "the rest")
+    assert ([], 60.0) == (started(schedule), schedule.wait_seconds(0.0))
+    schedule.add("changed", Lane.CHANGE)
+    schedule.add("failed", Lane.RETRY)
+    for actor in ("changed", "failed"):
+        assert [actor] == started(schedule)
+        schedule.finished(actor)
+    assert ["0"] == started(schedule, 60.0)
+    schedule.finished("0")
+    assert [f"{MOST_RESTING}"] == started(schedule, 60.0)
