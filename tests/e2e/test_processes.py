@@ -26,8 +26,8 @@ IMAGES = ACTORS * IMAGES_EACH
 REPORT = ("--report", "report.json")
 TWO = ("--once", "--processes", "2", "--workers-per-actor", "2", "--concurrent-actors", "2", *REPORT)
 THREE = ("--once", "--processes", "3", "--workers-per-actor", "2", "--concurrent-actors", "3", *REPORT)
+# Actors that have been begun while each process is at work on one: the next is there for it, or on its way.
 AT_WORK_OR_NEXT = {processes: range(processes, 2 * processes + 1) for processes in (2, 3)}
-"""Actors that have been begun while each process is at work on one: the next is there for it, or on its way."""
 
 
 @pytest.fixture
