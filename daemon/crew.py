@@ -2,8 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -15,6 +14,7 @@ from daemon.core.errors import ActorsyncError
 from daemon.core.ports import Channel, Log
 from daemon.core.report import ActorResult
 from daemon.download import SayDown, say_down
+from daemon.runners import Runners
 from daemon.sync import ActorSync, Counts, Paused, SyncsActors, Unfinished
 from daemon.usage import Usage, own_usage
 
@@ -146,7 +146,7 @@ class Crew:
     ) -> ActorResult | Paused:
         mate = min((mate for mate in self._mates if not mate.lost), key=lambda mate: mate.load.order, default=None)
         if mate is None or self._load.order <= mate.load.order or self._stopping.is_set():
-            with self._load.of_actor(next_wanted) as give_up:
+            with _Slot(self._load, next_wanted) as give_up:
                 return self._here.begin(actor, log, changed=changed, next_wanted=give_up)
         mate.wake(self._downs)
         return self._run_far(mate, Begin(actor), log, next_wanted)
@@ -154,7 +154,7 @@ class Crew:
     def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         if isinstance(attempt, _FarAttempt):
             return self._run_far(attempt.mate, GoOn(attempt.left.actor), attempt.log, next_wanted)
-        with self._load.of_actor(next_wanted) as give_up:
+        with _Slot(self._load, next_wanted) as give_up:
             return self._here.go_on(attempt, next_wanted=give_up)
 
     def share(self, places: int) -> int:
@@ -203,7 +203,7 @@ class Crew:
 
     def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log, next_wanted: Callable[[], None]) -> ActorResult | Paused:
         try:
-            with mate.load.of_actor(next_wanted) as give_up:
+            with _Slot(mate.load, next_wanted) as give_up:
                 return mate.run(order, log, give_up)
         except MateLost as lost:
             if self._dismissed:
@@ -222,32 +222,41 @@ class Crew:
 class _Load:
     """What a process has to do: its actors that hold a slot, and all that have begun."""
 
+    __slots__ = ("actors", "slots")
+
     def __init__(self) -> None:
-        self._slots = self._actors = 0
+        self.slots = self.actors = 0
 
     @property
     def order(self) -> tuple[int, int]:
         """By this, the least of several has the least to do. Slots come first: of actors that need none, many are little."""
-        return self._slots, self._actors
+        return self.slots, self.actors
 
-    @contextmanager
-    def of_actor(self, next_wanted: Callable[[], None]) -> Iterator[Callable[[], None]]:
-        """An actor until its end. It holds a slot until it wants the next one to be begun, or ends."""
-        self._slots += 1
-        self._actors += 1
-        held = True
 
-        def give_up() -> None:
-            nonlocal held
-            held = False
-            self._slots -= 1
-            next_wanted()
+class _Slot:
+    """What an actor is to a process until its end: it holds a slot until it wants the next one to be begun, or ends."""
 
-        try:
-            yield give_up
-        finally:
-            self._slots -= held
-            self._actors -= 1
+    __slots__ = ("_held", "_load", "_next_wanted")
+
+    def __init__(self, load: _Load, next_wanted: Callable[[], None]) -> None:
+        self._load = load
+        self._next_wanted = next_wanted
+        self._held = True
+
+    def __enter__(self) -> Callable[[], None]:
+        """What gives it up."""
+        self._load.slots += 1
+        self._load.actors += 1
+        return self._give_up
+
+    def __exit__(self, *_: object) -> None:
+        self._load.slots -= self._held
+        self._load.actors -= 1
+
+    def _give_up(self) -> None:
+        self._held = False
+        self._load.slots -= 1
+        self._next_wanted()
 
 
 class _Running(NamedTuple):
@@ -390,6 +399,7 @@ class Mate:
         self._stopping = stopping
         self._log_level = log_level
         self._running = 0
+        self._runners = Runners()
         self._attempts: dict[str, Unfinished] = {}
 
     def work(self) -> None:
@@ -399,9 +409,9 @@ class Mate:
             match message:
                 case Begin(actor):
                     log = FarLog(actor, self._log_level, self._channel.send)
-                    gevent.spawn(self._run, actor, partial(self._actor_sync.begin, actor, log))
+                    self._runners.run(partial(self._run, actor, partial(self._actor_sync.begin, actor, log)))
                 case GoOn(actor):
-                    gevent.spawn(self._run, actor, partial(self._actor_sync.go_on, self._attempts.pop(actor)))
+                    self._runners.run(partial(self._run, actor, partial(self._actor_sync.go_on, self._attempts.pop(actor))))
                 case Down():
                     self._breaker.trip(message.kind, message.name, message.error, time.monotonic())
                 case Stop():

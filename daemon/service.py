@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import gevent
@@ -27,6 +28,7 @@ from daemon.core.model import Failure
 from daemon.core.ports import Answer, Log, ManifestSource, Supervisor, Watcher
 from daemon.core.report import ActorResult, Progress, RunReport
 from daemon.core.schedule import Job, Lane, Schedule
+from daemon.runners import Runners
 from daemon.runs import Runs
 from daemon.status import status_document, status_text
 from daemon.sync import TORN_READ_DELAYS, Paused, SyncsActors
@@ -168,6 +170,7 @@ class Service:
         self._supervisor = supervisor
         self._reload = reload
         self._inbox: Queue[object] = Queue()
+        self._runners = Runners()
         self._schedule = Schedule(config.concurrent_actors)
         self._changes = Changes(manifests, config.quiet_seconds, config.max_wait_seconds)
         self._list_hints = Debouncer(config.quiet_seconds, config.max_wait_seconds)
@@ -257,7 +260,7 @@ class Service:
         for job in self._schedule.start(now):
             if self._runs.open is None:
                 self._begin_run(self._trigger_of(job), 1 + self._schedule.waiting)
-            gevent.spawn(self._run_actor, job)
+            self._runners.run(partial(self._run_actor, job))
 
     def _take_due(self, now: float) -> None:
         """Put into the schedule whatever time has made due."""

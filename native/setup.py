@@ -11,7 +11,8 @@ with tempfile.TemporaryDirectory() as build:  # else one that does not compile i
         python_requires=">=3.11",
         py_modules=[],
         ext_modules=[
-            Extension("md5_lanes", ["md5_lanes.c"], extra_compile_args=["-O3"], py_limited_api=True, optional=True),
+            Extension(name, [f"{name}.c"], extra_compile_args=["-O3"], py_limited_api=True, optional=True)
+            for name in ("md5_lanes", "sized_listing")
         ],
         options={"bdist_wheel": {"py_limited_api": "cp311"}, "build": {"build_base": build}},
     )

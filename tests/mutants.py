@@ -37,6 +37,7 @@ STORE = "tests/integration/test_store_contract.py"
 HTTP = "tests/integration/test_http_store.py"
 THREADS = "tests/integration/test_threads.py"
 LANES = "tests/integration/test_lanes.py"
+RUNNERS = "tests/unit/test_runners.py"
 
 
 class Mutant(NamedTuple):
@@ -257,6 +258,44 @@ MUTANTS = [
         "daemon/adapters/disk.py",
         "fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
+        DISK,
+    ),
+    Mutant(
+        "idle greenlet is never used again",
+        "daemon/runners.py",
+        "if self._idle:",
+        "if False:",
+        RUNNERS,
+    ),
+    Mutant(
+        "no room is made for what comes", "daemon/adapters/http/dial.py", "SO_RCVLOWAT, size_bytes)", "SO_RCVLOWAT, 1)", HTTP
+    ),
+    Mutant(
+        "manifest is as long as its size",
+        "daemon/adapters/manifests.py",
+        "if more := os.read(handle, _PIECE_BYTES):",
+        'if more := b"":',
+        "tests/integration/test_manifests.py",
+    ),
+    Mutant(
+        "one damaged file spoils its folder",
+        "daemon/adapters/disk.py",
+        "        except DiskError:\n            return FileKind.OCCUPIED",
+        "        except DiskFull:\n            return FileKind.OCCUPIED",
+        DISK,
+    ),
+    Mutant(
+        "what cannot be looked at is an image",
+        "daemon/adapters/disk.py",
+        "if sizes and min(sizes.values()) > 0:",
+        "if sizes:",
+        DISK,
+    ),
+    Mutant(
+        "left-over is removed without a look",
+        "daemon/adapters/disk.py",
+        "if there is not None and stat.S_ISREG(there.st_mode):",
+        "if True:",
         DISK,
     ),
     Mutant(

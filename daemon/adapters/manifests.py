@@ -15,6 +15,7 @@ STAMPS_AT_ONCE = 500  # one hand-over to the thread: some milliseconds of it
 # gevent's first asks the kernel twice whether somebody may be polling: nobody polls a file.
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 LARGEST_BYTES = 256 * 1024 * 1024  # a million URLs are about 120 MB; more is no manifest
+_PIECE_BYTES = 64 * 1024
 
 
 class Manifests:
@@ -74,8 +75,11 @@ def _read(path: str) -> Reading:
             if there.st_size > LARGEST_BYTES:
                 message = f"{path} has {there.st_size} bytes, more than {LARGEST_BYTES}"
                 raise ManifestRejected(message, code="manifest-too-large", hint="is it a manifest?")
-            with open(handle, "rb", buffering=0, closefd=False) as file:
-                return Reading(file.readall(), _stamp(there))
+            content = os.read(handle, there.st_size + 1)  # one system call more tells that this was all
+            if more := os.read(handle, _PIECE_BYTES):  # it grew, or its file system does not tell sizes
+                with open(handle, "rb", buffering=0, closefd=False) as file:
+                    content += more + file.readall()
+            return Reading(content, _stamp(there))
         finally:
             _close(handle)
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -90,7 +90,7 @@ class Seen(NamedTuple):
     """What an actor's response.json was when it was last read. `digest` None: it was not there, or not readable."""
 
     stamp: int | None
-    digest: bytes | None
+    digest: int | None
 
 
 class Manifest(NamedTuple):

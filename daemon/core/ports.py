@@ -1,6 +1,6 @@
 """What the deciding code asks of the world; adapters keep these promises, and one contract suite holds each of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 from daemon.core.errors import IdentityRejected, RegionRedirect
@@ -80,7 +80,7 @@ class StagedImage(Protocol):
 class ImageFolder(Protocol):
     """One actor's training_data."""
 
-    def kinds(self, names: Iterable[str]) -> Mapping[str, FileKind]:
+    def kinds(self, names: Set[str]) -> Mapping[str, FileKind]:
         """What stands under those of the names that are taken; one directory listing."""
 
     def others(self, names: Iterable[str]) -> list[str]:

@@ -1,20 +1,26 @@
 """The disk adapter on real file systems."""
 
+import contextlib
 import errno
+import gc
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from daemon.adapters.disk import DataDirLock, Disk, Folder
+from daemon.adapters import disk as disk_module
+from daemon.adapters.disk import DataDirLock, Disk, Folder, list_sizes_in_python
 from daemon.core.errors import ConfigError, DataDirOwned, DiskError, DiskFull, NameOccupied, NoRoomForImage
 from daemon.core.model import FileKind
 from tests.support.processes import Child
@@ -60,6 +66,16 @@ def either_way(request: pytest.FixtureRequest) -> str:
     if request.param == "dot-file":
         request.getfixturevalue("without_nameless_files")
     return str(request.param)
+
+
+@pytest.fixture(params=["compiled", "in Python"])
+def list_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Both ways to list a folder say the same."""
+    if request.param == "in Python":
+        monkeypatch.setattr(disk_module, "list_sizes", list_sizes_in_python)
+    elif find_spec("sized_listing") is None:
+        pytest.skip("NOT TESTED HERE: native/ is not installed")
+    return disk_module.list_sizes
 
 
 @pytest.fixture
@@ -252,6 +268,7 @@ def make_loop(path: Path) -> None:
 OCCUPIED = [Path.mkdir, os.mkfifo, make_socket, make_link_to_a_folder, make_dangling_link, make_loop]
 
 
+@pytest.mark.usefixtures("list_sizes")
 @pytest.mark.parametrize(
     ("make", "kind"),
     [
@@ -264,8 +281,152 @@ OCCUPIED = [Path.mkdir, os.mkfifo, make_socket, make_link_to_a_folder, make_dang
 def test_what_stands_under_a_name_is_told(where, folder, make: Callable[[Path], object], kind):
     """Without this, a directory counts as an image, or a file of the user's as missing."""
     make(where / "a.png")
+    make_file(where / "whole.png")
 
-    assert {"a.png": kind} == folder.kinds({"a.png", "b.png"})
+    assert {"a.png": kind, "whole.png": FileKind.IMAGE} == folder.kinds({"a.png", "b.png", "whole.png"})
+
+
+# --- listing ----------------------------------------------------------------------------------------------------------
+
+
+def test_compiled_listing_is_there_wherever_it_can_be_compiled():
+    """Without this, it no longer compiles, and is not tested for ever."""
+    if shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("NOT TESTED HERE: there is no C compiler, or Python's headers are not")
+    assert find_spec("sized_listing") is not None
+    assert list_sizes_in_python is not disk_module.list_sizes
+
+
+def test_large_folder_is_listed_to_its_end_and_again(where, folder, list_sizes):
+    """Without this, what the kernel gives with its second answer is missing, or a second look finds nothing."""
+    names = [f"{number:04}_{'n' * 200}{number % 5}.png" for number in range(700)]  # 160 KB of entries
+    for number, name in enumerate(names):
+        (where / name).write_bytes(b"x" * (number % 3))
+    wanted = set(names[::2])
+    handle = os.open(where, os.O_RDONLY)
+    try:
+        for _ in range(2):
+            sizes, others = list_sizes(handle, wanted, "3.png")
+
+            assert {name: number % 3 for number, name in enumerate(names) if name in wanted} == sizes
+            assert sorted(name for name in names if name not in wanted and name.endswith("3.png")) == sorted(others)
+            assert sorted(names) == sorted(os.listdir(handle))
+    finally:
+        os.close(handle)
+
+
+def test_names_that_are_no_utf_8_are_listed_too(where, list_sizes):
+    """Without this, one file with a foreign name makes the whole actor fail."""
+    odd = os.fsencode(where) + b"/\xff.png"
+    with open(odd, "wb"):
+        pass
+    make_file(where / "é.png")
+    handle = os.open(where, os.O_RDONLY)
+    try:
+        assert ({"é.png": 8}, ["\udcff.png"]) == list_sizes(handle, {"é.png", "è.png"}, ".png")
+    finally:
+        os.close(handle)
+
+
+def test_what_cannot_be_listed_is_an_error_of_the_system(where, list_sizes):
+    """Without this, a disk error looks like an empty folder, and all its images are fetched again."""
+    make_file(where / "a.png")
+    with open(where / "a.png", "rb") as file, pytest.raises(NotADirectoryError):
+        list_sizes(file.fileno(), {"a.png"}, "")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        list_sizes(99_999, {"a.png"}, "")
+
+
+def test_links_are_not_followed_by_a_listing(where, list_sizes):
+    """Without this, a link to an empty file is as good as an empty file, and what is a user's is replaced."""
+    make_file(where / "whole")
+    (where / "a.png").symlink_to("whole")
+    handle = os.open(where, os.O_RDONLY)
+    try:
+        assert ({"a.png": -1}, []) == list_sizes(handle, {"a.png"}, ".png")
+    finally:
+        os.close(handle)
+
+
+def test_folder_that_went_away_is_empty(where, list_sizes):
+    """Without this, it is one thing with native/ and another without."""
+    handle = os.open(where, os.O_RDONLY)
+    try:
+        where.rmdir()
+        assert ({}, []) == list_sizes(handle, {"a.png"}, ".png")
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.usefixtures("list_sizes")
+def test_what_else_lies_there_is_told_after_a_listing(where, folder):
+    """Without this, nobody hears of images that are no longer in the list."""
+    for name in ("a.png", "b.png", "c.JPG", "d.txt"):
+        make_file(where / name)
+
+    folder.kinds({"a.png"})
+
+    assert ["b.png", "c.JPG"] == folder.others({"a.png"})
+
+
+def test_one_that_cannot_be_looked_at_is_one_image_s_trouble(where, folder, monkeypatch):
+    """Without this, one damaged file keeps all other images of its actor from being planned."""
+    real_stat = os.stat
+
+    def failing(path: object, *args: object, **settings: object) -> os.stat_result:
+        """An injected fault: a damaged inode."""
+        if path == "a.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real_stat(path, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", failing)
+    monkeypatch.setattr(disk_module, "list_sizes", lambda *_: ({"a.png": -1, "b.png": 8}, []))
+
+    assert {"a.png": FileKind.OCCUPIED, "b.png": FileKind.IMAGE} == folder.kinds({"a.png", "b.png"})
+
+
+def test_listing_keeps_no_memory(where, list_sizes):
+    """Without this, the rescans of a daemon fill the memory in the end."""
+    for number in range(20):
+        (where / f"{number}.png").write_bytes(b"more bytes than numbers that Python always has" * 30)
+    wanted = {f"{number}.png" for number in range(10)}
+    handle = os.open(where, os.O_RDONLY)
+    try:
+        list_sizes(handle, wanted, "g")
+        before = sys.getallocatedblocks()
+        for _ in range(500):
+            list_sizes(handle, wanted, "g")
+        assert sys.getallocatedblocks() < before + 200
+    finally:
+        os.close(handle)
+
+
+def test_a_question_that_fails_half_way_keeps_no_memory_either(where, list_sizes):
+    """Without this, an error of the caller's leaks the names that were found before it."""
+
+    class Choosy(set):
+        def __contains__(self, name: object) -> bool:
+            if name == "9.png":
+                raise ZeroDivisionError
+            return True
+
+    for number in range(10):
+        make_file(where / f"{number}.png")
+    handle = os.open(where, os.O_RDONLY)
+    try:
+        before = 0
+        for turn in range(500):
+            with contextlib.suppress(ZeroDivisionError):
+                list_sizes(handle, Choosy(), "g")
+                pytest.fail("nothing was raised")
+            gc.collect(0)
+            before = before or (sys.getallocatedblocks() if turn == 50 else 0)
+        assert sys.getallocatedblocks() < before + 200
+    finally:
+        os.close(handle)
+
+
+# --- what stands in the way -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("either_way")
@@ -347,7 +508,7 @@ def test_without_nameless_files_a_dot_file_stands_in(where, folder):
     assert 1 == (where / "a.png").stat().st_nlink
 
 
-@pytest.mark.usefixtures("without_nameless_files")
+@pytest.mark.usefixtures("without_nameless_files", "list_sizes")
 def test_scan_removes_what_dead_processes_left_and_nothing_else(where, folder):
     """Without this, each crash leaves a file for good; or the scan takes a file of the user's, or one being written."""
     with Child(["true"], cwd=where) as ended:

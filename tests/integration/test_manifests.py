@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,23 @@ def test_manifests_are_read_to_the_byte(tmp_path, response):
 
     assert b"\xef\xbb\xbf[]\r\n\0" == Manifests(tmp_path).read_actors()
     assert b"x" * 3_000_000 == Manifests(tmp_path).read_response(ACTOR).content
+
+
+@pytest.mark.parametrize("told_bytes", [0, 100, 199_999])
+def test_manifest_that_is_longer_than_its_size_is_read_to_its_end(tmp_path, response, monkeypatch, told_bytes: int):
+    """Without this, one that grew as it was opened, or lies on a file system that tells no sizes, is torn for ever."""
+    response.write_bytes(b"x" * 200_000)
+    real_fstat = os.fstat
+
+    def short(handle: int) -> os.stat_result:
+        """An injected fault: what some FUSE and network file systems say."""
+        told = list(real_fstat(handle))
+        told[stat.ST_SIZE] = told_bytes
+        return os.stat_result(told)
+
+    monkeypatch.setattr(os, "fstat", short)
+
+    assert b"x" * 200_000 == Manifests(tmp_path).read_response(ACTOR).content
 
 
 def test_empty_manifest_is_read_as_empty(tmp_path, response):
