@@ -1136,6 +1136,23 @@ class TestIdentity:
 # --- all together -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("connections", "least", "most"), [(50, dial.ROOM_BYTES, 3 * dial.ROOM_BYTES), (2000, 1, dial.ROOM_BYTES)]
+)
+def test_there_is_room_for_a_whole_image_before_anything_came(server: FaultServer, connections: int, least: int, most: int):
+    """Without this, an image comes in many small parts, a tenth of its CPU; or thousands of them fill the kernel's memory."""
+    connected = dial.Dialer(5, connections).dial(find_route(server.endpoint_url))
+    try:
+        assert least <= connected.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= most
+        assert 1 == connected.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+        plain = socket.create_connection(connected.getpeername())
+        with plain:  # the largest window that was agreed upon: tcp_info.tcpi_rcv_wscale
+            of_both = [s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[6] >> 4 for s in (plain, connected)]
+        assert of_both[0] == of_both[1]
+    finally:
+        connected.close()
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 def test_two_hundred_at_once_each_get_their_own_bytes(request: pytest.FixtureRequest, trusting: None, tls: bool):
     """Without this, greenlets that share a buffer may share their images."""

@@ -76,7 +76,7 @@ class HttpStore:
         self._default_region = region
         self._profile_region = profile_region
         self._anonymous = anonymous
-        self._dialer = Dialer(connect_timeout)
+        self._dialer = Dialer(connect_timeout, connections)
         self._buffer = Buffer()
         self._patience = Patience(read_timeout, gather_seconds)
         self._departures = Departures()
