@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.bench.measure import SLOW_SECONDS
+from tests.bench.measure import SLOW_SECONDS, settling_seconds
 from tests.bench.scenario import Scenario
 
 # Microseconds for an image, and for each MB of it, over HTTP.
@@ -34,7 +34,7 @@ def scenario_seconds(scenario: Scenario, peers: Sequence[str], runs: int) -> flo
     total = _SERVER_SECONDS + seconds(_CHECK)
     for peer in peers:
         run = seconds(_NEEDED.get(peer, _UNKNOWN)) * (_HTTPS_TIMES if scenario.transport == "https" else 1) + _START_SECONDS
-        total += (run + seconds(_CHECK)) * (1 if run > SLOW_SECONDS else runs)
+        total += (settling_seconds(scenario) + run + seconds(_CHECK)) * (1 if run > SLOW_SECONDS else runs)
     return total
 
 

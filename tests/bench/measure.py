@@ -7,6 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ STOPWATCH = PROGRAMS / "stopwatch.py"
 TIMEOUT_SECONDS = 600  # of one process
 SLOW_SECONDS = 10
 SLOW_TIMES = 5
+MUCH_MEMORY_BYTES = 256 * 1024**2  # less is taken before anything is given back
+SETTLING_SECONDS = 2.5
 
 Tell = Callable[[str], None]
 
@@ -139,8 +142,9 @@ def _sample(peer: Peer, scenario: Scenario, workload: Workload, server: Server, 
     task = Task(scenario, workload, root, server.endpoint_url, server.ca_file, folder)
     try:
         workload.write_tree(root)
-        _touch_memory(len(workload.images) * scenario.size.size_bytes)
-        sample = timed(peer.prepare(task), root, server, folder)
+        command = peer.prepare(task)
+        _have_memory_at_hand(scenario)
+        sample = timed(command, root, server, folder)
         peer.require_done(task)
         workload.require_whole(root)
         sample = replace(sample, max_rss_bytes=peer.max_rss_bytes(task, sample.max_rss_bytes))
@@ -149,14 +153,21 @@ def _sample(peer: Peer, scenario: Scenario, workload: Workload, server: Server, 
     return sample
 
 
-def _touch_memory(size_bytes: int) -> None:
-    """Have as much free memory at hand as the copy takes.
+def settling_seconds(scenario: Scenario) -> float:
+    """How long memory is held before a copy begins."""
+    return SETTLING_SECONDS if scenario.images * scenario.size.size_bytes >= MUCH_MEMORY_BYTES else 0.0
 
-    A virtual machine may give its host back what was freed with the last copy, and pays for each page that it takes again:
-    dearly, by chance, and most for who has one thread.
+
+def _have_memory_at_hand(scenario: Scenario) -> None:
+    """Have as much free memory as the copy takes, for some seconds from now.
+
+    A virtual machine may give its host back what was freed with the last copy, some 2 s later, and pays for each page that it
+    takes again: dearly, by chance, and most for who has one thread. What is held meanwhile stays.
     """
-    if size_bytes:
-        mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
+    if size_bytes := scenario.images * scenario.size.size_bytes:
+        held = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+        time.sleep(settling_seconds(scenario))
+        held.close()
 
 
 def timed(command: Command, root: Path, server: Server, folder: Path) -> Sample:
