@@ -24,7 +24,7 @@ _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 _NO_NAMELESS_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_DOT_FILE = re.compile(r"\..+\.([0-9]{1,7})\.actorsync", re.DOTALL)
+_DOT_FILE = re.compile(r"\..+\.([0-9]{1,7})" + re.escape(_OUR_SUFFIX), re.DOTALL)
 _NAME_MAX_BYTES = 255
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
