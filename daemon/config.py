@@ -678,12 +678,25 @@ class ReloadRefused(ConfigError):
 
 
 class LiveConfig:
-    """The configuration in force: whoever needs a setting that a reload may change reads it from here each time."""
+    """The configuration in force: whoever needs a setting that a reload may change reads it from here each time.
 
-    __slots__ = ("now",)
+    Or follows it, where each time is too often.
+    """
+
+    __slots__ = ("_followers", "now")
 
     def __init__(self, config: Config) -> None:
         self.now = config
+        self._followers: list[Callable[[], None]] = []
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        """Have it called after each change."""
+        self._followers.append(follower)
+
+    def change(self, config: Config) -> None:
+        self.now = config
+        for follower in self._followers:
+            follower()
 
 
 def changed_settings(old: Config, new: Config) -> tuple[str, ...]:

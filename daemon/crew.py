@@ -90,7 +90,7 @@ class Ended(NamedTuple):
 
 
 class Report(NamedTuple):
-    """From a mate, now and then, and before each Ended."""
+    """From a mate, now and then, and before its last Ended for now."""
 
     counts: Counts
     usage: Usage
@@ -136,7 +136,7 @@ class Crew:
         self._breaker = breaker
         self._stopping = stopping
         self._say_down = say_down
-        self._mates = [_Mate(channel, self._met_down) for channel in channels]
+        self._mates = [_Mate(channel, self._met_down, here.share_changed) for channel in channels]
         self._downs: list[Down] = []  # that were told, where there are mates
         self._dismissed = False
         stopping.rawlink(lambda _: self._tell(Stop()))
@@ -270,13 +270,14 @@ class _Running(NamedTuple):
 class _Mate:
     """Another process, as this one sees it."""
 
-    def __init__(self, channel: Channel, met_down: Callable[[Log, Down], None]) -> None:
+    def __init__(self, channel: Channel, met_down: Callable[[Log, Down], None], was_lost: Callable[[], None]) -> None:
         self.channel = channel
         self.load = _Load()
         self.running: dict[str, _Running] = {}
         self.report = Report(Counts(), Usage(0.0, 0))
         self.awake = self.lost = False
         self._met_down = met_down
+        self._was_lost = was_lost
 
     def wake(self, messages: Sequence[object]) -> None:
         """Unless it is awake: begin to listen to it, and tell it what the others know."""
@@ -307,7 +308,9 @@ class _Mate:
                 self._take_in(message)
         except Exception as error:  # noqa: BLE001 - a bug of ours: those who wait raise it
             why = error
-        self.lost = True
+        if not self.lost:  # not dismissed
+            self.lost = True
+            self._was_lost()
         for running in self.running.values():
             running.end.set_exception(why)
 
@@ -433,7 +436,8 @@ class Mate:
             else:
                 end = came_out
         self._running -= 1
-        self._report()
+        if not self._running:
+            self._report()
         self._channel.send(Ended(actor, end))
 
     def _report(self) -> None:

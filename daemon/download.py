@@ -45,6 +45,7 @@ class Trial:
     """What happened to one image so far; it outlives the slot that the image gives up for a long delay."""
 
     download: Download
+    requests: dict[str, int] = field(default_factory=dict)  # by kind; the actor's images may all count into the same
     due: float = 0.0  # when to go on
     attempts: int = 0
     first_request_at: float | None = None
@@ -52,7 +53,6 @@ class Trial:
     region_followed: bool = False
     identity_renewals: int = 0
     next_request: str = "first"  # how the next request is counted
-    requests: dict[str, int] = field(default_factory=dict)  # by kind
 
     def count_request(self, kind: str) -> None:
         self.requests[kind] = self.requests.get(kind, 0) + 1

@@ -36,14 +36,13 @@ class Places:
     """
 
     def __init__(self, in_all: Callable[[], int], of_one_job: Callable[[], int], *, look_ahead: bool = False) -> None:
-        """How many pieces may be under way at once: asked again each time, for a reload may change it.
+        """How many pieces may be under way at once: asked when the first come, and again when `limits_changed`.
 
         `look_ahead`: the next job is wanted when a job has some pieces left to begin, not at the last one: for whoever is far
         from where jobs come from, or places are empty until it has come.
         """
-        self._in_all = in_all
-        self._of_one_job = of_one_job
-        self._limits: tuple[int, int] | None = None  # when they were asked last
+        self._ask_limits = in_all, of_one_job
+        self._in_all = self._of_one_job = 0  # until the first pieces come
         self._look_ahead = look_ahead
         self._jobs: list[Job] = []  # with pieces to begin
         self._under_way = 0
@@ -58,21 +57,29 @@ class Places:
         Then those that were begun are done, and the others are still in `pieces`. `next_wanted` is called when the last one
         is begun, looking ahead somewhat earlier. Raises what `work` raised, at once.
         """
+        if not self._in_all:
+            self.limits_changed()
         job = Job(pieces, work, stopped, next_wanted)
         self._jobs.append(job)
-        self._wake(min(len(pieces), self._of_one_job()))
+        self._wake(min(len(pieces), self._of_one_job))
         job.done.wait()
         if job.error is not None:
             raise job.error
 
+    def limits_changed(self) -> None:
+        """Ask for them anew."""
+        self._in_all, self._of_one_job = (ask() for ask in self._ask_limits)
+        if self._jobs:
+            self._wake(self._in_all - self._under_way)  # there may be room for more
+
     def _wake(self, wanted: int) -> None:
         """So many greenlets look for something to begin; those that find nothing wait again."""
         run_callback = gevent.get_hub().loop.run_callback
-        surplus = max(0, self._made - self._in_all())  # since a reload: these find nothing, and end
+        surplus = max(0, self._made - self._in_all)  # since a reload: these find nothing, and end
         for _ in range(min(wanted + surplus, len(self._idle))):
             run_callback(self._idle.pop().switch)
             wanted -= 1
-        for _ in range(min(wanted, self._in_all() - self._made)):
+        for _ in range(min(wanted, self._in_all - self._made)):
             self._made += 1
             gevent.spawn(self._work)
 
@@ -82,7 +89,7 @@ class Places:
             job = self._next_job()
             if job is not None:
                 self._do_one(job)
-            elif self._made > self._in_all():
+            elif self._made > self._in_all:
                 self._made -= 1
                 return
             else:
@@ -90,24 +97,20 @@ class Places:
                 hub.switch()
 
     def _next_job(self) -> Job | None:
-        in_all, most = limits = self._in_all(), self._of_one_job()
-        former, self._limits = self._limits, limits
-        if limits != former and former is not None:
-            self._wake(in_all - self._under_way)  # there may be room for more
-        if self._under_way >= in_all:
+        if self._under_way >= self._in_all:
             return None
         for job in tuple(self._jobs):
             if job.error is not None or job.stopped():
                 self._jobs.remove(job)
                 if not job.under_way:
                     job.done.set()
-            elif job.under_way < most:
+            elif job.under_way < self._of_one_job:
                 return job
         return None
 
     def _pieces_ahead(self) -> int:
         """The next job is wanted when so many of one are left to begin."""
-        return _ROUNDS_AHEAD * self._of_one_job() if self._look_ahead else 0
+        return _ROUNDS_AHEAD * self._of_one_job if self._look_ahead else 0
 
     def _do_one(self, job: Job) -> None:
         piece = job.pieces.popleft()

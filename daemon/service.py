@@ -635,7 +635,7 @@ class Service:
             self._log.error("reload.refused", code=error.code, error=str(error), hint=error.hint)
             return str(error)
         else:
-            self._live.now = config
+            self._live.change(config)
             self._schedule.slots = config.concurrent_actors
             self._changes.retime(config.quiet_seconds, config.max_wait_seconds)
             self._list_hints.retime(config.quiet_seconds, config.max_wait_seconds)

@@ -57,7 +57,6 @@ class Attempt:
         ended.tally.add(self.tally)
         for trial in self.waiting:
             image = trial.download.name
-            ended.tally.count_requests(trial.requests)
             ended.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), Kind.INTERRUPTED))
         return ended.result(now)
 
@@ -156,7 +155,12 @@ class ActorSync:
             of_one_job=lambda: live.now.workers_per_actor,
             look_ahead=look_ahead,
         )
+        live.follow(self._places.limits_changed)
         self._planned_actors = self._planned_images = self._ended_images = 0
+
+    def share_changed(self) -> None:
+        """Another share of the places is this process's from now on."""
+        self._places.limits_changed()
 
     def yield_slot(self, actor: str) -> None:
         self._yielding.add(actor)
@@ -185,7 +189,8 @@ class ActorSync:
         if not plan.downloads:
             folder.close()
             return attempt.result(time.monotonic())
-        return self._download_all(folder, deque(Trial(download) for download in plan.downloads), attempt, next_wanted)
+        trials = deque(Trial(download, attempt.tally.requests) for download in plan.downloads)
+        return self._download_all(folder, trials, attempt, next_wanted)
 
     def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         assert isinstance(attempt, Attempt)
@@ -195,7 +200,6 @@ class ActorSync:
             folder = self._disk.open_folder(attempt.actor)
         except DiskError as problem:
             for trial in trials:
-                attempt.tally.count_requests(trial.requests)
                 attempt.count(Failure.of(trial.download.name, problem))
             return self._refused(problem, attempt)
         return self._download_all(folder, trials, attempt, next_wanted)
@@ -244,7 +248,6 @@ class ActorSync:
             if isinstance(outcome, Trial):
                 attempt.waiting.append(outcome)
                 return
-            attempt.tally.count_requests(trial.requests)
             attempt.count(outcome)
             self._ended_images += 1
 

@@ -1,32 +1,25 @@
 """One HTTP/1.1 response, from its first byte to its last; whoever has the connection brings the bytes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import httptools
 
 from daemon.core.errors import ShortBody, StoreUnavailable
+from daemon.core.head import Head, Headers, read_head
 
 LARGEST_HEAD_BYTES = 64 * 1024  # of all heads of one response, interim ones too; of framing and trailers without a body
 
-_USUAL_HEAD_BYTES = 2048  # looked through first: the body that came along need not be copied
 _WITHOUT_BODY = (204, 304)
-
-# RFC 9112 4 and 5, strictly: no bare line feed, no folded line, no space before a colon, no control character.
-_HEAD = re.compile(
-    rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?+\r\n"
-    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
-)
+_HEAD_OF_CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-
-Headers = Mapping[bytes, bytes]  # by name in lower case; of repeated ones, all values, joined by ", " (RFC 9110 5.2)
 
 
 class Response:
     """The answer to one GET, fed as it comes.
 
-    The head is read here, strictly: folded headers, bare line feeds, repeated or malformed lengths are refused. To have
-    llhttp (httptools) do it would cost more than all that follows. The body's framing is decided once, at the head:
+    The head is read strictly (see head.py): folded headers, bare line feeds, repeated or malformed lengths are refused. To have
+    llhttp (httptools) read it would cost more than all that follows. The body's framing is decided once, at the head:
 
     | the head says                             | the body                                                     |
     |-------------------------------------------|--------------------------------------------------------------|
@@ -113,60 +106,58 @@ class Response:
 
         After an interim head, `status` is 0 still.
         """
-        before = len(self._head)
-        end = -1
-        for piece in (data[:_USUAL_HEAD_BYTES], data[_USUAL_HEAD_BYTES : LARGEST_HEAD_BYTES + 1]):
-            searched = max(0, len(self._head) - 3)
-            self._head += piece
-            end = self._head.find(b"\r\n\r\n", searched)
-            if end >= 0:
-                break
-        size_bytes = end + 4 if end >= 0 else len(self._head)
+        collected = len(self._head)
+        begin: memoryview | bytearray = data
+        if collected:
+            self._head += data[: LARGEST_HEAD_BYTES + 1]
+            begin = self._head
+        try:
+            head = read_head(begin)
+        except ValueError as error:
+            raise StoreUnavailable("the answer is not HTTP/1.1") from error
+        size_bytes = len(begin) if head is None else head[0]
         if self._interim_bytes + size_bytes > LARGEST_HEAD_BYTES:
             raise StoreUnavailable(f"the answer's head is longer than {LARGEST_HEAD_BYTES} bytes")
-        if end < 0:
+        if head is None:
+            if not collected:
+                self._head += data
             return None
-        self._read_head(bytes(self._head[:size_bytes]))
         self._head.clear()
         self._interim_bytes += size_bytes
-        return data[size_bytes - before :]
+        self._decide(head)
+        return data[size_bytes - collected :]
 
-    def _read_head(self, head: bytes) -> None:
-        match = _HEAD.fullmatch(head)
-        if match is None:
-            raise StoreUnavailable("the answer is not HTTP/1.1")
-        version, status = match[1], int(match[2])
+    def _decide(self, head: Head) -> None:
+        """What the head means for the body."""
+        _, minor_version, status, headers = head
         if status < 200 and status != 101:
             return
-        headers = self.headers = _headers(match[3])
+        self.headers = headers
         encoding = headers.get(b"transfer-encoding")
         length = headers.get(b"content-length")
         if status == 101:
             raise StoreUnavailable("the answer changes the protocol, which nobody asked for")
         if length is not None and not _LENGTH.fullmatch(length):
             raise StoreUnavailable(f"the answer's Content-Length is no length: {length[:40]!r}")
-        if encoding is not None and (length is not None or encoding.lower() != b"chunked" or version != b"1.1"):
+        if encoding is not None and (length is not None or encoding.lower() != b"chunked" or not minor_version):
             raise StoreUnavailable("the answer's body has no certain end: its Transfer-Encoding is not to be trusted")
         if status in _WITHOUT_BODY:
             self._left = 0
         elif encoding is not None:
-            self._begin_chunks(head)
+            self._begin_chunks()
         elif length is not None:
             self._left = int(length)
         ends_itself = self._left is not None or self._parser is not None
-        self.reusable = ends_itself and version == b"1.1" and b"close" not in headers.get(b"connection", b"").lower()
+        self.reusable = ends_itself and minor_version == 1 and b"close" not in headers.get(b"connection", b"").lower()
         self.announced_bytes = self._left
         self.complete = self._left == 0
         self.status = status
 
-    def _begin_chunks(self, head: bytes) -> None:
-        """llhttp takes chunks apart; it wants to have seen the head."""
+    def _begin_chunks(self) -> None:
+        """llhttp takes chunks apart; it wants to have seen a head, and needs to know no more of ours."""
         self._parsed = _Parsed()
         self._parser = httptools.HttpResponseParser(self._parsed)
-        try:
-            self._parser.feed_data(head)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise StoreUnavailable(f"the answer is not HTTP: {error}") from error
+        self._parser.feed_data(_HEAD_OF_CHUNKS)
 
     # --- the body -----------------------------------------------------------------------------------------------------
 
@@ -219,13 +210,3 @@ class _Parsed:
 
     def on_message_complete(self) -> None:
         self.complete = True
-
-
-def _headers(lines: bytes) -> Headers:
-    """Of lines that are known to be `name:value`, each with its CRLF."""
-    headers: dict[bytes, bytes] = {}
-    for line in lines.split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        name, value = name.lower(), value.strip(b" \t")
-        headers[name] = value if name not in headers else b", ".join((headers[name], value))
-    return headers

@@ -12,7 +12,7 @@ from daemon.core.model import ObjectHead, Proof
 from daemon.core.retry import refusal
 
 # The cheapest first: see checksums.is_slow.
-_CHECKSUMS = (Proof.CRC64NVME, Proof.CRC32C, Proof.CRC32, Proof.SHA1, Proof.SHA256)
+CHECKSUMS = (Proof.CRC64NVME, Proof.CRC32C, Proof.CRC32, Proof.SHA1, Proof.SHA256)
 _COMPOSITE = "COMPOSITE"
 _MD5_ETAG = re.compile(r'"?([0-9a-fA-F]{32})"?')
 _ERROR_DOCUMENT = re.compile(
@@ -49,7 +49,7 @@ def promise_of(head: ObjectHead, *, accept_opaque_etags: bool = False) -> Promis
     Source: "Checking object integrity", Amazon S3 user guide.
     """
     if head.checksums and head.checksums.get("type", "").upper() != _COMPOSITE:
-        for proof in _CHECKSUMS:
+        for proof in CHECKSUMS:
             told = head.checksums.get(proof)
             if told is not None and (digest := _decoded(told, SIZE_BYTES[proof])):
                 return Promise(proof, digest)

@@ -26,7 +26,8 @@ class Histogram:
     def record(self, seconds: float) -> None:
         self._bins[bisect_left(self._EDGES, seconds)] += 1
         self._count += 1
-        self.max_seconds = max(self.max_seconds, seconds)
+        if seconds > self.max_seconds:
+            self.max_seconds = seconds
 
     def add(self, other: "Histogram") -> None:
         if not other._count:
@@ -82,18 +83,14 @@ class Tally:
             self.verified_by[outcome.verified_by] += 1
             self.image_seconds.record(outcome.seconds)
 
-    def count_requests(self, requests: Mapping[str, int]) -> None:
-        """By kind."""
-        for kind, count in requests.items():
-            self.requests[kind] += count
-
     def add(self, other: "Tally") -> None:
         self.downloaded += other.downloaded
         self.skipped += other.skipped
         self.failed += other.failed
         self.unattempted += other.unattempted
         self.size_bytes += other.size_bytes
-        self.count_requests(other.requests)
+        for kind, requests in other.requests.items():
+            self.requests[kind] += requests
         for proof, count in other.verified_by.items():
             self.verified_by[proof] += count
         self.image_seconds.add(other.image_seconds)

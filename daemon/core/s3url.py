@@ -155,6 +155,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{0,5}))?")
 _BUCKET = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,255}")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9/_.~-]*")  # which need not be encoded: RFC 3986 2.3
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _AS_IT_IS = re.compile(r"[!-~]+")
@@ -251,7 +252,7 @@ def build_s3_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | N
 
 def object_path(ref: ObjectRef) -> str:
     """What follows the bucket in the URL to ask for `ref`, encoded as build_s3_url says."""
-    path = quote(ref.key, safe="/")
+    path = ref.key if _PLAIN_KEY.fullmatch(ref.key) else quote(ref.key, safe="/")
     return f"{path}?versionId={quote(ref.version_id, safe='')}" if ref.version_id else path
 
 

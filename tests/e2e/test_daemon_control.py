@@ -114,6 +114,22 @@ def test_reload_changes_how_many_actors_run_at_once(product, actor_tree, fault_s
     assert 4 == fault_server.peak_waiting()
 
 
+def test_reload_changes_how_many_images_of_an_actor_are_under_way(product, actor_tree, fault_server, settings):
+    """Without this, an actor of a million images goes on to its end as slowly as it began."""
+    settings.write_text("ACTORSYNC_CONCURRENT_ACTORS=1\nACTORSYNC_WORKERS_PER_ACTOR=1\n")
+    go_on = Event()
+    actor_tree.actor("0001_actor", images=8)
+    fault_server.inject("*", held_until(go_on), forever=True)
+    with running_daemon(product, actor_tree, fault_server, "--env-file", "settings", settled=False) as daemon:
+        fault_server.wait_until(lambda server: server.requests)
+        settings.write_text("ACTORSYNC_CONCURRENT_ACTORS=1\nACTORSYNC_WORKERS_PER_ACTOR=4\n")
+        daemon.running.send(signal.SIGHUP)
+        fault_server.wait_until(lambda server: len(server.requests) >= 4)
+        go_on.set()
+        daemon.wait_for_images()
+    assert 4 == fault_server.peak_waiting()
+
+
 def test_reload_that_is_refused_changes_nothing(daemon, product, settings):
     """Without this, a typing error stops the daemon, or half of a change is in force."""
     refusals = {

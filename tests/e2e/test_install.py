@@ -110,8 +110,8 @@ def test_root_s_own_umask_does_not_lock_the_service_out(installed: SystemdBox) -
 
 
 def test_the_compiled_part_is_installed(installed: SystemdBox) -> None:
-    """Without this, every MD5 costs five times as much as it needs to, and every look at a folder twice as much."""
-    installed.run(f"{CURRENT}/venv/bin/python", "-I", "-c", "import md5_lanes, sized_listing")
+    """Without this, MD5s cost five times as much as they need to, answers' heads four times, and looks at folders twice."""
+    installed.run(f"{CURRENT}/venv/bin/python", "-I", "-c", "import http_head, md5_lanes, sized_listing")
 
 
 # --- upgrades ---------------------------------------------------------------------------------------------------------
@@ -304,11 +304,11 @@ def test_without_a_compiler_it_is_installed_all_the_same_and_again_with_one(inst
 
     assert "note: native/ could not be compiled" in said
     python = "/opt/uncompiled/current/venv/bin/python"
-    assert 0 != installed.run(python, "-I", "-c", "import md5_lanes, sized_listing", check=False).returncode
+    assert 0 != installed.run(python, "-I", "-c", "import http_head, md5_lanes, sized_listing", check=False).returncode
     assert installed.run("bash", "-c", f"cd /opt/uncompiled/current && {python} -m daemon --version").stdout
 
     installed.run("bash", "-c", "cp /wheelhouse/actorsync_native-* /tmp/wheels")  # as is said there
     said = installed.run(f"{source}/systemd/install.sh", *where).stdout
 
     assert "note: native/" not in said
-    installed.run(python, "-I", "-c", "import md5_lanes, sized_listing")
+    installed.run(python, "-I", "-c", "import http_head, md5_lanes, sized_listing")

@@ -5,6 +5,7 @@ The store runs in this process, which is not patched: it must not need it. A tes
 
 import contextlib
 import gc
+import os
 import random
 import socket
 import ssl
@@ -491,12 +492,22 @@ class TestDepartures:
         with pytest.raises(StoreUnavailable, match="room"):
             waiting.get(timeout=10)
 
-    def test_a_request_whose_connection_was_closed_does_not_leave(self, silent: Connection):
-        """Without this, what is given up takes others with it."""
+    def test_a_request_whose_connection_was_closed_does_not_leave(self, silent: Connection, tmp_path: Path):
+        """Without this, what is given up takes others with it, or is written into the image that has its descriptor now."""
+        descriptor = silent._socket.fileno()
+        referred_to = getattr(silent._socket, "_sock", None)  # by whomever: OpenSSL's end lives as long
+        image = tmp_path / "image"
         silent.send(b"GET")
         silent.close()
+        with open(image, "wb", buffering=0) as opened:
+            if opened.fileno() != descriptor:
+                os.dup2(opened.fileno(), descriptor)
 
-        silent._departures._leave()
+            silent._departures._leave()
+
+            if opened.fileno() != descriptor:
+                os.close(descriptor)
+        assert b"" == image.read_bytes(), referred_to
 
         assert [] == silent._departures._waiting
 

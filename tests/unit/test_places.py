@@ -273,10 +273,12 @@ def test_limits_that_are_raised_are_used_by_what_is_under_way(work: Work, former
     places = Places(lambda: limits[0], lambda: limits[1])
     jobs = [Job(places, work, *(f"{name}{number}" for number in range(20))) for name in "ab"]
     limits[:] = [2 * former, former]
+    places.limits_changed()
     while len(work.under_way) > 2 * former:
         work.end(work.under_way[0])
     limits[:] = [10, 5]
-    work.end(work.under_way[0])
+    places.limits_changed()
+    settle()
     assert 10 == len(work.under_way)
     work.end_all()
     for job in jobs:
@@ -397,6 +399,7 @@ def test_width_of_now_is_that_of_jobs_to_come(work: Work, width: int) -> None:
     places = Places(lambda: now, lambda: now)
     Job(places, work, *"abcd")
     now = width
+    places.limits_changed()
     assert list("abc") == work.under_way  # as many as it began with
     work.end_all()
     work.most_under_way = 0
@@ -414,6 +417,7 @@ def test_greenlets_that_are_too_many_now_end(work: Work) -> None:
     work.end("a0", "a1", "b0")
     assert 2 * WIDTH == greenlets_alive(work)
     now = 2
+    places.limits_changed()
     jobs.append(Job(places, work, *"rst"))
     assert ["a2", "a3", "b1", "b2", "b3"] == sorted(work.under_way)
     work.end("a2")
@@ -434,6 +438,7 @@ def test_job_is_begun_though_all_greenlets_are_too_many(work: Work) -> None:
     Job(places, work, *"abc")
     work.end_all()
     now = 1
+    places.limits_changed()
     job = Job(places, work, "d")
     assert ["d"] == work.under_way
     work.end_all()

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from daemon.config import LiveConfig
 from daemon.core.errors import DiskError, ManifestError, ManifestMissing, ManifestPending, ManifestRejected
 from daemon.core.model import Failure, FileKind
 from daemon.core.ports import Reading
@@ -181,7 +182,7 @@ class Lines:
 
 def come_out(readings: Readings, stopping: Stopping, log: Lines, disk: object = None) -> ActorResult:
     """One run of an actor that needs no download."""
-    live = SimpleNamespace(now=SimpleNamespace(workers_per_actor=1, endpoint_url=None))
+    live = LiveConfig(SimpleNamespace(workers_per_actor=1, endpoint_url=None))  # type: ignore[arg-type]
     sync = ActorSync(readings, disk or FullDisk(), None, stopping, live)  # type: ignore[arg-type]
     result = sync.begin("0001", log)
     assert isinstance(result, ActorResult)
@@ -307,7 +308,7 @@ def test_yield_that_came_too_late_does_not_stop_the_next_run() -> None:
     """Without this, an actor that had nothing to give up pauses at the begin of its next run, before its first image."""
     folders = [FullFolder(), EmptyFolder()]
     disk = SimpleNamespace(open_folder=lambda actor: folders.pop(0))
-    live = SimpleNamespace(now=SimpleNamespace(workers_per_actor=1, concurrent_actors=1, endpoint_url=None))
+    live = LiveConfig(SimpleNamespace(workers_per_actor=1, concurrent_actors=1, endpoint_url=None))  # type: ignore[arg-type]
     readings = Readings(b'{"s3_image_urls": %s}' % LIST)
     sync = ActorSync(readings, disk, Failing(), Stopping(), live)  # type: ignore[arg-type]
     sync.yield_slot("0001")

@@ -3,12 +3,13 @@
 import re
 
 from daemon.core.errors import StoreError, UrlRefused
-from daemon.core.http1 import Headers
+from daemon.core.head import Headers
+from daemon.core.integrity import CHECKSUMS
 from daemon.core.model import ObjectHead
 from daemon.core.retry import refusal
 from daemon.core.s3url import parse_s3_url
 
-_CHECKSUM = b"x-amz-checksum-"
+_CHECKSUMS = {f"x-amz-checksum-{name}".encode(): name for name in (*CHECKSUMS, "type")}
 _ENCRYPTION = b"x-amz-server-side-encryption"
 _CUSTOMER_KEY = b"x-amz-server-side-encryption-customer-algorithm"
 _LONGEST_MESSAGE = 300
@@ -20,9 +21,7 @@ def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
     return ObjectHead(
         size_bytes=size_bytes,
         etag=_text(etag) if etag is not None else None,
-        checksums={
-            _text(name[len(_CHECKSUM) :]): _text(value) for name, value in headers.items() if name.startswith(_CHECKSUM)
-        },
+        checksums={name: _text(headers[header]) for header, name in _CHECKSUMS.items() if header in headers},
         encrypted=b"kms" in headers.get(_ENCRYPTION, b"") or _CUSTOMER_KEY in headers,
     )
 

@@ -12,7 +12,7 @@ from gevent import monkey
 from gevent import socket as gevent_socket
 
 from daemon.adapters.http.patience import Patience
-from daemon.adapters.http.tls import LARGEST_RECORD_BYTES, receive_records
+from daemon.adapters.http.tls import LARGEST_RECORD_BYTES, receive_records, records_of
 from daemon.core.errors import StoreUnavailable
 
 BUFFER_BYTES = 256 * 1024  # measured: 128 KiB costs 20% more for an image of 350 KB, 1 MiB no less
@@ -82,18 +82,20 @@ class Connection:
     """A connected socket, plain or TLS, made non-blocking. Closed by whoever was given it, however its use ends."""
 
     __slots__ = (
-        "_buffer",
+        "_closed",
         "_departures",
         "_events",
         "_least_bytes",
         "_patience",
         "_poll",
+        "_records",
+        "_send",
         "_socket",
-        "_tls",
         "_trickles",
         "_unbroken_bytes",
         "_unsent",
         "answered",
+        "buffer",
         "idle_since",
         "made_at",
     )
@@ -104,8 +106,10 @@ class Connection:
             connected = _PlainSocket(fileno=connected.detach())
         connected.setblocking(False)
         self._socket = connected
-        self._tls = tls
-        self._buffer = buffer
+        self._records = records_of(connected) if tls else None
+        self._send = self._records.write if self._records is not None else connected.send
+        self._closed = False
+        self.buffer = buffer
         self._patience = patience
         self._departures = departures
         self._events = gevent.get_hub().loop.io(connected.fileno(), _READ)  # once: a watcher for each wait costs a system call
@@ -133,13 +137,15 @@ class Connection:
 
     def send_whole(self, request: bytes) -> None:
         """At once; what fails is raised by `receive`, which this wakes."""
+        if self._closed:
+            return  # its greenlet was thrown out: nobody waits
         try:
             if self._send_some(request) < len(request):
                 raise StoreUnavailable("the connection has no room for a request, though it was idle")
         except StoreUnavailable as error:
             self._unsent = self._unsent or error
-            with contextlib.suppress(OSError):  # closed meanwhile: then nobody waits
-                (gevent_socket.socket if self._tls else _PlainSocket).shutdown(self._socket, SHUT_RDWR)
+            with contextlib.suppress(OSError):  # the peer may have done so
+                (gevent_socket.socket if self._records else _PlainSocket).shutdown(self._socket, SHUT_RDWR)
 
     def wait(self) -> None:
         """Until something has come. Raises TimedOut."""
@@ -160,8 +166,8 @@ class Connection:
             if self._unsent is not None:
                 raise self._unsent
             try:
-                view = self._buffer.view
-                size_bytes = receive_records(self._socket, view, wanted_bytes) if self._tls else self._socket.recv_into(view)
+                view, records = self.buffer.view, self._records
+                size_bytes = receive_records(records, view, wanted_bytes) if records else self._socket.recv_into(view)
             except _NOT_YET:
                 self._wait_for_more(wanted_bytes or 1)
                 continue
@@ -172,13 +178,8 @@ class Connection:
             self.answered = True
             self._unbroken_bytes += size_bytes
             self._trickles = self._trickles and size_bytes < _FLOWING_BYTES
-            self._buffer.turn += 1
+            self.buffer.turn += 1
             return view[:size_bytes]
-
-    @property
-    def turn(self) -> int:
-        """Changes as soon as any connection receives into the shared buffer."""
-        return self._buffer.turn
 
     def give_way(self) -> None:
         """Others have their turn before the next `receive`."""
@@ -190,6 +191,7 @@ class Connection:
         return not self._poll.poll(0)
 
     def close(self) -> None:
+        self._closed = True
         self._events.close()
         self._socket.close()
 
@@ -198,7 +200,7 @@ class Connection:
 
         A network brings a body in hundreds of packets: to wake up for each costs more than all else that an image needs.
         """
-        if self._tls:  # of the bytes to come, OpenSSL may already have all but the last of a record
+        if self._records:  # of the bytes to come, OpenSSL may already have all but the last of a record
             announced_bytes -= LARGEST_RECORD_BYTES
         if announced_bytes <= 1 or self._trickles:
             self.wait()
@@ -215,7 +217,7 @@ class Connection:
 
     def _send_some(self, request: bytes) -> int:
         try:
-            return int(self._socket.send(request))
+            return int(self._send(request))
         except _NOT_YET:
             return 0
         except OSError as error:

@@ -290,18 +290,19 @@ def _receive_body(connection: Connection, response: Response) -> Sequence[memory
 
 def _pour(connection: Connection, response: Response, pieces: Sequence[memoryview], sink: Sink) -> None:
     """The body into the sink, from where it was received."""
-    turn = connection.turn
+    buffer = connection.buffer
+    turn = buffer.turn
     sink.begin(object_head(response.headers, response.announced_bytes))
     while True:
         for piece in pieces:
             if sink.write(piece):
                 connection.give_way()
-        if connection.turn != turn:
+        if buffer.turn != turn:
             raise RuntimeError("a sink let other greenlets run while it held what they receive into: see Buffer")
         if response.complete:
             return
         pieces = _receive_body(connection, response)
-        turn = connection.turn
+        turn = buffer.turn
 
 
 def _error_document(connection: Connection, response: Response, pieces: Sequence[memoryview]) -> bytes:
