@@ -7,8 +7,9 @@ A finding is a file crash-*: the same command with it, instead of the corpus, sh
 in any segments: nothing but a StoreError comes out, a counted body is as long as announced, a complete
 answer stays within what came, the body is the one that http.client finds where it finds one, both readers of heads say the
 same, and nothing grows without bound. To see what the compiled one does to memory, install it with
-CFLAGS=-fsanitize=address,undefined and begin the command with LD_PRELOAD=$(cc -print-file-name=libasan.so)
-ASAN_OPTIONS=detect_leaks=0.
+CFLAGS=-fsanitize=address,undefined and let it read what was found (with that library there is no guidance):
+
+    LD_PRELOAD=$(cc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 python tests/fuzz/fuzz_http1.py /tmp/http1-corpus/*
 """
 
 import sys
