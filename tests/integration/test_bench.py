@@ -5,6 +5,8 @@ import http.client
 import json
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -399,6 +401,18 @@ class TestServer:
         expected = anycrc.Model("CRC64-NVME").calc(small.source(image).read_bytes())
         assert expected == int.from_bytes(b64decode(image.crc64nvme), "big")
         assert 0xAE8B14860A799888 == anycrc.Model("CRC64-NVME").calc(b"123456789")
+
+    @needs_nginx
+    def test_over_https_it_speaks_the_tls_of_s3_whatever_is_asked_for(self, tmp_path: Path, small: Workload):
+        """Without this, tools are measured over a TLS that S3 has left behind, each with the cipher that it likes best."""
+        with running_nginx(tmp_path / "nginx", small, transport="https") as running:
+            context = ssl.create_default_context(cafile=running.ca_file)
+            port = int(running.endpoint_url.rpartition(":")[2])
+            with (
+                socket.create_connection(("127.0.0.1", port)) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
+            ):
+                assert ("TLSv1.3", "TLS_AES_128_GCM_SHA256") == (tls.version(), (tls.cipher() or "")[0])
 
     @needs_nginx
     def test_a_delayed_answer_is_the_same_answer_later(self, tmp_path: Path, small: Workload):
