@@ -36,6 +36,7 @@ def test_each_run_has_its_lines_its_number_and_its_reason(product, actor_tree, f
         daemon.running.send(signal.SIGHUP)
         daemon.running.wait_for("run.completed", trigger="reload")
         assert 0 == product.run(["--once"], actor_tree.root).returncode
+        daemon.running.wait_for("run.completed", trigger="bulk", times=2)
         lines = daemon.running.lines
 
     runs = [line for line in lines if line["event"] == "run.completed"]
