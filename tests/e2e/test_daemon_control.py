@@ -97,32 +97,22 @@ def test_reload_takes_over_what_can_change(daemon, product, settings):
     daemon.running.wait_for("run.completed", trigger="reload")
 
 
-def test_reload_changes_how_many_actors_run_at_once(product, actor_tree, fault_server, settings):
-    """Without this, the number is taken over and nothing comes of it."""
-    settings.write_text("ACTORSYNC_CONCURRENT_ACTORS=1\nACTORSYNC_WORKERS_PER_ACTOR=1\n")
+@pytest.mark.parametrize(
+    ("actors", "images", "raised"),
+    [(6, 1, "ACTORSYNC_CONCURRENT_ACTORS"), (1, 8, "ACTORSYNC_WORKERS_PER_ACTOR")],
+    ids=["of actors", "of an actor's images"],
+)
+def test_reload_changes_how_many_are_under_way(product, actor_tree, fault_server, settings, actors, images, raised):
+    """Without this, the number is taken over and nothing comes of it, or not before the next actor."""
+    few = "ACTORSYNC_CONCURRENT_ACTORS=1\nACTORSYNC_WORKERS_PER_ACTOR=1\n"
+    settings.write_text(few)
     go_on = Event()
-    for number in range(6):
-        actor_tree.actor(f"{number:04}_actor", images=1)
+    for number in range(actors):
+        actor_tree.actor(f"{number:04}_actor", images=images)
     fault_server.inject("*", held_until(go_on), forever=True)
     with running_daemon(product, actor_tree, fault_server, "--env-file", "settings", settled=False) as daemon:
         fault_server.wait_until(lambda server: server.requests)
-        settings.write_text("ACTORSYNC_CONCURRENT_ACTORS=4\nACTORSYNC_WORKERS_PER_ACTOR=1\n")
-        daemon.running.send(signal.SIGHUP)
-        fault_server.wait_until(lambda server: len(server.requests) >= 4)
-        go_on.set()
-        daemon.wait_for_images()
-    assert 4 == fault_server.peak_waiting()
-
-
-def test_reload_changes_how_many_images_of_an_actor_are_under_way(product, actor_tree, fault_server, settings):
-    """Without this, an actor of a million images goes on to its end as slowly as it began."""
-    settings.write_text("ACTORSYNC_CONCURRENT_ACTORS=1\nACTORSYNC_WORKERS_PER_ACTOR=1\n")
-    go_on = Event()
-    actor_tree.actor("0001_actor", images=8)
-    fault_server.inject("*", held_until(go_on), forever=True)
-    with running_daemon(product, actor_tree, fault_server, "--env-file", "settings", settled=False) as daemon:
-        fault_server.wait_until(lambda server: server.requests)
-        settings.write_text("ACTORSYNC_CONCURRENT_ACTORS=1\nACTORSYNC_WORKERS_PER_ACTOR=4\n")
+        settings.write_text(few.replace(f"{raised}=1", f"{raised}=4"))
         daemon.running.send(signal.SIGHUP)
         fault_server.wait_until(lambda server: len(server.requests) >= 4)
         go_on.set()
