@@ -1,6 +1,6 @@
 /* The head of an HTTP/1.1 answer, read strictly: RFC 9112 4 and 5.
 
-   Python's expressions take four times as long, and half of that for the names and values one by one. */
+   Python's expressions take four times as long: a twentieth of what an image of 4 KB costs. */
 
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
