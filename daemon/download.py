@@ -13,7 +13,7 @@ from daemon.core.checksums import new_checksum
 from daemon.core.errors import (
     ActorsyncError,
     CredentialsMissing,
-    DiskFull,
+    DiskOutage,
     EtagNotMd5,
     IdentityRejected,
     IntegrityMismatch,
@@ -106,7 +106,7 @@ class Downloader:
                 received = self._attempt(folder, trial)
             except Abandoned:
                 return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), Kind.INTERRUPTED)
-            except DiskFull as error:
+            except DiskOutage as error:
                 return self._shared_failure(log, image, "disk", "", error)
             except CredentialsMissing as error:
                 trial.requests[trial.next_request] -= 1  # nothing was sent

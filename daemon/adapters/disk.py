@@ -12,7 +12,16 @@ from pathlib import Path
 
 from gevent import monkey
 
-from daemon.core.errors import ConfigError, DataDirOwned, DiskError, DiskFull, NameOccupied, NoRoomForImage
+from daemon.core.errors import (
+    ConfigError,
+    DataDirOwned,
+    DiskError,
+    DiskFull,
+    DiskReadOnly,
+    NameOccupied,
+    NoRoomForImage,
+    QuotaExceeded,
+)
 from daemon.core.model import FileKind
 
 FLOOR_BYTES = 256 * 1024 * 1024  # of free space, below which no image is started
@@ -23,9 +32,10 @@ _OUR_SUFFIX = ".actorsync"  # of the dot-files that stand in for nameless ones
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 _NO_NAMELESS_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_OUTAGES = {errno.ENOSPC: DiskFull, errno.EDQUOT: QuotaExceeded, errno.EROFS: DiskReadOnly}
 _DOT_FILE = re.compile(r"\..+\.([0-9]{1,7})" + re.escape(_OUR_SUFFIX), re.DOTALL)
 _NAME_MAX_BYTES = 255
+_PROBE_BYTES = 64 * 1024
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
 
@@ -80,10 +90,15 @@ class Folder:
 
     def __init__(self, handle: int, path: str, floor_bytes: int, tidy: bool) -> None:
         self._handle = handle
-        self._path = path
+        self.path = path
         self._floor_bytes = floor_bytes
         self._tidy = tidy
         self._dot_files: set[str] = set()
+
+    @property
+    def device(self) -> str:
+        there = os.fstat(self._handle)
+        return f"{os.major(there.st_dev)}:{os.minor(there.st_dev)}"
 
     def kinds(self, names: Set[str]) -> dict[str, FileKind]:
         """One listing; only entries that were asked for are looked at any closer.
@@ -93,7 +108,7 @@ class Folder:
         try:
             sizes, ours = list_sizes(self._handle, names, _OUR_SUFFIX)
         except OSError as error:
-            raise _translated(error, f"list {self._path}") from error
+            raise _translated(error, f"list {self.path}") from error
         if self._tidy:
             for name in ours:
                 self._remove_left_over(name)
@@ -108,7 +123,7 @@ class Folder:
         try:
             there = os.listdir(self._handle)
         except OSError as error:
-            raise _translated(error, f"list {self._path}") from error
+            raise _translated(error, f"list {self.path}") from error
         return sorted(name for name in there if name not in wanted and name.lower().endswith(_IMAGE_SUFFIXES))
 
     def stage(self, name: str) -> "StagedFile":
@@ -117,12 +132,12 @@ class Folder:
             return StagedFile(self, name, handle, None)
         except OSError as error:
             if error.errno not in _NO_NAMELESS_FILES:
-                raise _translated(error, f"write in {self._path}") from error
+                raise _translated(error, f"write in {self.path}") from error
         dot_name = _dot_name(name)
         try:
             handle = os.open(dot_name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=self._handle)
         except OSError as error:
-            raise _translated(error, f"write {dot_name} in {self._path}") from error
+            raise _translated(error, f"write {dot_name} in {self.path}") from error
         self._dot_files.add(dot_name)
         return StagedFile(self, name, handle, dot_name)
 
@@ -132,15 +147,23 @@ class Folder:
         try:
             space = os.fstatvfs(self._handle)
         except OSError as error:
-            raise _translated(error, f"look for free space in {self._path}") from error
+            raise _translated(error, f"look for free space in {self.path}") from error
         if not space.f_blocks:
             return  # some network file systems tell nothing
         free = space.f_bavail * space.f_frsize
         if free < self._floor_bytes:
             wanted = f"{self._floor_bytes / 1e6:.0f} MB are wanted before an image is started"
-            raise DiskFull(f"{free / 1e6:.0f} MB are free in {self._path}, and {wanted}")
+            raise DiskFull(f"{free / 1e6:.0f} MB are free in {self.path}, and {wanted}")
         if free < size_bytes:
-            raise NoRoomForImage(f"{free / 1e6:.0f} MB are free in {self._path}, and the image has {size_bytes / 1e6:.0f} MB")
+            raise NoRoomForImage(f"{free / 1e6:.0f} MB are free in {self.path}, and the image has {size_bytes / 1e6:.0f} MB")
+
+    def probe(self) -> None:
+        self.require_room(0)
+        staged = self.stage("probe")
+        try:
+            staged.write(memoryview(b"\0" * _PROBE_BYTES))
+        finally:
+            staged.discard()
 
     def link(self, staged: "StagedFile") -> bool:
         """Give a staged file its name. False: something usable had it first, and keeps it."""
@@ -151,14 +174,14 @@ class Folder:
             except FileExistsError:
                 kind = self._kind_at(staged.name)
             except OSError as error:
-                raise _translated(error, f"link {staged.name} in {self._path}") from error
+                raise _translated(error, f"link {staged.name} in {self.path}") from error
             if kind is FileKind.IMAGE:
                 return False
             if kind is FileKind.OCCUPIED:
                 break
             if kind is FileKind.EMPTY:
                 self._unlink(staged.name)
-        raise NameOccupied(f"something that is no file stands at {staged.name} in {self._path}")
+        raise NameOccupied(f"something that is no file stands at {staged.name} in {self.path}")
 
     def forget(self, dot_name: str) -> None:
         """A dot-file of ours has served."""
@@ -202,7 +225,7 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _translated(error, f"look at {name} in {self._path}") from error
+            raise _translated(error, f"look at {name} in {self.path}") from error
 
     def _unlink(self, name: str) -> None:
         try:
@@ -210,7 +233,7 @@ class Folder:
         except FileNotFoundError:
             pass  # somebody was faster
         except OSError as error:
-            raise _translated(error, f"remove {name} in {self._path}") from error
+            raise _translated(error, f"remove {name} in {self.path}") from error
 
     def _remove_left_over(self, name: str) -> None:
         """Unlink a dot-file whose process is dead, or was another one under our number."""
@@ -323,12 +346,12 @@ def _alive(pid: int) -> bool:
 def _translated(error: OSError, what: str) -> DiskError:
     """Our error for the operating system's."""
     message = f"cannot {what}: {error.strerror}"
-    if error.errno in _NO_SPACE:
-        return DiskFull(message)
+    outage = _OUTAGES.get(error.errno or 0)
+    if outage is not None:
+        return outage(message)
     hints = {
         errno.EACCES: "give this user write permission in that folder",
         errno.EPERM: "this file system allows no hard links there, or the folder is protected: keep the data on another disk",
-        errno.EROFS: "the file system is mounted read-only",
         errno.EMFILE: "raise the limit of open files (ulimit -n), or lower --workers-per-actor and --concurrent-actors",
         errno.ENOENT: "the folder went away: it is synced when it is back",
         errno.EIO: "the disk has errors: look at the system's log",

@@ -248,11 +248,42 @@ class DiskError(ActorsyncError):
     code = "disk-error"
 
 
-class DiskFull(DiskError):
+class DiskOutage(DiskError):
+    """A whole file system takes no images for now: said once for all images that it stops.
+
+    `by_folder`: it may hold for one folder only (a quota), not for the whole file system.
+    """
+
+    by_folder = False
+
+
+class DiskFull(DiskOutage):
     """Free space is below the floor, or ran out."""
 
     code = "disk-full"
     hint = "make room, then run again: what is there stays"
+
+
+class QuotaExceeded(DiskOutage):
+    """The user, group, project or folder has used up its share of the disk (EDQUOT)."""
+
+    code = "quota-exceeded"
+    hint = "make room, or raise the quota, then run again: what is there stays"
+    by_folder = True
+
+
+class OutOfInodes(DiskOutage):
+    """There are free bytes, but no free inodes: no more files can be created."""
+
+    code = "out-of-inodes"
+    hint = "delete files that are not needed, or use a file system with more inodes (df -i shows them)"
+
+
+class DiskReadOnly(DiskOutage):
+    """The file system is, or became, read-only."""
+
+    code = "disk-read-only"
+    hint = "it is mounted read-only, or became so after an error: see the system's log (dmesg)"
 
 
 class NoRoomForImage(DiskError):
@@ -260,6 +291,13 @@ class NoRoomForImage(DiskError):
 
     code = "disk-full"
     hint = "make room, or look whether the object is really so large"
+
+
+class FolderGone(DiskError):
+    """The actor's folder was removed while its images were being synced."""
+
+    code = "folder-gone"
+    hint = "it is synced when it is back"
 
 
 class NameOccupied(DiskError):

@@ -65,12 +65,12 @@ class StagedImage(Protocol):
     """An image that no one can see yet. Ended by exactly one of commit and discard."""
 
     def write(self, piece: memoryview) -> None:
-        """Append. Raises DiskFull, DiskError."""
+        """Append. Raises DiskOutage, FolderGone, DiskError."""
 
     def commit(self) -> bool:
         """Make the image visible whole. False: a file got there first and was kept.
 
-        Raises NameOccupied, DiskFull, DiskError; nothing is visible then.
+        Raises NameOccupied, DiskOutage, FolderGone, DiskError; nothing is visible then.
         """
 
     def discard(self) -> None:
@@ -78,7 +78,15 @@ class StagedImage(Protocol):
 
 
 class ImageFolder(Protocol):
-    """One actor's training_data."""
+    """One actor's training_data.
+
+    `path` names it for people. `device` is its file system, as text: equal for all folders that fill up together.
+    """
+
+    path: str
+
+    @property
+    def device(self) -> str: ...
 
     def kinds(self, names: Set[str]) -> Mapping[str, FileKind]:
         """What stands under those of the names that are taken; one directory listing."""
@@ -87,11 +95,17 @@ class ImageFolder(Protocol):
         """The files that look like images and have none of the names; another listing."""
 
     def stage(self, name: str) -> StagedImage:
-        """A nameless file in this folder. Raises DiskFull, DiskError."""
+        """A nameless file in this folder. Raises DiskOutage, FolderGone, DiskError."""
 
     def require_room(self, size_bytes: int) -> None:
-        """`size_bytes` 0: before a request, raises DiskFull where no image should be started. Else: once its size is known,
+        """`size_bytes` 0: before a request, raises DiskOutage where no image should be started. Else: once its size is known,
         raises NoRoomForImage where one of that size should not.
+        """
+
+    def probe(self) -> None:
+        """Find out whether images can be written here again, without network: write a nameless file, and drop it.
+
+        Raises DiskOutage, FolderGone, DiskError.
         """
 
     def close(self) -> None: ...
