@@ -12,9 +12,10 @@ from gevent.event import Event
 
 from daemon.adapters.aws_chain import find_chain_credentials, find_profile_region
 from daemon.adapters.control import ControlServer, Followers, ask
-from daemon.adapters.disk import OUR_FOLDER, DataDirLock, Disk
+from daemon.adapters.disk import Disk
 from daemon.adapters.http import HttpStore
 from daemon.adapters.lanes import Lanes
+from daemon.adapters.lock import OUR_FOLDER, DataDirLock
 from daemon.adapters.log import LineWriter, journal_line, json_line, make_log, timestamp, under_journal
 from daemon.adapters.manifests import Manifests
 from daemon.adapters.processes import fork_processes

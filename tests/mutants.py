@@ -33,6 +33,7 @@ SCHEDULE = "tests/unit/test_schedule.py"
 BREAKER = "tests/unit/test_breaker.py"
 REPORT = "tests/unit/test_report.py"
 DISK = "tests/integration/test_disk.py"
+LOCK = "tests/integration/test_lock.py"
 STORE = "tests/integration/test_store_contract.py"
 HTTP = "tests/integration/test_http_store.py"
 THREADS = "tests/integration/test_threads.py"
@@ -290,10 +291,10 @@ MUTANTS = [
     ),
     Mutant(
         "two owners of one data directory",
-        "daemon/adapters/disk.py",
+        "daemon/adapters/lock.py",
         "fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
-        DISK,
+        LOCK,
     ),
     Mutant(
         "idle greenlet is never used again",

@@ -27,7 +27,8 @@ import gevent  # noqa: E402
 import orjson  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
-from daemon.adapters.disk import DataDirLock, Disk  # noqa: E402
+from daemon.adapters.disk import Disk  # noqa: E402
+from daemon.adapters.lock import DataDirLock  # noqa: E402
 from daemon.adapters.manifests import Manifests  # noqa: E402
 from daemon.adapters.watch import Watcher  # noqa: E402
 from daemon.config import LiveConfig, add_setting_flags, load_config  # noqa: E402
