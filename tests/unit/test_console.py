@@ -18,7 +18,6 @@ from daemon.adapters.console import (
     ERASE,
     RULE,
     ConsoleView,
-    Progress,
     ProgressBar,
     Rates,
     bar_text,
@@ -28,6 +27,7 @@ from daemon.adapters.console import (
     terminal_can_emoji,
 )
 from daemon.adapters.log import LineWriter, make_log
+from daemon.core.report import Progress
 
 STARTED = {
     "level": "info",

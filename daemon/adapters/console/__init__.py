@@ -1,0 +1,19 @@
+"""The view for people: lines, the summary of each run, and a live bar below them."""
+
+from daemon.adapters.console.bar import ERASE, ProgressBar, Rates, bar_text, shares_terminal
+from daemon.adapters.console.summary import RULE
+from daemon.adapters.console.text import shown, terminal_can_colour, terminal_can_emoji
+from daemon.adapters.console.view import ConsoleView
+
+__all__ = [
+    "ERASE",
+    "RULE",
+    "ConsoleView",
+    "ProgressBar",
+    "Rates",
+    "bar_text",
+    "shares_terminal",
+    "shown",
+    "terminal_can_colour",
+    "terminal_can_emoji",
+]

@@ -1,0 +1,152 @@
+"""A live progress bar below the lines of one terminal."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+
+from daemon.adapters.console.text import counted
+from daemon.core.report import Progress
+
+ERASE = b"\r\x1b[K"  # to the left edge, then clear to the right one: ECMA-48 8.3.41
+_TICK_SECONDS = 0.1
+_IDLE_TICK_SECONDS = 1.0
+_RATE_SECONDS = 5.0  # rates are over this long: steady enough to read, quick enough to believe
+_CELLS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    images_per_second: float
+    bytes_per_second: float
+
+
+def bar_text(progress: Progress, rates: Rates, columns: int, *, emoji: bool = True) -> str:
+    """The bar in fewer than `columns` cells, each character one cell wide; facts are left out where they do not fit."""
+    expected = progress.images_expected
+    share = min(1.0, progress.images_done / expected) if expected else 0.0
+    left_seconds = (expected - progress.images_done) / rates.images_per_second if rates.images_per_second else None
+    full, empty = "█░" if emoji else "#-"
+    cells = round(share * _CELLS)
+    for text in (f"{full * cells}{empty * (_CELLS - cells)} {share:4.0%}", f"{share:.0%}", ""):
+        if len(text) < columns:  # a full last column makes some terminals wrap, and one line could not be erased
+            break
+    facts = (  # what matters most stands first
+        f"{rates.images_per_second:.1f} images/s",
+        f"{rates.bytes_per_second / 1e6:.1f} MB/s",
+        f"{_clock(left_seconds)} left",
+        f"{progress.actors_done} of {counted(progress.actors_total, 'actor')}",
+    )
+    for fact in facts:
+        if len(text) + len("  ") + len(fact) >= columns:
+            break
+        text += f"  {fact}"
+    return text
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "--:--"
+    minutes, second = divmod(round(max(0.0, seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+class ProgressBar:
+    """A live bar below the lines of one terminal, while `progress()` gives something to show.
+
+    Lines and bar cannot interleave, because both are one stream: `around` makes each rendered line into "erase the
+    bar, the line, the bar again", one piece that goes through the one writer, and so do the bar's own ticks. Each piece
+    begins with an erase and is whole by itself, so that one that is dropped spoils nothing. Hence the bar belongs only
+    where `shares_terminal(1, 2)`; what goes to standard error by another way lands behind the bar and stays.
+
+    The width is asked for at each tick. When a terminal is made narrower than the bar that it shows, its rest may stay
+    on the screen until it scrolls away: going up to erase it could erase a line of the product.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        progress: Callable[[], Progress | None],
+        *,
+        behind: Callable[[], bool],
+        fd: int = 2,
+        emoji: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write = write
+        self._progress = progress
+        self._behind = behind
+        self._fd = fd
+        self._emoji = emoji
+        self._clock = clock
+        self._drawn = b""
+        self._samples: deque[tuple[float, Progress]] = deque()
+        self._ticker: gevent.Greenlet | None = None
+
+    def around(self, render: Callable[[Mapping[str, Any]], bytes]) -> Callable[[Mapping[str, Any]], bytes]:
+        """`render`, with the bar taken away before and put back after."""
+
+        def rendered(event: Mapping[str, Any]) -> bytes:
+            text = render(event)
+            return ERASE + text + self._drawn if text else text
+
+        return rendered
+
+    def start(self) -> None:
+        self._ticker = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Erase the bar; it does not come back."""
+        if self._ticker is not None:
+            self._ticker.kill()
+        self._draw(b"")
+
+    def tick(self) -> bool:
+        """Draw the bar as it is now; False: there is nothing to show."""
+        progress = self._progress()
+        if progress is None:
+            self._samples.clear()
+            self._draw(b"")
+        elif not self._behind():  # a terminal that is held (Ctrl-S) is not sent an hour of bars to catch up with
+            self._draw(bar_text(progress, self._rates(progress), self._columns(), emoji=self._emoji).encode())
+        return progress is not None
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(_TICK_SECONDS if self.tick() else _IDLE_TICK_SECONDS)
+
+    def _draw(self, bar: bytes) -> None:
+        if bar != self._drawn:
+            self._drawn = bar
+            self._write(ERASE + bar)
+
+    def _rates(self, progress: Progress) -> Rates:
+        now = self._clock()
+        if self._samples and progress.images_done < self._samples[-1][1].images_done:
+            self._samples.clear()  # another run
+        self._samples.append((now, progress))
+        while now - self._samples[0][0] > _RATE_SECONDS:
+            self._samples.popleft()
+        then, earlier = self._samples[0]
+        seconds = now - then
+        if not seconds:
+            return Rates(0.0, 0.0)
+        return Rates(
+            (progress.images_done - earlier.images_done) / seconds, (progress.bytes_done - earlier.bytes_done) / seconds
+        )
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._fd).columns or 80  # some terminals say 0
+        except OSError:
+            return 80
+
+
+def shares_terminal(one: int, other: int) -> bool:
+    """Whether both descriptors are one and the same terminal."""
+    return os.isatty(one) and os.isatty(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev

@@ -1,0 +1,106 @@
+"""The view for people: the same events in the words that users know."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from daemon.adapters.console.summary import RunSummary
+from daemon.adapters.console.text import Style, counted, shown
+
+Event = Mapping[str, Any]
+
+_LEVEL_SIGNS = {"critical": "❌", "error": "❌", "warning": "⚠️", "info": "ℹ️", "debug": "🔎"}
+_NOT_SHOWN = {"timestamp", "level", "event", "run_id", "message", "error", "hint", "exception"}
+
+
+class ConsoleView:
+    """Turns each event into what a person reads; `render` gives b"" for what is not shown.
+
+    Failed images are grouped by cause at the end of the run. That end is seen at level info; at debug every image is
+    a line of its own as well, and at warning or above, where no end is seen, it is only that.
+    """
+
+    def __init__(self, *, emoji: bool = True, colour: bool = False, level: str = "info") -> None:
+        self._style = Style(emoji=emoji, colour=colour)
+        self._summary = RunSummary(self._style)
+        self._each_failure = level != "info"
+        self._views: Mapping[str, Callable[[Event], str]] = {
+            "run.started": self._run_started,
+            "actor.synced": self._actor_synced,
+            "manifest.missing": self._actor_not_synced,
+            "manifest.pending": self._actor_not_synced,
+            "manifest.rejected": self._actor_not_synced,
+            "actor.rejected": self._actor_not_synced,
+            "folder.failed": self._actor_not_synced,
+            "image.failed": self._image_failed,
+            "run.completed": self._summary.end,
+        }
+
+    def render(self, event: Event) -> bytes:
+        return self._views.get(event["event"], self._other)(event).encode()
+
+    def _run_started(self, event: Event) -> str:
+        trigger = event.get("trigger", "bulk")
+        why = "" if trigger == "bulk" else f" ({shown(trigger)})"
+        text = f"{self._style.icon('🚀 ')}Starting sync for {counted(event.get('actors', 0), 'actor')}{why}\n"
+        if "workers_per_actor" in event and "concurrent_actors" in event:
+            text += (
+                f"{self._style.icon('⚙️  ')}Settings: {shown(event['workers_per_actor'])} downloads/actor, "
+                f"{shown(event['concurrent_actors'])} concurrent actors\n"
+            )
+        return text + "\n"
+
+    def _actor_synced(self, event: Event) -> str:
+        downloaded, skipped, failed, untried = (
+            event.get(key) or 0 for key in ("downloaded", "skipped", "failed", "unattempted")
+        )
+        sign = "✅" if not failed and not untried else "⚠️" if downloaded or skipped or untried else "❌"
+        text = f"{shown(event.get('actor'))}: {shown(downloaded)} downloaded, {shown(skipped)} skipped"
+        if failed:
+            text += f", {shown(failed)} failed"
+        if untried:
+            text += f", {shown(untried)} not tried"
+        return f"{_position(event)}{self._style.sign(sign)} {self._style.painted(sign, text)}\n"
+
+    def _actor_not_synced(self, event: Event) -> str:
+        """One line; where it counts as a failure also a row of the table. actorsData.json belongs to no actor."""
+        code = shown(event.get("code") or event["event"].replace(".", "-"))
+        error = shown(event.get("error") or code)
+        actor = shown(event.get("actor", ""))
+        sign = "⚠️"
+        if event.get("level") == "error":
+            sign = "❌"
+            self._summary.add(code, event, actor or error)
+        text = f"{actor}: {error}{_hint(event)}" if actor else f"{error}{_hint(event)}"
+        return f"{_position(event)}{self._style.sign(sign)} {self._style.painted(sign, text)}\n"
+
+    def _image_failed(self, event: Event) -> str:
+        image = f"{shown(event.get('actor'))}/{shown(event.get('image'))}"
+        code = shown(event.get("code", "error"))
+        self._summary.add(code, event, image)
+        if not self._each_failure:
+            return ""
+        text = f"{image}: {shown(event.get('error') or code)}{_hint(event)}"
+        return f"{self._style.sign('❌')} {self._style.painted('❌', text)}\n"
+
+    def _other(self, event: Event) -> str:
+        sign = _LEVEL_SIGNS.get(event.get("level", ""), "ℹ️")
+        parts = [f"{shown(event['event'])}:"]
+        parts += [shown(event[key]) for key in ("message", "error") if event.get(key)]
+        parts += [f"{shown(key)}={_quoted(shown(value))}" for key, value in event.items() if key not in _NOT_SHOWN]
+        text = f"{' '.join(parts).removesuffix(':')}{_hint(event)}"
+        traceback = "".join(f"    {shown(line)}\n" for line in str(event.get("exception", "")).splitlines())
+        return f"{self._style.sign(sign)} {self._style.painted(sign, text)}\n{traceback}"
+
+
+def _position(event: Event) -> str:
+    if "position" in event and "actors" in event:
+        return f"[{shown(event['position'])}/{shown(event['actors'])}] "
+    return ""
+
+
+def _hint(event: Event) -> str:
+    return f" ({shown(event['hint'])})" if event.get("hint") else ""
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if " " in text or not text else text
