@@ -23,7 +23,7 @@ from daemon.core.errors import (
     TimedOut,
     Treatment,
 )
-from daemon.core.integrity import MakeChecksum, Verifier
+from daemon.core.integrity import MakeChecksum, Verifier, require_version
 from daemon.core.model import Download, Failure, Kind, ObjectHead, Outcome, Proof, Reason, Received
 from daemon.core.ports import ImageFolder, Log, ObjectStore, StagedImage
 from daemon.core.retry import delay_seconds
@@ -234,6 +234,7 @@ class _Arrival:
         self._verifier: Verifier | None = None
 
     def begin(self, head: ObjectHead) -> None:
+        require_version(self._trial.download.ref.version_id, head)
         self._verifier = Verifier(
             head,
             accept_opaque_etags=self._downloader.accept_opaque_etags,

@@ -61,6 +61,20 @@ MUTANTS = [
         INTEGRITY,
     ),
     Mutant(
+        "version that the store ignores is saved",
+        "daemon/core/integrity.py",
+        "if asked is not None and asked != (head.version_id or _NULL_VERSION):",
+        "if False:",
+        INTEGRITY,
+    ),
+    Mutant(
+        "version is not looked at",
+        "daemon/download.py",
+        "        require_version(self._trial.download.ref.version_id, head)\n",
+        "",
+        "tests/faults/test_faults.py -k version",
+    ),
+    Mutant(
         "connection that was given up in mid-answer is kept",
         "daemon/adapters/http/store.py",
         "            self._pool.close_one(connection)\n            raise",

@@ -232,6 +232,16 @@ class AccessDenied(StoreError):
     hint = "allow s3:GetObject on it; or it is missing: without the ListBucket permission S3 says 403 for both"
 
 
+class VersionIgnored(StoreError):
+    """The URL names a version, and the store does not confirm that its answer is that version."""
+
+    code = "version-ignored"
+    hint = (
+        "the bucket keeps no versions, or the store or a proxy ignores versionId: take it out of the URL to get "
+        "the current version"
+    )
+
+
 class RequestRefused(StoreError):
     """Any other answer that asking again will not change."""
 

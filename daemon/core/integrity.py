@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from daemon.core.checksums import SIZE_BYTES, Checksum, new_checksum
-from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody
+from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody, VersionIgnored
 from daemon.core.model import ObjectHead, Proof
 from daemon.core.retry import refusal
 
@@ -19,7 +19,7 @@ _ERROR_DOCUMENT = re.compile(
     rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<Error[\s>].*?<Code>\s*([A-Za-z0-9]{1,64})\s*</Code>", re.DOTALL
 )
 _HEAD_KEPT_BYTES = 2048
-
+_NULL_VERSION = "null"
 
 MakeChecksum = Callable[[Proof, int | None], Checksum]
 
@@ -72,6 +72,25 @@ def md5_of_etag(head: ObjectHead) -> str | None:
         return None
     match = _MD5_ETAG.fullmatch(head.etag)
     return match.group(1).lower() if match else None
+
+
+def require_version(asked: str | None, head: ObjectHead) -> None:
+    """Raises VersionIgnored unless the answer is the version that was asked for.
+
+    | asked for | the answer's x-amz-version-id | is                                                      |
+    |-----------|-------------------------------|---------------------------------------------------------|
+    | nothing   | any, none                     | the current version, which was asked for                |
+    | v         | v                             | that version                                            |
+    | v         | another, none                 | refused: probably the current version                   |
+    | null      | null, none                    | that version: the only one of a bucket without versions |
+    | null      | another                       | refused                                                 |
+
+    S3 sends the header with each object of a bucket that has, or had, versioning. Objects that were stored without it
+    are the version "null". Source: "Working with objects in a versioning-suspended bucket", Amazon S3 user guide.
+    """
+    if asked is not None and asked != (head.version_id or _NULL_VERSION):
+        came = f"version {head.version_id[:100]!a}" if head.version_id else "an answer that names no version"
+        raise VersionIgnored(f"version {asked[:100]!a} was asked for, and {came} came")
 
 
 class Verifier:

@@ -167,13 +167,15 @@ class ObjectHead(NamedTuple):
     """What a store says of an object before its bytes.
 
     `size_bytes` None: the response has no Content-Length. `checksums`: algorithm in lower case -> base64 value.
-    `encrypted`: KMS or SSE-C, under which an ETag is no MD5.
+    `encrypted`: KMS or SSE-C, under which an ETag is no MD5. `version_id`: which version of the object this is; None: the
+    store does not say, as where the bucket keeps no versions.
     """
 
     size_bytes: int | None
     etag: str | None = None
     checksums: Mapping[str, str] = MappingProxyType({})
     encrypted: bool = False
+    version_id: str | None = None
 
 
 class Proof(StrEnum):

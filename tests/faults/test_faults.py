@@ -18,7 +18,7 @@ from tests.support.account import SECRET_KEY
 from tests.support.fault_server import ANY, FaultServer, refusing_port
 from tests.support.faults import Fault
 from tests.support.product import Finished, Product
-from tests.support.trees import BUCKET, ActorTree, image_bytes
+from tests.support.trees import BUCKET, ActorTree, image_bytes, s3_url
 
 TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN//////////wEaDEXAMPLE"
 OTHER_KEY, OTHER_SECRET = "AKIAI44QH8DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEY"
@@ -374,6 +374,33 @@ class TestUnusualAnswers:
         facts = completed(finished)
         assert {"first": 24} == facts["requests"]
         assert {"length": 9, "md5": 15} == facts["verified_by"]
+
+    def test_version_that_the_store_ignores_is_not_saved(
+        self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
+    ):
+        """SeaweedFS and s3rver answer a versionId with the current bytes where the bucket has no versions."""
+        told = {"kept": "v1", "other": "v2", "absent": None, "null": None, "null-other": "v2"}
+        queries = {name: f"versionId={'null' if 'null' in name else 'v1'}" for name in told}
+        for name, version_id in told.items():
+            fault_server.objects[f"/{BUCKET}/{name}.png?{queries[name]}"] = image_bytes(name, 2048)
+            fault_server.inject(f"/{BUCKET}/{name}.png", faults.headers({"x-amz-version-id": version_id}), forever=True)
+        plain = [f"{s3_url(BUCKET, f'{name}.png')}?{query}" for name, query in queries.items()]
+        signature = f"X-Amz-Signature={'0' * 64}"
+        presigned = [f"{fault_server.endpoint_url}/{BUCKET}/{name}.png?{query}&{signature}" for name, query in queries.items()]
+        folders = [actor_tree.actor("0001_plain", urls=plain), actor_tree.actor("0002_presigned", urls=presigned)]
+
+        finished = sync_once(product, actor_tree, env=signing(fault_server))
+
+        assert 1 == finished.returncode
+        for folder in folders:
+            for name in ("kept", "null"):
+                actor_tree.expected[folder / f"{name}.png"] = image_bytes(name, 2048)
+        actor_tree.assert_matches()
+        ignored = {f"{name}.png" for name in ("other", "absent", "null-other")}
+        for actor in ("0001_plain", "0002_presigned"):
+            failed = finished.events("image.failed", actor=actor, code="version-ignored")
+            assert ignored == {line["image"] for line in failed}
+        assert {"first": 10} == completed(finished)["requests"]
 
     def test_a_checksum_that_s3_keeps_proves_an_image_whatever_its_etag_is(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer

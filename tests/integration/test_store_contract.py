@@ -385,6 +385,10 @@ class TestTheAnswer:
             (faults.headers({"x-amz-server-side-encryption": "aws:kms:dsse"}), {"encrypted": True}),
             (faults.headers({"x-amz-server-side-encryption-customer-algorithm": "AES256"}), {"encrypted": True}),
             (faults.headers({"x-amz-server-side-encryption": "AES256"}), {}),
+            (
+                faults.headers({"X-AMZ-Version-Id": "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"}),
+                {"version_id": "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"},
+            ),
         ],
         ids=repr,
     )

@@ -242,7 +242,9 @@ class FaultServer:
             return error_answer(405, "MethodNotAllowed")
         version = query.get("versionId")
         body = self.objects.get(f"{path}?versionId={version}" if version else path)
-        return error_answer(404, "NoSuchKey") if body is None else healthy_answer(body)
+        if body is None:
+            return error_answer(404, "NoSuchVersion" if version else "NoSuchKey")
+        return healthy_answer(body, version)
 
     def _send(self, connection: socket.socket, answer: Answer, *, with_body: bool) -> None:
         head = _head_of(answer) if answer.head is None else answer.head

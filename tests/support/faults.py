@@ -79,8 +79,8 @@ class Answer:
     held_until: Event | None = None
 
 
-def healthy_answer(body: bytes) -> Answer:
-    """What S3 says to a GET of an object that was uploaded in one part."""
+def healthy_answer(body: bytes, version_id: str | None = None) -> Answer:
+    """What S3 says to a GET of an object that was uploaded in one part; `version_id`: where its bucket has versions."""
     return Answer(
         200,
         {
@@ -90,6 +90,7 @@ def healthy_answer(body: bytes) -> Answer:
             "Accept-Ranges": "bytes",
             "Content-Type": "image/png",
             "Server": "AmazonS3",
+            **({"x-amz-version-id": version_id} if version_id else {}),
         },
         body,
     )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pytest
 
 from daemon.core.checksums import SIZE_BYTES, new_checksum
-from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody, StoreError, Treatment
-from daemon.core.integrity import Promise, Verifier, md5_of_etag, promise_of
+from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody, StoreError, Treatment, VersionIgnored
+from daemon.core.integrity import Promise, Verifier, md5_of_etag, promise_of, require_version
 from daemon.core.model import ObjectHead, Proof
 
 BODY = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
@@ -249,6 +249,44 @@ def test_store_whose_etags_are_no_md5s_is_verified_by_length() -> None:
     assert Proof.LENGTH is verified(BODY, head_of(BODY, f'"{"0" * 32}"'), accept_opaque_etags=True)
     with pytest.raises(ShortBody):
         verified(BODY[:-1], head_of(BODY, f'"{"0" * 32}"'), accept_opaque_etags=True)
+
+
+# --- another version than was asked for ---------------------------------------------------------------------------------
+
+VERSIONS = [  # as the table in require_version
+    ("nothing", None, ["v", "null", None]),
+    ("v", "v", ["v"]),
+    ("v", "v", ["V", "v, v", "null", "", None]),
+    ("null", "null", ["null", "", None]),
+    ("null", "null", ["v"]),
+]
+REFUSED_ROWS = (2, 4)
+
+
+def test_table_of_versions_is_walked_whole() -> None:
+    assert rows_of(require_version) == [row[0] for row in VERSIONS]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "refused"),
+    [(asked, told, row in REFUSED_ROWS) for row, (_, asked, tolds) in enumerate(VERSIONS) for told in tolds],
+)
+def test_version_is_refused_unless_confirmed(asked: str | None, told: str | None, refused: bool) -> None:
+    head = ObjectHead(len(BODY), ETAG, version_id=told)
+    if not refused:
+        require_version(asked, head)
+        return
+    with pytest.raises(VersionIgnored) as ignored:
+        require_version(asked, head)
+    assert ("version-ignored", Treatment.PERMANENT) == (ignored.value.code, ignored.value.treatment)
+    assert "versionId" in ignored.value.hint
+
+
+def test_version_in_message_is_short_and_printable() -> None:
+    with pytest.raises(VersionIgnored) as ignored:
+        require_version("a\n" * 1000, ObjectHead(1, version_id="\x1b[31m" * 1000))
+    assert str(ignored.value).isprintable()
+    assert len(str(ignored.value)) < 1200
 
 
 # --- an error in a 200 -------------------------------------------------------------------------------------------------

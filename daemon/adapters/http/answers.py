@@ -10,6 +10,7 @@ from daemon.core.retry import refusal
 from daemon.core.s3url import parse_s3_url
 
 _CHECKSUMS = {f"x-amz-checksum-{name}".encode(): name for name in (*CHECKSUMS, "type")}
+_VERSION_ID = b"x-amz-version-id"
 _ENCRYPTION = b"x-amz-server-side-encryption"
 _CUSTOMER_KEY = b"x-amz-server-side-encryption-customer-algorithm"
 _LONGEST_MESSAGE = 300
@@ -18,11 +19,13 @@ _LONGEST_MESSAGE = 300
 def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
     """`size_bytes`: what the body's framing announces."""
     etag = headers.get(b"etag")
+    version_id = headers.get(_VERSION_ID)
     return ObjectHead(
         size_bytes=size_bytes,
         etag=_text(etag) if etag is not None else None,
         checksums={name: _text(headers[header]) for header, name in _CHECKSUMS.items() if header in headers},
         encrypted=b"kms" in headers.get(_ENCRYPTION, b"") or _CUSTOMER_KEY in headers,
+        version_id=_text(version_id) if version_id is not None else None,
     )
 
 
