@@ -12,7 +12,6 @@ from types import FrameType
 from typing import NoReturn
 
 import gevent
-import orjson
 from gevent import monkey
 
 from daemon import __version__
@@ -41,6 +40,7 @@ from daemon.config import (
     unknown_settings,
 )
 from daemon.core.errors import ActorsyncError, ConfigError, DaemonUnreachable, DataDirOwned
+from daemon.core.json_text import dump_json
 from daemon.core.model import Plan
 from daemon.core.ports import Channel, Supervisor
 from daemon.service import Asked, list_actors
@@ -326,7 +326,7 @@ def _problem(error: ActorsyncError) -> Mapping[str, str]:
 
 
 def _json(document: Mapping[str, object]) -> str:
-    return orjson.dumps(document).decode()
+    return dump_json(document).decode()
 
 
 # --- --demo -----------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ INTEGRITY = "tests/unit/test_integrity.py"
 PLAN = "tests/unit/test_plan.py"
 RETRY = "tests/unit/test_retry.py"
 RESPONSE = "tests/unit/test_response.py"
+JSON_TEXT = "tests/unit/test_json_text.py"
 SCHEDULE = "tests/unit/test_schedule.py"
 BREAKER = "tests/unit/test_breaker.py"
 REPORT = "tests/unit/test_report.py"
@@ -407,6 +408,27 @@ MUTANTS = [
         "if not error.torn or delay is None or self._stopping.wait(delay):",
         "if True:",
         RESPONSE,
+    ),
+    Mutant(
+        "NaN rejects a whole manifest",
+        "daemon/core/json_text.py",
+        'return _parse_as_python(content.decode("utf-8"))',
+        'content.decode("utf-8")',
+        JSON_TEXT,
+    ),
+    Mutant(
+        "deep manifest crashes the second parser",
+        "daemon/core/json_text.py",
+        "except (ValueError, RecursionError):",
+        "except ValueError:",
+        JSON_TEXT,
+    ),
+    Mutant(
+        "half a surrogate pair breaks the report",
+        "daemon/core/json_text.py",
+        "return orjson.dumps(_encodable(value), None, option)",
+        "raise",
+        JSON_TEXT,
     ),
     Mutant(
         "job that runs is a failure",

@@ -1,7 +1,6 @@
 """The control socket: how a command asks the daemon that owns a data directory, and how it is answered."""
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from gevent.pool import Pool
 from gevent.queue import Full, Queue
 
 from daemon.core.errors import DaemonUnreachable
+from daemon.core.json_text import dump_json
 
 SOCKET_NAME = "control"
 LONGEST_ASK_BYTES = 4096
@@ -182,7 +182,4 @@ def _question(connection: socket.socket) -> Document:
 
 def _line(document: Document) -> bytes:
     """Never raises: it is the loop that would be hit."""
-    try:
-        return orjson.dumps(document, default=str, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # a lone surrogate, an int over 64 bits
-        return json.dumps(document, default=str, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    return dump_json(document, orjson.OPT_APPEND_NEWLINE)

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 
 from daemon.core.errors import ConfigError, DiskError
+from daemon.core.json_text import dump_json
 
 
 def require_folder(path: Path) -> None:
@@ -19,7 +20,7 @@ def require_folder(path: Path) -> None:
 
 
 def report_bytes(document: Mapping[str, object]) -> bytes:
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return dump_json(document, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def write_report(path: Path, document: Mapping[str, object]) -> None:

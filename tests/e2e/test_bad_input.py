@@ -39,6 +39,17 @@ BAD_ENTRIES: dict[str, tuple[list[object], list[str], list[str]]] = {
     "localhost": (["http://localhost:1/a/b.png"], ["url-not-s3"], ["b.png"]),
     "no-url": (["", "a.png", "//b/c.png"], ["url-malformed"] * 3, ["#2", "#3", "#4"]),
     "no-text": ([None, 7, True, ["x"], {"url": "x"}], ["url-not-text"] * 5, ["#2", "#3", "#4", "#5", "#6"]),
+    "no-number": ([float("nan"), float("inf"), 10**400], ["url-not-text"] * 3, ["#2", "#3", "#4"]),
+    "half-a-pair": (
+        ["\ud800", s3_url(BUCKET, "\ud800/x.png"), s3_url(BUCKET, "x/\udfff.png"), s3_url("\udc00", "k.png")],
+        ["url-malformed", "url-encoding", "url-encoding", "url-not-s3"],
+        ["#2", "x.png", "#4", "k.png"],
+    ),
+    "half-a-pair-in-a-query": (
+        [s3_url(BUCKET, "k.png?versionId=\ud800"), s3_url(BUCKET, "k.png?X-Amz-Signature=\ud800")],
+        ["url-encoding", "url-malformed"],
+        ["k.png"] * 2,
+    ),
     "same-name": ([s3_url(BUCKET, "x/one.png"), s3_url(BUCKET, "y/one.png")], ["name-collision"] * 2, ["one.png"] * 2),
     "same-by-case": (
         [s3_url(BUCKET, "x/one.png"), s3_url(BUCKET, "x/ONE.png")],
@@ -64,7 +75,8 @@ BAD_MANIFESTS: dict[str, tuple[object, str]] = {
     "latin-1": ('{"s3_image_urls": ["ü"]}'.encode("latin-1"), "manifest-not-utf8"),
     "deep": (DEEP, "manifest-unparsable"),
     "deep-inside": (b'{"s3_image_urls": ' + DEEP + b"}", "manifest-unparsable"),
-    "nan": (b'{"s3_image_urls": [NaN]}', "manifest-unparsable"),
+    "nan-torn": (b'{"s3_image_urls": [NaN]', "manifest-unparsable"),
+    "nan-deep": (b'{"a": NaN, "s3_image_urls": ' + DEEP + b"}", "manifest-unparsable"),
     "image": (image_bytes("a", 3000), "manifest-not-utf8"),
     "list": (b"[]", "manifest-wrong-type"),
     "text": (b'"s3_image_urls"', "manifest-wrong-type"),
@@ -80,6 +92,7 @@ NO_FAILURE: dict[str, tuple[object, str, str]] = {
     "pending": (b'{"status": "IN_PROGRESS", "id": "1"}', "manifest.pending", "warning"),
     "failed-job": (b'{"status": "FAILED", "error": "out of memory"}', "manifest.pending", "warning"),
     "empty-list": (b'{"output": {"output": {"s3_image_urls": []}}, "status": "COMPLETED"}', "actor.synced", "info"),
+    "as-python-writes-it": (b'{"a": NaN, "b": -Infinity, "\\ud800": 1e400, "s3_image_urls": []}', "actor.synced", "info"),
     "byte-order-mark": (b'\xef\xbb\xbf{"s3_image_urls": []}', "actor.synced", "info"),
 }
 
@@ -95,6 +108,8 @@ UNUSABLE_ENTRIES: list[object] = [
     {"name": "a/b"},
     {"name": "n" * 256},
     {"name": "line\nbreak"},
+    {"name": "half of a pair \ud83d"},
+    {"name": float("nan")},
     "0001_good",
     None,
     ["0001_good"],
@@ -142,7 +157,8 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
     os.mkfifo(folder / "response.json")
     tree.remember(folder / "response.json")
     listed = json.loads((tree.data / "actorsData.json").read_bytes())
-    content = json.dumps([*UNUSABLE_ENTRIES, *listed, {"name": REPEATED}]).encode()
+    repeated = {"name": REPEATED, "face_score": float("nan"), "\ud83d": "\udc00"}
+    content = json.dumps([*UNUSABLE_ENTRIES, *listed, repeated]).encode()
     tree.write(tree.data / "actorsData.json", content)
     with FaultServer() as server:
         tree.upload_to(server)
@@ -267,6 +283,36 @@ def test_torn_manifest_that_is_completed_meanwhile_is_synced(actor_tree, product
     assert 0 == finished.returncode
     assert [] == finished.events("manifest.rejected")
     actor_tree.assert_matches()
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_folder_whose_name_is_not_utf8_is_told_and_reported(tmp_path, product, log_format):
+    """A path stands in errors, and those in the report: it was a crash."""
+    data = os.path.join(os.fsencode(tmp_path), b"d\xff")
+    os.makedirs(data + b"/actors/0001/training_data/response.json")
+    with open(data + b"/actorsData.json", "wb") as file:
+        file.write(b'[{"name": "0001"}]')
+    args = ["--once", "--data-dir", "d\udcff", "--report", "report.json", "--log-format", log_format]
+    finished = product.run(args, tmp_path)
+
+    assert (1, "") == (finished.returncode, finished.stderr)
+    assert "d\\udcff/actors/0001" in finished.stdout.replace("\\\\", "\\")
+    assert "d\\udcff/actors/0001" in finished.report["results"][0]["errors"][0]["error"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_names_that_are_no_text_are_planned_and_shown(actor_tree, product, log_format):
+    urls = [s3_url(BUCKET, "x/\ud800.png"), s3_url("\ud800", "k.png"), float("nan")]
+    actor_tree.actor("0001_half", images=1, urls=urls)
+    listed = json.loads((actor_tree.data / "actorsData.json").read_bytes())
+    actor_tree.write(actor_tree.data / "actorsData.json", json.dumps([{"name": "a\ud800"}, *listed]).encode())
+    for args in (["--dry-run"], ["--once", "--anonymous", "--endpoint-url", "http://127.0.0.1:1", "--max-attempts", "1"]):
+        finished = product.run([*args, "--log-format", log_format, "--log-level", "debug"], actor_tree.root)
+
+        assert ("", False) == (finished.stderr, "Traceback" in finished.stdout)
+        assert finished.returncode == (0 if args == ["--dry-run"] else 1)
+        for told in ("url-encoding", "url-not-s3", "url-not-text", r"\ud800"):
+            assert told in finished.stdout, finished.stdout
 
 
 # --- actorsData.json --------------------------------------------------------------------------------------------------

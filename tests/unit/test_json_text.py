@@ -1,9 +1,11 @@
 import codecs
+import math
 
 import pytest
 
 from daemon.core.errors import ManifestRejected
-from daemon.core.json_text import kind_of, parse_json
+from daemon.core.json_text import dump_json, kind_of, parse_json
+from daemon.core.model import Secret
 
 ROWS = {
     "nothing but white space": {
@@ -24,8 +26,10 @@ ROWS = {
             b'{"a": 1}{"a": 1}',
             b'{"a": 1}}',  # a shorter text was written over a longer one
             b"{'a': 1}",
-            b'{"a": NaN}',
-            b'["\\ud800"]',
+            b'{"a": NaN',
+            b'["\\ud800", "x',
+            b'{"a": nan}',
+            b"[" * 100_000 + b"NaN" + b"]" * 100_000,
             b"\0" * 4096,  # what a crash leaves of a file on some file systems
             b"[" * 100_000,
             b"[" * 100_000 + b"]" * 100_000,
@@ -84,6 +88,45 @@ def test_rejection_says_where(place: str, content: bytes) -> None:
 def test_value_is_given_as_it_stands_there(value: object, content: bytes) -> None:
     """Without this, a file that every JSON tool reads is reported as broken."""
     assert value == parse_json(content, "response.json")
+
+
+@pytest.mark.parametrize(
+    ("value", "content"),
+    [
+        ({"a": math.inf, "b": [-math.inf]}, b'{"a": Infinity, "b": [-Infinity]}'),
+        ([math.inf, "x"], b'[1e400, "x"]'),
+        ([math.inf], b"[" + b"9" * 5000 + b"]"),  # int() refuses more than 4,300 digits
+        (["x", "\ud800", "\udfff\ud800"], b'["x", "\\ud800", "\\udfff\\ud800"]'),
+        ({"\udc00": 1, "a": "é"}, '{"\\udc00": 1, "a": "é"}'.encode()),
+        ({"a": math.inf}, b'{"a": 1, "a": Infinity}'),
+        ({"a": math.inf}, codecs.BOM_UTF8 + b'{"a": Infinity}\n'),
+    ],
+)
+def test_what_python_writes_beyond_the_standard_is_read(value: object, content: bytes) -> None:
+    assert value == parse_json(content, "response.json")
+
+
+def test_nan_is_read_wherever_it_stands() -> None:
+    value = parse_json(b'{"executionTime": NaN, "s3_image_urls": ["x", NaN]}', "response.json")
+    assert isinstance(value, dict)
+    assert math.isnan(value["executionTime"])
+    assert ["a number", "a text"] == [kind_of(value["executionTime"]), kind_of(value["s3_image_urls"][0])]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":[1,"é",null,true,1.5]}', {"a": [1, "é", None, True, 1.5]}),
+        ('{"\\\\udc00":["x\\\\ud800y",["\\\\udcff"],1]}', {"\udc00": ["x\ud800y", ("\udcff",), 1]}),
+        ('["\\\\ud800","18446744073709551616",18446744073709551615]', ["\ud800", 2**64, 2**64 - 1]),
+        ('["\\\\ud800","Secret(***)",null]', ["\ud800", Secret("hunter2"), math.nan]),
+        ('["Secret(***)"]', [Secret("hunter2")]),
+        ('{"1":"2"}', {1: "2"}),
+    ],
+)
+def test_any_text_can_be_written(text: str, value: object) -> None:
+    """A file name that is not UTF-8 ends up in an error, the error in the report."""
+    assert text == dump_json(value).decode()
 
 
 def test_thousand_levels_are_no_trouble() -> None:
