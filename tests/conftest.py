@@ -1,5 +1,6 @@
 """What every test can ask for: servers, the product, and data directories."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,12 +8,11 @@ import pytest
 
 from tests.support.certificates import Certificate, make_certificate
 from tests.support.fault_server import FaultServer
+from tests.support.needs import skip_reason
 from tests.support.product import Product
 from tests.support.rclone_s3 import RcloneS3, running_rclone_s3
 from tests.support.seaweed import Seaweed, running_seaweed
 from tests.support.trees import ActorTree
-
-_left_out = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,15 +21,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = [] if config.getoption("--long") else [item for item in items if item.get_closest_marker("long")]
-    config.stash[_left_out] = len(left_out)
     for item in left_out:
-        item.add_marker(pytest.mark.skip(reason="long: runs only with --long"))
+        item.add_marker(pytest.mark.skip(reason=skip_reason("long", "--long runs them too")))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if left_out := config.stash.get(_left_out, 0):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each thing that is missing: how many tests were not run for want of it, and what brings it."""
+    skipped = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])]
+    if skipped:
         terminalreporter.section("NOT RUN", yellow=True)
-        terminalreporter.line(f"{left_out} long tests; --long runs them too", yellow=True)
+    for reason, count in Counter(skipped).most_common():
+        missing, _, remedy = reason.partition(" (")
+        told = f"{missing}: {count} {'test' if count == 1 else 'tests'} not run"
+        terminalreporter.line(f"{told} ({remedy}" if remedy else told, yellow=True)
 
 
 @pytest.fixture(scope="session")

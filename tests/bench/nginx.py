@@ -1,9 +1,7 @@
 """nginx on loopback as an S3 that serves files: it checks no signature, and costs as little as a server can."""
 
 import contextlib
-import os
 import re
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -12,11 +10,11 @@ from pathlib import Path
 from tests.bench.listing import write_listing
 from tests.bench.workload import PREFIX, NotInstalled, Workload
 from tests.support.certificates import make_certificate
+from tests.support.needs import find_program
 from tests.support.processes import Child, free_ports, listens
 from tests.support.trees import BUCKET
 
 READY_SECONDS = 60
-SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 ECHO_MODULES = (
     Path("/usr/lib/nginx/modules/ngx_http_echo_module.so"),
     Path("/usr/share/nginx/modules/ngx_http_echo_module.so"),
@@ -107,7 +105,7 @@ class Nginx:
 
 def find_nginx() -> str:
     """Raises NotInstalled where there is none."""
-    found = shutil.which("nginx", path=SEARCH_PATH)
+    found = find_program("nginx")
     if found is None:
         raise NotInstalled("nginx is not installed: apt-get install nginx-light")
     return found

@@ -8,21 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.needs import skip_reason
 from tests.support.product import ROOT
 from tests.support.sdbox import SystemdBox, running_systemd_box, why_no_box
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
-_reasons = pytest.StashKey[dict[str, int]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_reasons] = {}
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for reason, count in config.stash.get(_reasons, {}).items():
-        terminalreporter.section("NOT RUN UNDER A REAL SYSTEMD", yellow=True)
-        terminalreporter.line(f"{count} tests: {reason}", yellow=True)
 
 
 @pytest.fixture(scope="session")
@@ -75,17 +65,9 @@ def systemd_box(
         yield box
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    report = yield
-    if report.skipped and "systemd_box" in getattr(item, "fixturenames", ()):
-        reasons = item.config.stash[_reasons]
-        reason = str(call.excinfo.value) if call.excinfo else "skipped"
-        reasons[reason] = reasons.get(reason, 0) + 1
-    return report
-
-
-_NO_PYTHON = f"no Python 3.11 or later with venv outside /root and /home on {SYSTEM_PATH}"
+_NO_PYTHON = skip_reason(
+    f"no Python 3.11 or later with venv outside /root and /home on {SYSTEM_PATH}", "apt-get install python3-venv"
+)
 
 
 def _system_python() -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fault_server import FaultServer
+from tests.support.needs import needs_root
 from tests.support.product import Finished, Line, Product
 from tests.support.trees import ABSENT, BUCKET, ActorTree, image_bytes, s3_url
 
@@ -374,7 +375,7 @@ def test_torn_actors_file_that_is_completed_meanwhile_is_synced(actor_tree, prod
 # --- the disk ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: mounting a small file system takes root")
+@needs_root
 def test_full_disk_stops_the_run_with_one_error(tmp_path: Path, product, fault_server):
     """Without this, a full disk costs a request and an error line for each image that is left."""
     (tmp_path / "project" / "data").mkdir(parents=True)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.daemons import SENTINEL, Daemon, eventually, running_daemon
 from tests.support.faults import held_until, s3_error
+from tests.support.needs import needs_root
 from tests.support.product import Finished, Product
 from tests.support.trees import BUCKET, ActorTree
 
@@ -253,7 +254,7 @@ def test_socket_is_for_owner_and_group_and_goes_with_the_daemon(daemon, product)
     assert "daemon-unreachable" in asked.stderr
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@needs_root
 def test_other_users_are_refused_unless_they_are_of_the_group(daemon):
     """Without this, the mode of the socket is only for show."""
     code = "import socket, sys; socket.socket(socket.AF_UNIX).connect(f'/proc/self/fd/{sys.argv[1]}/control')"

@@ -9,6 +9,7 @@ import pytest
 from tests.support.daemons import QUICK, eventually, running_daemon
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import s3_error
+from tests.support.needs import needs_root, skip_reason
 from tests.support.processes import free_ports
 from tests.support.trees import BUCKET, ActorTree
 
@@ -102,14 +103,14 @@ def test_rejected_manifest_is_looked_at_again_and_counts_as_failing(product, act
         assert '"failing":0' in status.stdout
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small disk")
+@needs_root
 def test_full_disk_is_waited_for(product, fault_server, tmp_path):
     """Without this, a full disk ends in thousands of errors, or needs somebody to restart the daemon."""
     root = tmp_path / "small"
     root.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(root)], capture_output=True)
     if mounted.returncode:
-        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+        pytest.skip(skip_reason(f"cannot mount: {mounted.stderr.decode().strip()}", "run the tests outside of a container"))
     try:
         tree = ActorTree(root / "project")
         for number in range(10):

@@ -44,6 +44,7 @@ from tests.bench.text import summary, text
 from tests.bench.unchanged import Unchanged, measure_unchanged
 from tests.bench.workload import BenchError, NotInstalled, Workload, make_workload
 from tests.support.account import Account
+from tests.support.needs import not_installed, skip_reason
 from tests.support.product import ROOT
 from tests.support.trees import BUCKET
 
@@ -54,16 +55,16 @@ NOW = datetime(2026, 11, 25, 18, 0, tzinfo=UTC)
 
 
 def _missing() -> str:
-    try:
-        find_nginx()
-        find_echo()
-    except NotInstalled as error:
-        return str(error)
+    for name, find in (("nginx", find_nginx), ("nginx's echo module", find_echo)):
+        try:
+            find()
+        except NotInstalled:
+            return not_installed(name)
     return ""
 
 
 MISSING = _missing()
-needs_nginx = pytest.mark.skipif(bool(MISSING), reason=f"THE BENCHMARK IS NOT TESTED: {MISSING}")
+needs_nginx = pytest.mark.skipif(bool(MISSING), reason=MISSING or "it is there")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def need(peer: Peer) -> None:
     try:
         peer.version()
     except NotInstalled as error:
-        pytest.skip(f"THIS PEER IS NOT TESTED: {error}")
+        pytest.skip(skip_reason(str(error), "pip install -r requirements-bench.txt"))
 
 
 def bench(*args: str) -> subprocess.CompletedProcess[str]:
@@ -458,7 +459,7 @@ class TestServer:
     @pytest.mark.parametrize(
         ("name", "empty", "look", "says"),
         [
-            ("SEARCH_PATH", "", find_nginx, "apt-get install nginx-light"),
+            ("find_program", lambda name: None, find_nginx, "apt-get install nginx-light"),
             ("ECHO_MODULES", (), find_echo, "apt-get install libnginx-mod-http-echo"),
         ],
     )

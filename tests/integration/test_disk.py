@@ -4,12 +4,10 @@ import contextlib
 import errno
 import gc
 import os
-import shutil
 import socket
 import stat
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -21,13 +19,12 @@ from daemon.adapters import disk as disk_module
 from daemon.adapters.disk import Disk, Folder, list_sizes_in_python
 from daemon.core.errors import DiskError, DiskFull, NameOccupied, NoRoomForImage
 from daemon.core.model import FileKind
+from tests.support.needs import NO_COMPILER, NO_NATIVE, can_compile, needs_root
+from tests.support.other_user import run_as_other_user
 from tests.support.processes import Child
 
 ACTOR = "0001_european_25_male"
 BODY = b"\x89PNG and all the rest of it"
-ROOT = Path(__file__).resolve().parents[2]
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: mounting a small file system takes root")
 
 
 @pytest.fixture
@@ -72,7 +69,7 @@ def list_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "in Python":
         monkeypatch.setattr(disk_module, "list_sizes", list_sizes_in_python)
     elif find_spec("sized_listing") is None:
-        pytest.skip("NOT TESTED HERE: native/ is not installed")
+        pytest.skip(NO_NATIVE)
     return disk_module.list_sizes
 
 
@@ -289,8 +286,8 @@ def test_what_stands_under_a_name_is_told(where, folder, make: Callable[[Path], 
 
 def test_compiled_listing_is_there_wherever_it_can_be_compiled():
     """Without this, it no longer compiles, and is not tested for ever."""
-    if shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
-        pytest.skip("NOT TESTED HERE: there is no C compiler, or Python's headers are not")
+    if not can_compile():
+        pytest.skip(NO_COMPILER)
     assert find_spec("sized_listing") is not None
     assert list_sizes_in_python is not disk_module.list_sizes
 
@@ -569,7 +566,7 @@ def test_file_system_without_hard_links_is_named_as_the_cause(where, folder, mon
 # --- a disk that is full, gone, or closed to us -----------------------------------------------------------------------
 
 
-@as_root
+@needs_root
 @pytest.mark.usefixtures("either_way")
 def test_disk_that_fills_in_mid_write_leaves_nothing(small_disk):
     """Without this, a full disk holds half an image under its name, or the space of one for ever."""
@@ -587,7 +584,7 @@ def test_disk_that_fills_in_mid_write_leaves_nothing(small_disk):
     folder.close()
 
 
-@as_root
+@needs_root
 def test_no_image_is_started_below_the_floor(small_disk):
     """Without this, the sync takes the last byte of a disk that others need too."""
     disk = Disk(data_dir_of(small_disk), floor_bytes=500_000)
@@ -639,7 +636,7 @@ def test_folder_that_is_removed_while_we_write_is_an_error(where, folder):
     assert "went away" in raised.value.hint
 
 
-@as_root
+@needs_root
 def test_read_only_file_system_is_named_as_the_cause(small_disk):
     """Without this, the user is told to change permissions that are right."""
     folder = Disk(data_dir_of(small_disk)).open_folder(ACTOR)
@@ -652,27 +649,17 @@ def test_read_only_file_system_is_named_as_the_cause(small_disk):
     assert "read-only" in raised.value.hint
 
 
-@as_root
+@needs_root
 def test_folder_of_another_user_is_named_as_the_cause(where):
     """Without this, a wrong owner looks like a bug."""
     code = f"""
-from pathlib import Path
-from daemon.adapters.disk import Disk
-folder = Disk(Path({str(data_dir_of(where))!r})).open_folder({ACTOR!r})
+folder = Disk(Path(".")).open_folder({ACTOR!r})
 try:
     folder.stage("a.png")
 except Exception as error:
     print(type(error).__name__, error, error.hint)
 """
-    for parent in (where, *where.parents[:-2]):
-        parent.chmod(0o755)
-    told = subprocess.run(
-        ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    told = run_as_other_user("from pathlib import Path; from daemon.adapters.disk import Disk", code, cwd=data_dir_of(where))
 
     assert told.startswith("DiskError cannot write in ") and "give this user write permission" in told
 

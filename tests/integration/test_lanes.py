@@ -1,11 +1,8 @@
 """MD5s that are computed together are those of hashlib, in bounded memory, and nobody is held up by another's end."""
 
 import hashlib
-import shutil
-import sysconfig
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import gevent
 import pytest
@@ -18,11 +15,12 @@ from daemon.adapters.lanes import ARENA_BYTES, SHARE_BYTES, SMALLEST_BYTES, SMAL
 from daemon.core.checksums import Checksum, new_checksum
 from daemon.core.model import Proof
 from tests.support.checksums import body_of, cut, feed
+from tests.support.needs import NO_COMPILER, NO_NATIVE, can_compile
 
 INITIAL_STATE = bytes.fromhex("0123456789abcdeffedcba9876543210")
 LARGE = 16 * 1024 * 1024
 
-needs_compiled = pytest.mark.skipif(find_compress() is None, reason="native/ is not installed")
+needs_compiled = pytest.mark.skipif(find_compress() is None, reason=NO_NATIVE)
 
 
 def md5(lanes: Lanes) -> Checksum:
@@ -57,8 +55,8 @@ def padded(body: bytes) -> bytes:
 
 def test_it_is_there_wherever_it_can_be_compiled() -> None:
     """Without this, it no longer compiles, and all tests below are skipped for ever."""
-    if shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
-        pytest.skip("no C compiler, or no headers of Python: native/ cannot be installed here")
+    if not can_compile():
+        pytest.skip(NO_COMPILER)
     assert find_compress() is not None, (
         "pip install -r requirements-test.txt; pip install -v ./native says why it does not compile"
     )

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,32 +10,22 @@ import pytest
 
 from daemon.adapters.lock import DataDirLock
 from daemon.core.errors import ConfigError, DataDirOwned
+from tests.support.needs import needs_root
+from tests.support.other_user import run_as_other_user
 from tests.support.processes import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: running as another user takes root")
 
-
-@as_root
+@needs_root
 def test_folder_of_another_user_is_named_as_the_cause(tmp_path):
-    code = f"""
-from pathlib import Path
-from daemon.adapters.lock import DataDirLock
+    code = """
 try:
-    DataDirLock(Path({str(tmp_path)!r}))
+    DataDirLock(Path("."))
 except Exception as error:
     print(type(error).__name__, error, error.hint)
 """
-    for parent in (tmp_path, *tmp_path.parents[:-2]):
-        parent.chmod(0o755)
-    told = subprocess.run(
-        ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    told = run_as_other_user("from pathlib import Path; from daemon.adapters.lock import DataDirLock", code, cwd=tmp_path)
 
     assert told.startswith("ConfigError cannot write in ") and "give this user write permission" in told
 

@@ -16,7 +16,8 @@ from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEv
 
 from daemon.adapters.disk import Disk
 from daemon.adapters.watch import GATHER_SECONDS, _Inotify
-from tests.support.fuse_mount import CAN_MOUNT, mounted
+from tests.support.fuse_mount import mounted
+from tests.support.needs import find_program, needs_fuse, not_installed, skip_reason
 from tests.support.watching import WatchProcess, WatchTree, cpu_seconds_of, wakeups_of, watches_of
 
 ACTORS = 287
@@ -102,9 +103,10 @@ def moved_over(path: Path, text: str) -> None:
 
 
 def with_vim(path: Path, text: str) -> None:
-    if shutil.which("vim") is None:
-        pytest.skip("vim is not installed")
-    subprocess.run(["vim", "-u", "NONE", "-es", f"+%s/.*/{text}/", "+wq", path], check=True, stdin=subprocess.DEVNULL)
+    vim = find_program("vim") or find_program("vim.tiny")
+    if vim is None:
+        pytest.skip(not_installed("vim"))
+    subprocess.run([vim, "-u", "NONE", "-es", f"+%s/.*/{text}/", "+wq", path], check=True, stdin=subprocess.DEVNULL)
 
 
 def as_rsync_does(path: Path, text: str) -> None:
@@ -719,7 +721,7 @@ def test_overflow_is_told_once_and_every_swapped_folder_is_found(tmp_path: Path)
     late = "late"
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     if limit > 100_000:
-        pytest.skip(f"the queue holds {limit} events")
+        pytest.skip(skip_reason(f"inotify's queue holds {limit} events", "sysctl fs.inotify.max_queued_events=16384"))
     with WatchProcess(tree.data) as watched:
         watched.begin([*NAMES, late])
         mark = watched.send("freeze", 2)
@@ -897,7 +899,7 @@ def test_link_to_a_disk_that_is_not_mounted_yet_is_polled(tree: WatchTree):
         assert_silent(watched)
 
 
-@pytest.mark.skipif(not CAN_MOUNT, reason="only root can mount FUSE")
+@needs_fuse
 @pytest.mark.parametrize("where", ["data", "training_data"])
 def test_real_network_file_system_is_polled(tmp_path: Path, where: str):
     """Without this, what another machine writes is never seen: inotify tells of this machine's writes only."""

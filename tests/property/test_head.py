@@ -1,17 +1,15 @@
 """The compiled reader of heads and the one in Python are one."""
 
 import gc
-import shutil
 import sys
-import sysconfig
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daemon.core.head import Head, ReadHead, read_head, read_head_in_python
+from tests.support.needs import NO_COMPILER, can_compile
 
 START = b"HTTP/1.1 200 OK\r\n"
 WHOLE = START + b'ETag: "a"\r\nX:\t y \x80\t\r\neTAG:b\r\nx-empty:\r\n\r\nbody'
@@ -36,8 +34,8 @@ def outcome(read: ReadHead, data: memoryview | bytearray | bytes) -> Head | str 
 
 def test_compiled_reader_is_there_wherever_it_can_be_compiled() -> None:
     """Without this, it no longer compiles, and is not tested for ever."""
-    if shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
-        pytest.skip("NOT TESTED HERE: there is no C compiler, or Python's headers are not")
+    if not can_compile():
+        pytest.skip(NO_COMPILER)
     assert find_spec("http_head") is not None
     assert read_head is not read_head_in_python
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tests.support.processes import Child
 
-CAN_MOUNT = os.geteuid() == 0 and Path("/dev/fuse").exists()
-
 
 @contextmanager
 def mounted(remote: Path, where: Path, work_dir: Path) -> Iterator[None]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.needs import NO_ROOT, not_installed, skip_reason
 from tests.support.processes import Child
 
 SCRIPT = Path(__file__).with_name("sdbox.sh")
@@ -32,13 +33,14 @@ mount -t proc proc "$1/root/proc"
 def why_no_box(folder: Path) -> str | None:
     """Why this machine cannot boot one; None: it can. `folder`: an empty one."""
     if os.geteuid() != 0:
-        return "not root"
+        return NO_ROOT
     tools = ("/lib/systemd/systemd", "unshare", "nsenter", "systemd-run", "journalctl")
     if missing := [tool for tool in tools if shutil.which(tool) is None]:
-        return f"not installed: {', '.join(missing)}"
+        return not_installed(", ".join(Path(tool).name for tool in missing))
     namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--propagation=private")
     probe = subprocess.run(["unshare", *namespaces, "bash", "-c", _PROBE, "-", str(folder)], capture_output=True, text=True)
-    return f"no namespaces or overlay here: {probe.stderr.strip()}" if probe.returncode else None
+    told = f"no namespaces or overlay here: {probe.stderr.strip()}"
+    return skip_reason(told, "run the tests outside of a container") if probe.returncode else None
 
 
 @dataclass(frozen=True, slots=True)
