@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -168,7 +169,7 @@ def test_daemon_that_waits_for_its_data_stops_with_success(tmp_path, product, si
 
 def piped(product: Product, command: str, cwd: Path, env: dict[str, str]) -> Finished:
     """The product's exit status, and what bash's `$program {command}` wrote."""
-    script = f'program() {{ {" ".join(COMMAND)} "$@"; }}; program {command}; exit ${{PIPESTATUS[0]}}'
+    script = f'program() {{ {shlex.join(COMMAND)} "$@"; }}; program {command}; exit ${{PIPESTATUS[0]}}'
     ended = subprocess.run(
         ["bash", "-c", script], cwd=cwd, env=product.environment(env), capture_output=True, text=True, timeout=30
     )

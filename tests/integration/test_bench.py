@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import re
+import shlex
 import shutil
 import socket
 import ssl
@@ -87,7 +88,7 @@ def need(peer: Peer) -> None:
     try:
         peer.version()
     except NotInstalled as error:
-        pytest.skip(skip_reason(str(error), "pip install -r requirements-bench.txt"))
+        pytest.skip(skip_reason(str(error).partition(":")[0], "pip install -r requirements-bench.txt"))
 
 
 def bench(*args: str) -> subprocess.CompletedProcess[str]:
@@ -477,7 +478,7 @@ class TestMeasuring:
         """Without this, a peer's work in a child process, or our own memory, is booked wrongly."""
         ballast = bytearray(b"x" * 100_000_000)  # ours: must not show in theirs
         empty, scenario = replace(small, images=()), replace(SCENARIO, images=0)
-        busy = f"{sys.executable} -c 'import time\nwhile time.process_time() < 0.3: pass'; true"
+        busy = f"{shlex.quote(sys.executable)} -c 'import time\nwhile time.process_time() < 0.3: pass'; true"
         told: list[str] = []
         measured = measure([_Script(busy)], scenario, empty, server, tmp_path, 2, told.append)
         del ballast

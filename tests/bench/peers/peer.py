@@ -1,6 +1,7 @@
 """What a peer is: how it is started on the same list, and how it is known to have done all of it."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -148,7 +149,7 @@ def _distribution(package: str) -> Distribution:
 
 
 def _install(*what: str) -> str:
-    return f"{sys.executable} -m pip install {' '.join(what)}"
+    return shlex.join([sys.executable, "-m", "pip", "install", *what])
 
 
 def first_line(*command: str) -> str:
