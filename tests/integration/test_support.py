@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -26,6 +27,7 @@ from tests.support import faults
 from tests.support.account import Account
 from tests.support.certificates import Certificate
 from tests.support.fault_server import ANY, FaultServer, refusing_port, unanswering_port
+from tests.support.other_user import NOBODY
 from tests.support.processes import Child, free_ports, listens
 from tests.support.product import ROOT, Product
 from tests.support.rclone_s3 import RcloneS3
@@ -638,3 +640,52 @@ class TestTrees:
         assert {"actor-images", "actor-images-2"} == {bucket for bucket, _ in tree.objects}
         assert 290 == len(list(tree.data.glob("actors/*/training_data")))
         assert 286 == len(list(tree.data.glob("actors/*/training_data/response.json")))
+
+
+class TestNeeds:
+    def test_end_of_a_run_counts_what_was_not_run_by_what_is_missing(self, tmp_path: Path):
+        program = """
+import pytest
+from tests.support.needs import needs_program, not_installed
+
+@needs_program("no-such-program")
+@pytest.mark.parametrize("number", range(26))
+def test_many(number): raise AssertionError("it ran")
+
+def test_one(): pytest.skip(not_installed("no-such-program"))
+
+@pytest.mark.long
+def test_long(): raise AssertionError("it ran")
+
+@pytest.mark.skip(reason="no reason")
+def test_else(): raise AssertionError("it ran")
+"""
+        (tmp_path / "test_some.py").write_text(program)
+        ours = ["-c", str(ROOT / "pyproject.toml"), f"--rootdir={tmp_path}", "-p", "tests.conftest"]
+        run = [sys.executable, "-m", "pytest", *ours, "-q", str(tmp_path)]
+        ended = subprocess.run(run, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        told = ended.stdout.partition(" NOT RUN ")[2].splitlines()[1:]
+        assert [
+            "no-such-program is not installed: 27 tests not run (tests/install-debian-packages.sh)",
+            "long: 1 test not run (--long runs them too)",
+            "no reason: 1 test not run",
+        ] == told[:3]
+        assert told[3].startswith("29 skipped")
+
+    def test_packages_that_we_may_not_install_are_said_in_one_line(self, tmp_path: Path):
+        (tmp_path / "debian-packages.txt").write_text("# some\nbash  # is there\nno-such-package\n")
+        shutil.copy(ROOT / "tests" / "install-debian-packages.sh", tmp_path)
+        (tmp_path / "sudo").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "sudo").chmod(0o755)
+        tmp_path.chmod(0o755)
+        user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        ended = subprocess.run(
+            ["bash", "./install-debian-packages.sh"],
+            cwd=tmp_path,
+            env={"PATH": f".:{os.defpath}"},
+            capture_output=True,
+            text=True,
+            **user,
+        )
+        assert (0, "", 1) == (ended.returncode, ended.stderr, ended.stdout.count("\n"))
+        assert ended.stdout.startswith("NOT INSTALLED: no-such-package (not root, and sudo would ask for a password)")
