@@ -15,7 +15,7 @@ from daemon.adapters.control import ControlServer, Followers, ask
 from daemon.adapters.disk import Disk
 from daemon.adapters.http import HttpStore
 from daemon.adapters.lanes import Lanes
-from daemon.adapters.lock import OUR_FOLDER, DataDirLock
+from daemon.adapters.lock import OUR_FOLDER, DataDirLock, require_data_dir
 from daemon.adapters.log import LineWriter, journal_line, json_line, make_log, timestamp, under_journal
 from daemon.adapters.manifests import Manifests
 from daemon.adapters.processes import fork_processes
@@ -72,9 +72,18 @@ class Output(NamedTuple):
     close: Callable[[], None]
 
 
+def require_startable(config: Config, environ: Mapping[str, str]) -> None:
+    """Check what a sync needs before its first request; nothing is made. Raises ConfigError."""
+    require_data_dir(config.data_dir)
+    raise_open_files(config)
+    publisher(config)
+    if not config.anonymous:
+        find_static_credentials(environ, config.dotenv)
+
+
 def open_data_dir(config: Config) -> tuple[ManifestSource, ImageDisk]:
     """The data directory for looking only: nothing there is locked, tidied or made."""
-    return Manifests(config.data_dir), Disk(config.data_dir, tidy=False)
+    return _data_dir(config, tidy=False)
 
 
 def ask_daemon(config: Config, question: Mapping[str, object]) -> Iterator[dict[str, Any]]:
@@ -111,7 +120,7 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
         checksums = Lanes(otherwise=Hashers(processes=1 + count).new_checksum)
         downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, tell_down(channel))
         share = partial(share_of, number, 1 + count)
-        manifests, disk = Manifests(config.data_dir), Disk(config.data_dir)
+        manifests, disk = _data_dir(config)
         actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
         Mate(channel, actor_sync, breaker, stopping, config.log_level).work()
 
@@ -156,8 +165,8 @@ def build(
     hashers = Hashers(processes=1 + len(mates))
     checksums = Lanes(otherwise=hashers.new_checksum)
     downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, lambda *met: crew.said_down(*met))
-    manifests = Manifests(config.data_dir)
-    disk, look_ahead = Disk(config.data_dir), bool(mates)
+    manifests, disk = _data_dir(config)
+    look_ahead = bool(mates)
     here = ActorSync(manifests, disk, downloader, stopping, live, lambda places: crew.share(places), look_ahead=look_ahead)
     crew = Crew(here, mates, breaker, stopping, processes=1 + count_mates(config))
 
@@ -211,6 +220,10 @@ def build(
         lock.release()
 
     return Application(service, log, stop, close)
+
+
+def _data_dir(config: Config, *, tidy: bool = True) -> tuple[ManifestSource, ImageDisk]:
+    return Manifests(config.data_dir), Disk(config.data_dir, floor_bytes=config.min_free, tidy=tidy)
 
 
 def _share_ambient(config: Config) -> None:

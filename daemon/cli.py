@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import gevent
 from gevent import monkey
@@ -28,14 +27,14 @@ from daemon.bootstrap import (
     open_data_dir,
     open_output,
     publisher,
+    require_startable,
 )
+from daemon.command_line import CONCURRENCY, UsageError, parse_arguments, refuse_settings
 from daemon.config import (
     Config,
     ConfigProblems,
-    add_setting_flags,
     effective_settings,
     load_config,
-    setting,
     settings_table,
     unknown_settings,
 )
@@ -49,10 +48,7 @@ from daemon.sync import plan_actor
 
 OK, FAILED, USAGE, CRASH, OWNED, CONFIG = 0, 1, 2, 70, 75, 78
 DATA_DIR_POLL_SECONDS = 2.0
-_COLUMNS = 80  # of a help that no terminal shows
-
-_CONCURRENCY = ("workers_per_actor", "concurrent_actors")
-_OF_THE_DEMO = (*_CONCURRENCY, "log_format", "log_level", "report")
+_OF_THE_DEMO = (*CONCURRENCY, "log_format", "log_level", "report")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,6 +56,10 @@ def main(argv: Sequence[str]) -> int:
     assert monkey.is_module_patched("socket") and monkey.is_module_patched("ssl"), "daemon/__main__.py patches first"
     try:
         return _main(argv)
+    except UsageError as error:  # in a unit file perhaps
+        words = f"{error.usage}python -m daemon: error: {error}"
+        _say("error", "start.failed", words, code="usage", error=str(error))
+        return USAGE
     except ConfigProblems as error:
         for problem in error.problems:
             _complain(problem)
@@ -83,8 +83,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    parser = _parser()
-    arguments = _with_old_numbers(parser, parser.parse_args(argv))
+    arguments = parse_arguments(argv)
     working_dir = Path.cwd()
     if arguments.demo:
         return _demo(arguments, working_dir)
@@ -93,6 +92,7 @@ def _main(argv: Sequence[str]) -> int:
         _say("warning", "setting.unknown", f"actorsync: {warning}", error=warning)
     if arguments.check_config:
         _print(settings_table(effective_settings(config, os.environ)))
+        require_startable(config, os.environ)
         return OK
     if arguments.dry_run:
         return _dry_run(config)
@@ -105,60 +105,6 @@ def _main(argv: Sequence[str]) -> int:
         once=arguments.once,
         reread=lambda: load_config(vars(arguments), os.environ, working_dir),
     )
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """As wide as the terminal. argparse asks for one with each flag; its own imports shutil, bz2 and lzma for the width."""
-    try:
-        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
-    except (OSError, ValueError):
-        columns = _COLUMNS
-    return argparse.HelpFormatter(prog, width=(columns or _COLUMNS) - 2)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """A wrong command line, in a unit file perhaps."""
-        _say("error", "start.failed", f"{self.format_usage()}{self.prog}: error: {message}", code="usage", error=message)
-        sys.exit(USAGE)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m daemon",
-        description="Mirror the training images that JSON manifests list from S3 to local disk: once, or on and on.",
-        allow_abbrev=False,
-        formatter_class=_formatter,
-    )
-    modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--dry-run", action="store_true", help="print what a sync would download, and exit")
-    modes.add_argument("--check-config", action="store_true", help="print the settings and where each came from, and exit")
-    modes.add_argument("--status", action="store_true", help="ask the daemon that owns this data directory how it is")
-    modes.add_argument("--reload", action="store_true", help="have that daemon read its configuration and credentials again")
-    modes.add_argument("--demo", action="store_true", help="sync generated images from a local S3 server, in demo-data/")
-    parser.add_argument("--once", action="store_true", help="sync everything once, and exit")
-    parser.add_argument("--version", action="version", version=f"actorsync {__version__}")
-    parser.add_argument(
-        "numbers",
-        nargs="*",
-        metavar="N",
-        type=setting("workers_per_actor").from_flag,
-        help="the old script's two numbers: downloads per actor, then concurrent actors",
-    )
-    add_setting_flags(parser)
-    return parser
-
-
-def _with_old_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> argparse.Namespace:
-    """`--once 20 10` as users of the old script type it."""
-    if not arguments.numbers:
-        return arguments
-    if len(arguments.numbers) != len(_CONCURRENCY):
-        parser.error("give both numbers or none: downloads per actor, then concurrent actors, as in `--once 20 10`")
-    if any(getattr(arguments, name) is not None for name in _CONCURRENCY):
-        parser.error("give the two numbers or the flags --workers-per-actor and --concurrent-actors, not both")
-    arguments.workers_per_actor, arguments.concurrent_actors = arguments.numbers
-    return arguments
 
 
 def _run(
@@ -244,7 +190,7 @@ def _sync_through_owner(config: Config, owned: DataDirOwned) -> int:
     Raises `owned` where its owner is no daemon.
     """
     publish = publisher(config)
-    answer = ask_daemon(config, {"ask": "sync", "actors": list(config.actors)})
+    answer = ask_daemon(config, {"ask": "sync", "actors": list(config.actors), "exclude": list(config.exclude)})
     output: Output | None = None
     try:
         for line in answer:
@@ -284,11 +230,13 @@ def _ask(config: Config, question: str) -> int:
 def _dry_run(config: Config) -> int:
     """Print every actor's plan: text, or with --log-format json a JSON line for each and one for the sum."""
     manifests, disk = open_data_dir(config)
-    actors = list_actors(manifests, config.actors)
+    actors = list_actors(manifests, config.actors, config.exclude)
     as_json = config.log_format == "json"
     sums = {"actors": len(actors.names), "to_download": 0, "present": 0, "problems": len(actors.invalid)}
     for invalid in actors.invalid:
         _print(_json({"problem": _problem(invalid)}) if as_json else f"! {_in_words(invalid)}")
+    for glob in actors.unmatched:
+        _say("warning", "exclude.unmatched", f"actorsync: --exclude {glob!r} matches no actor", glob=glob)
     for actor in actors.names:
         try:
             plan = plan_actor(actor, manifests, disk, config.endpoint_url)
@@ -334,6 +282,7 @@ def _json(document: Mapping[str, object]) -> str:
 
 def _demo(arguments: argparse.Namespace, working_dir: Path) -> int:
     """The ordinary sync against a server of our own; of the environment, only the concurrency counts."""
+    refuse_settings(arguments, _OF_THE_DEMO, "--demo")
     from daemon import demo  # nothing else knows of it
 
     for name in list(os.environ):
@@ -345,7 +294,7 @@ def _demo(arguments: argparse.Namespace, working_dir: Path) -> int:
     with prepared.server() as server:
         flags = {name: getattr(arguments, name) for name in _OF_THE_DEMO}
         flags |= {"data_dir": prepared.data_dir, "endpoint_url": server.endpoint_url}
-        environ = {name: text for name, text in os.environ.items() if name.removeprefix("ACTORSYNC_").lower() in _CONCURRENCY}
+        environ = {name: text for name, text in os.environ.items() if name.removeprefix("ACTORSYNC_").lower() in CONCURRENCY}
         config = load_config(flags, environ, prepared.data_dir)
         return _run(
             config,

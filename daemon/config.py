@@ -32,7 +32,8 @@ class ConfigProblems(ConfigError):
 # --- text -> value: each raises ConfigError("'text' is not ...") without saying where the text came from --------------
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text for a message, unless it is long enough to be a key."""
     return repr(text) if len(text) <= MOST_SHOWN else "***"
 
 
@@ -41,7 +42,7 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
         digits = text.strip()
         # not int(): that takes 1_0 and digits of other scripts as well
         if not re.fullmatch(r"[0-9]{1,9}", digits) or not low <= int(digits) <= high:
-            raise ConfigError(f"{_quoted(text)} is not a whole number from {low} to {high}")
+            raise ConfigError(f"{quoted(text)} is not a whole number from {low} to {high}")
         return int(digits)
 
     return parse
@@ -55,7 +56,7 @@ def _seconds(*, zero: bool = False) -> Callable[[str], float]:
         value = float(match[1]) if match else math.nan
         if not (0 <= value <= MOST_SECONDS and (zero or value > 0)):
             lowest = "from 0" if zero else "above 0"
-            raise ConfigError(f"{_quoted(text)} is not a number of seconds {lowest}, at most {MOST_SECONDS:.0f}")
+            raise ConfigError(f"{quoted(text)} is not a number of seconds {lowest}, at most {MOST_SECONDS:.0f}")
         return value
 
     return parse
@@ -67,14 +68,14 @@ def _boolean(text: str) -> bool:
         return True
     if word in ("no", "false", "0", "off"):
         return False
-    raise ConfigError(f"{_quoted(text)} is neither yes nor no")
+    raise ConfigError(f"{quoted(text)} is neither yes nor no")
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         word = text.strip().lower()
         if word not in words:
-            raise ConfigError(f"{_quoted(text)} is not one of {', '.join(words)}")
+            raise ConfigError(f"{quoted(text)} is not one of {', '.join(words)}")
         return word
 
     return parse
@@ -82,7 +83,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def _file_name(text: str) -> str:
     if not text.strip():
-        raise ConfigError(f"{_quoted(text)} names no file")
+        raise ConfigError(f"{quoted(text)} names no file")
     if "\0" in text:
         raise ConfigError("*** holds a NUL character, which no file name has")
     return text
@@ -94,14 +95,32 @@ def _path(text: str) -> Path:
 
 def _glob(text: str) -> str:
     if not text.strip():
-        raise ConfigError(f"{_quoted(text)} names no actor")
+        raise ConfigError(f"{quoted(text)} names no actor")
     return text.strip()
+
+
+class Size(int):
+    """Bytes; its text is what a setting takes: `256M`."""
+
+    def __str__(self) -> str:
+        for power, letter in ((30, "G"), (20, "M"), (10, "K")):
+            if self and not self % (1 << power):
+                return f"{self >> power}{letter}"
+        return int.__repr__(self)
+
+
+def _size(text: str) -> Size:
+    """Bytes, or with a letter multiples of powers of 1024: "0", "1500000", "256M", "1.5G"."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGkmg]?)(?:i?[Bb])?", text.strip())
+    if not match:
+        raise ConfigError(f"{quoted(text)} is not a size", hint="give it as 0, 500K, 256M or 2G")
+    return Size(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
 
 
 def _region(text: str) -> str:
     # it becomes a label of a host name that signed requests go to
     if not re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)", text.strip()):
-        raise ConfigError(f"{_quoted(text)} is not the name of a region", hint="give it as us-west-1")
+        raise ConfigError(f"{quoted(text)} is not the name of a region", hint="give it as us-west-1")
     return text.strip()
 
 
@@ -165,6 +184,9 @@ class Setting(NamedTuple):
 
     def from_flag(self, text: str) -> object:
         """For argparse's `type`: one text from the command line. Raises ArgumentTypeError, which is a usage error."""
+        if self.repeatable and "," in text:
+            advice = f"repeat the flag, as {self.flag} 'a*' {self.flag} 'b*'; for a comma in a name write ?"
+            raise argparse.ArgumentTypeError(f"{quoted(text)} holds a comma: {advice}")
         try:
             return self.parse(text)
         except ConfigError as error:
@@ -222,6 +244,15 @@ SETTINGS: tuple[Setting, ...] = (
         repeatable=True,
     ),
     _setting(
+        "exclude",
+        (),
+        _glob,
+        "GLOB",
+        "leave out the actors whose name matches; repeat the flag, or separate by commas in the environment",
+        unset="none",
+        repeatable=True,
+    ),
+    _setting(
         "endpoint_url",
         None,
         _endpoint,
@@ -252,6 +283,13 @@ SETTINGS: tuple[Setting, ...] = (
         "FILE",
         "write a JSON report here after each run; - is standard output, logs then go to standard error",
         unset="none",
+    ),
+    _setting(
+        "min_free",
+        Size(256 * 1024 * 1024),
+        _size,
+        "SIZE",
+        "free space on the disk below which no image is started, such as 500M or 2G; 0 is none",
     ),
     _setting("connect_timeout", 5.0, _seconds(), "SECONDS", "seconds to wait for a connection"),
     _setting("read_timeout", 30.0, _seconds(), "SECONDS", "seconds to wait for the next bytes"),
@@ -297,15 +335,14 @@ SETTINGS: tuple[Setting, ...] = (
         unset="none",
         in_dotenv=False,
     ),
-    Setting(
+    _setting(
         "region",
         None,
-        ("AWS_REGION", "AWS_DEFAULT_REGION"),
-        None,
         _region,
-        "",
+        "REGION",
         "region of buckets whose URL names none",
         unset="the profile's, else us-west-1",
+        aliases=("AWS_REGION", "AWS_DEFAULT_REGION"),
     ),
 )
 
@@ -350,11 +387,13 @@ class Config(NamedTuple):
     concurrent_actors: int
     processes: int | None
     actors: tuple[str, ...]
+    exclude: tuple[str, ...]
     endpoint_url: str | None
     anonymous: bool
     log_format: str
     log_level: str
     report: str | None
+    min_free: Size
     connect_timeout: float
     read_timeout: float
     image_timeout: float
@@ -657,6 +696,7 @@ RELOADABLE = frozenset(
         "workers_per_actor",
         "concurrent_actors",
         "actors",
+        "exclude",
         "image_timeout",
         "max_attempts",
         "accept_opaque_etags",

@@ -10,6 +10,7 @@ import gevent
 from gevent.event import Event
 from gevent.queue import Empty, Queue
 
+from daemon import __version__
 from daemon.changes import Changes
 from daemon.config import Config, LiveConfig
 from daemon.core.actors import Actors, parse_actors, select_actors
@@ -102,14 +103,16 @@ class Crashed(NamedTuple):
     error: BaseException
 
 
-def list_actors(manifests: ManifestSource, globs: tuple[str, ...], stopping: Event | None = None) -> Actors:
-    """The actors that the globs select; an actorsData.json that looks half written is read again.
+def list_actors(
+    manifests: ManifestSource, globs: tuple[str, ...], exclude: tuple[str, ...], stopping: Event | None = None
+) -> Actors:
+    """The actors that the globs select and `exclude` leaves; an actorsData.json that looks half written is read again.
 
     Raises ConfigError where there is no such file, or a glob matches none; ManifestRejected where it is no list.
     """
     for delay in (*TORN_READ_DELAYS, None):
         try:
-            return select_actors(_parsed_in_thread(manifests.read_actors()), globs)
+            return select_actors(_parsed_in_thread(manifests.read_actors()), globs, exclude)
         except ManifestMissing as error:
             raise ConfigError(str(error), hint="name the directory that holds it with --data-dir") from error
         except ManifestRejected as error:
@@ -432,7 +435,8 @@ class Service:
     def _read_list(self, trigger: str) -> ActorsListed:
         stamp = self._manifests.stamp_of_actors()
         try:
-            actors = list_actors(self._manifests, self._live.now.actors, self._stopping)
+            config = self._live.now
+            actors = list_actors(self._manifests, config.actors, config.exclude, self._stopping)
         except (ConfigError, ManifestRejected) as problem:
             return ActorsListed(trigger, Actors(()), problem)
         finally:
@@ -458,7 +462,7 @@ class Service:
         if self._watcher is not None and not self._ready:
             self._ready = True
             self._reconcile_at = now + self._rescan_seconds()
-            self._log.info("service.ready", actors=len(self._names), **self._watcher.health().document())
+            self._log.info("service.ready", version=__version__, actors=len(self._names), **self._watcher.health().document())
             if self._supervisor is not None:
                 self._supervisor.ready(status_text(self._status()))
         if again := self._list_again:
@@ -495,6 +499,9 @@ class Service:
             self._runs.reject("actor.rejected", invalid)
         for name in event.actors.repeated:
             self._runs.log.warning("actor.repeated", actor=name)
+        for glob in event.actors.unmatched:
+            hint = "nothing is excluded by it: is it misspelled?"
+            self._runs.log.warning("exclude.unmatched", error=f"--exclude {glob!r} matches no actor", hint=hint)
 
     # --- the guarantee ------------------------------------------------------------------------------------------------
 
@@ -543,7 +550,11 @@ class Service:
         config = self._live.now
         self._rescanned.clear()
         return self._runs.begin(
-            trigger, actors, workers_per_actor=config.workers_per_actor, concurrent_actors=config.concurrent_actors
+            trigger,
+            actors,
+            version=__version__,
+            workers_per_actor=config.workers_per_actor,
+            concurrent_actors=config.concurrent_actors,
         )
 
     def _nothing_follows(self) -> bool:
@@ -607,12 +618,12 @@ class Service:
         if self._stopping.is_set():
             answer.end({"exit": 75, "error": "the daemon is stopping: run again when it has ended"})
             return
-        globs = question.get("actors") or ()
-        if not isinstance(globs, list | tuple):
-            answer.end({"exit": 2, "error": "actors is a list of globs"})
+        globs, exclude = question.get("actors") or (), question.get("exclude") or ()
+        if not isinstance(globs, list | tuple) or not isinstance(exclude, list | tuple):
+            answer.end({"exit": 2, "error": "actors and exclude are lists of globs"})
             return
         try:
-            names = select_actors(Actors(tuple(self._names)), tuple(map(str, globs))).names
+            names = select_actors(Actors(tuple(self._names)), tuple(map(str, globs)), tuple(map(str, exclude))).names
         except ConfigError as error:
             answer.end({"exit": 78, "error": str(error)})
             return

@@ -53,6 +53,35 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    # --- what was asked for
+    Mutant(
+        "excluded actors are synced",
+        "daemon/core/actors.py",
+        "if not _matches(name, exclude))",
+        "if name)",
+        "tests/unit/test_actors.py",
+    ),
+    Mutant(
+        "several globs behind one flag are taken for the two numbers",
+        "daemon/command_line.py",
+        "        _refuse_further_globs(parser, argv, words)\n",
+        "",
+        "tests/unit/test_command_line.py",
+    ),
+    Mutant(
+        "demo ignores flags in silence",
+        "daemon/command_line.py",
+        "    if ignored:\n",
+        "    if not ignored:\n",
+        "tests/unit/test_command_line.py",
+    ),
+    Mutant(
+        "free space that was asked for is not kept",
+        "daemon/bootstrap.py",
+        "floor_bytes=config.min_free, ",
+        "",
+        "tests/e2e/test_exit_codes.py -k min_free",
+    ),
     # --- whole and right, or not at all
     Mutant(
         "length is not checked",

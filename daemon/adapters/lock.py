@@ -10,16 +10,21 @@ from daemon.core.errors import ConfigError, DataDirOwned
 OUR_FOLDER = ".actorsync"
 
 
+def require_data_dir(data_dir: Path) -> None:
+    """Raises ConfigError where there is no such directory."""
+    if not data_dir.is_dir():
+        raise ConfigError(
+            f"there is no data directory {data_dir.absolute()}",
+            hint="start in the project's directory, or name the one that holds actorsData.json with --data-dir",
+        )
+
+
 class DataDirLock:
     """The sole right to write below a data directory, for as long as this process lives."""
 
     def __init__(self, data_dir: Path) -> None:
         """Take it. Raises ConfigError where we cannot write there, DataDirOwned where another instance has it."""
-        if not data_dir.is_dir():
-            raise ConfigError(
-                f"there is no data directory {data_dir.absolute()}",
-                hint="start in the project's directory, or name the one that holds actorsData.json with --data-dir",
-            )
+        require_data_dir(data_dir)
         ours = data_dir / OUR_FOLDER
         try:
             ours.mkdir(exist_ok=True)

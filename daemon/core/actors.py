@@ -16,11 +16,15 @@ class ActorInvalid(ActorsyncError):
 
 
 class Actors(NamedTuple):
-    """The actors in the order of the file, each once; what was wrong, entry by entry."""
+    """The actors in the order of the file, each once; what was wrong, entry by entry.
+
+    `unmatched`: globs of --exclude that match no actor.
+    """
 
     names: tuple[str, ...]
     invalid: tuple[ActorInvalid, ...] = ()
     repeated: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
 
 
 def parse_actors(content: bytes) -> Actors:
@@ -56,15 +60,30 @@ def _name_of(entry: object) -> str:
     return plain_name(entry["name"], "actor")
 
 
-def select_actors(actors: Actors, globs: tuple[str, ...]) -> Actors:
-    """Those of the actors that some glob matches; no globs: all. Raises ConfigError for a glob that matches none."""
-    if not globs:
-        return actors
+def select_actors(actors: Actors, globs: tuple[str, ...], exclude: tuple[str, ...] = ()) -> Actors:
+    """The actors that some glob matches (no globs: all), less those that a glob of `exclude` matches.
+
+    Raises ConfigError for a glob that matches none, and where `exclude` leaves none. A glob of `exclude` that matches
+    none is in `unmatched`: one list of exclusions may serve several data directories.
+    """
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in actors.names):
             raise ConfigError(
                 f"--actors {glob!r} matches none of the {len(actors.names)} actors in actorsData.json",
                 hint="a glob is matched against whole names: try '*part*'",
             )
-    names = tuple(name for name in actors.names if any(fnmatchcase(name, glob) for glob in globs))
-    return Actors(names, actors.invalid, tuple(name for name in actors.repeated if name in names))
+    if not globs and not exclude:
+        return actors
+    selected = [name for name in actors.names if not globs or _matches(name, globs)]
+    names = tuple(name for name in selected if not _matches(name, exclude))
+    if selected and not names:
+        raise ConfigError(
+            f"--exclude {' '.join(map(repr, exclude))} leaves none of the {len(selected)} selected actors",
+            hint="exclude fewer actors",
+        )
+    unmatched = tuple(glob for glob in exclude if not any(fnmatchcase(name, glob) for name in actors.names))
+    return Actors(names, actors.invalid, tuple(name for name in actors.repeated if name in names), unmatched)
+
+
+def _matches(name: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)

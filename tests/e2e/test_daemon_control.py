@@ -98,6 +98,21 @@ def test_reload_takes_over_what_can_change(daemon, product, settings):
     daemon.running.wait_for("run.completed", trigger="reload")
 
 
+def test_reload_changes_which_actors_are_excluded(daemon, product, settings):
+    settings.write_text(f"ACTORSYNC_EXCLUDE={FIRST[:4]}*\n")
+    assert 0 == ask(daemon, product, "--reload").returncode
+    daemon.running.wait_for("actor.removed", actor=FIRST)
+    assert 3 == daemon.running.wait_for("run.started", trigger="reload")["actors"]
+    daemon.running.wait_for("run.completed", trigger="reload")
+    daemon.change(FIRST, images=5)
+    daemon.wait_until_idle()
+    assert 1 == len(daemon.runs_of(FIRST))
+
+    settings.write_text("")
+    assert 0 == ask(daemon, product, "--reload").returncode
+    daemon.running.wait_for("actor.synced", actor=FIRST, downloaded=3)
+
+
 @pytest.mark.parametrize(
     ("actors", "images", "raised"),
     [(6, 1, "ACTORSYNC_CONCURRENT_ACTORS"), (1, 8, "ACTORSYNC_WORKERS_PER_ACTOR")],
@@ -179,6 +194,9 @@ def test_once_for_some_actors_leaves_the_others_alone(daemon, product):
     asked = ask(daemon, product, "--once", "--actors", "000[12]*", "--report", "report.json")
     assert 0 == asked.returncode
     assert {FIRST, SECOND} == {result["actor"] for result in asked.report["results"]}
+
+    asked = ask(daemon, product, "--once", "--actors", "000*", "--exclude", f"{FIRST[:4]}*", "--report", "report.json")
+    assert {SECOND, THIRD} == {result["actor"] for result in asked.report["results"]}
 
     asked = ask(daemon, product, "--once", "--actors", "nobody*")
     assert (78, "") == (asked.returncode, asked.stdout)
@@ -291,6 +309,7 @@ def test_nothing_that_is_sent_to_the_socket_disturbs_the_daemon(daemon, product)
         b'{"ask": "sync", "actors": 5}\n',
         b'{"ask": "sync", "actors": [5, null, {"a": 1}]}\n',
         b'{"ask": "sync", "actors": "x"}\n',
+        b'{"ask": "sync", "exclude": {"x": 1}}\n',
         b'{"ask": "shutdown"}\n',
         b"\xff\xfe\x00\n",
         b"x" * 10_000 + b"\n",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon import __version__
 from tests.support.account import ACCESS_KEY, SECRET_KEY
 from tests.support.fault_server import ANY, FaultServer, refusing_port
 from tests.support.faults import hang_before_head
@@ -47,6 +48,10 @@ def tree(actor_tree: ActorTree, fault_server: FaultServer) -> ActorTree:
         (["--once", "--unknown"], "--unknown"),
         (["--onc"], "--onc"),
         (["--dry-run", "--check-config"], "not allowed with"),
+        (["stauts"], "did you mean status?"),
+        (["--once", "--actors", "a", "b"], "--actors takes one GLOB: repeat it"),
+        (["--once", "--exclude", "a,b"], "repeat the flag"),
+        (["--demo", "--once", "--data-dir", "x", "--no-anonymous"], "--demo ignores --data-dir, --anonymous"),
     ],
 )
 def test_misuse_ends_with_2_and_the_usage(tmp_path, product, args, told):
@@ -66,6 +71,7 @@ def test_old_numbers_mean_what_they_meant(tree, product, fault_server):
 
     assert 0 == finished.returncode
     (started,) = finished.events("run.started")
+    assert __version__ == started["version"]
     assert (20, 10) == (started["workers_per_actor"], started["concurrent_actors"])
 
 
@@ -124,6 +130,54 @@ def test_glob_that_matches_nothing_is_told(tree, product, mode):
 
     assert 78 == finished.returncode
     assert "--actors '0002*' matches none of the 1 actors" in finished.stderr
+
+
+def test_check_config_of_what_cannot_start_shows_it_and_fails(tmp_path, product):
+    finished = product.run(["--check-config", "--data-dir", "nowhere"], tmp_path)
+
+    assert 78 == finished.returncode
+    assert "flag --data-dir" in finished.stdout and "credentials" in finished.stdout
+    assert f"there is no data directory {tmp_path}/nowhere" in finished.stderr and "--data-dir" in finished.stderr
+    assert [] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "told"),
+    [
+        (["--report", "no/such/report.json"], {}, "the report cannot be written"),
+        ([], {"AWS_ACCESS_KEY": "two words", "AWS_ACCESS_SECRET": "x"}, "AWS_ACCESS_KEY in the environment holds a space"),
+    ],
+)
+def test_check_config_fails_where_a_sync_would(tree, product, args, env, told):
+    finished = product.run(["--check-config", *args], tree.root, env=env)
+
+    assert 78 == finished.returncode
+    assert "credentials" in finished.stdout
+    assert told in finished.stderr
+
+
+def test_excluded_actors_are_neither_planned_nor_synced(tree, product, fault_server):
+    tree.actor("0002_asian_30_female", images=1)
+    tree.actor("0003_asian_30_female", images=1)
+    env = fault_server.account.environment | {"ACTORSYNC_EXCLUDE": "0002*,0009*"}
+    planned = product.run(["--dry-run"], tree.root, env=env)
+    finished = product.run(["--once", "--exclude", "*_asian_*"], tree.root, env=env)
+    none_left = product.run(["--once", "--exclude", "*"], tree.root, env=env)
+
+    assert (0, 0, 78) == (planned.returncode, finished.returncode, none_left.returncode)
+    assert "0003_asian" in planned.stdout and "0002_asian" not in planned.stdout
+    assert "actorsync: --exclude '0009*' matches no actor\n" == planned.stderr
+    assert [ACTOR] == [line["actor"] for line in finished.events("actor.synced")]
+    assert [] == finished.events("exclude.unmatched")
+    assert "--exclude '*' leaves none of the 3 selected actors" in none_left.stderr
+
+
+def test_exclude_that_matches_nothing_is_warned_of_once(tree, product, fault_server):
+    finished = product.run(["--once", "--exclude", "0002*"], tree.root, env=fault_server.account.environment)
+
+    assert 0 == finished.returncode
+    (warning,) = finished.events("exclude.unmatched", level="warning")
+    assert "--exclude '0002*' matches no actor" == warning["error"]
 
 
 def test_missing_credentials_are_told_once(tree, product, fault_server):
@@ -187,6 +241,21 @@ def test_second_instance_is_refused_and_told_of_the_first(tree, product, fault_s
 
 
 # --- 1: not all is there ----------------------------------------------------------------------------------------------
+
+
+def test_min_free_holds_in_every_process(tree, product, fault_server):
+    for number in range(2, 10):
+        tree.actor(f"{number:04}_european_25_male", images=3)
+    tree.upload_to(fault_server)
+    env = fault_server.account.environment | {"ACTORSYNC_MIN_FREE": "900000G"}
+    processes = ["--once", "--processes", "4", "--concurrent-actors", "8"]
+    refused = product.run(processes, tree.root, env=env)
+
+    assert 1 == refused.returncode
+    assert "disk-full" in {line.get("code") for line in refused.lines}
+    assert () == fault_server.requests
+    assert 0 == product.run([*processes, "--min-free", "0"], tree.root, env=env).returncode
+    tree.assert_matches()
 
 
 def test_endpoint_that_refuses_fails_the_run(tree, product):

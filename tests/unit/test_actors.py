@@ -100,6 +100,32 @@ def test_glob_that_matches_none_is_an_error(glob: str) -> None:
     assert "4 actors" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "globs", "exclude"),
+    [
+        (("0003_european_20_male", "Ö"), (), ("*_asian_*",)),
+        (("0002_asian_25_female",), ("*_asian_*",), ("*_male",)),
+        (("Ö",), (), ("0*", "000[12]*")),
+    ],
+)
+def test_excluded_actors_are_left_out(names: tuple[str, ...], globs: tuple[str, ...], exclude: tuple[str, ...]) -> None:
+    selected = select_actors(ALL, globs, exclude)
+    assert (names, (BAD,), ()) == (selected.names, selected.invalid, selected.unmatched)
+    assert set(selected.repeated) <= set(names)
+
+
+def test_exclude_that_matches_no_actor_is_told_and_stops_nothing() -> None:
+    selected = select_actors(ALL, (), ("0001*", "0009*", "europe*"))
+    assert (ALL.names[1:], ("0009*", "europe*")) == (selected.names, selected.unmatched)
+
+
+@pytest.mark.parametrize(("globs", "exclude"), [((), ("*",)), (("*_male",), ("000[13]*",))])
+def test_exclude_that_leaves_no_actor_is_an_error(globs: tuple[str, ...], exclude: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"leaves none of the [24] selected actors"):
+        select_actors(ALL, globs, exclude)
+    assert Actors((), (BAD,), (), exclude) == select_actors(Actors((), (BAD,)), (), exclude)  # a list without actors is none
+
+
 def test_selection_keeps_what_was_wrong_with_the_file() -> None:
     """Without this, --actors hides the entries without a name, one of which may be the one that was meant."""
     assert Actors(("Ö",), (BAD,), ("Ö",)) == select_actors(ALL, ("Ö",))

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from daemon import config as config_module
+from daemon.adapters.disk import FLOOR_BYTES
 from daemon.config import (
     SETTINGS,
     Config,
     ConfigProblems,
     Setting,
+    Size,
     add_setting_flags,
     ambient_aws,
     effective_settings,
@@ -39,11 +41,13 @@ SAMPLES = {
     "concurrent_actors": ("1", "2", "256"),
     "processes": ("1", "2", "64"),
     "actors": ("a*", "b*", "c*"),
+    "exclude": ("a*", "b*", "c*"),
     "endpoint_url": ("http://flag:1", "https://environment", "http://dotenv:65535"),
     "anonymous": ("yes", "no", "yes"),
     "log_format": ("console", "json", "console"),
     "log_level": ("debug", "warning", "error"),
     "report": ("-", "b.json", "c.json"),
+    "min_free": ("0", "500M", "1G"),
     "connect_timeout": ("1", "2s", "3.5"),
     "read_timeout": ("1", "2s", "3.5"),
     "image_timeout": ("1", "2s", "3.5"),
@@ -54,7 +58,7 @@ SAMPLES = {
     "alive_seconds": ("1", "2s", "3.5"),
     "grace_seconds": ("0", "2s", "3.5"),
     "accept_opaque_etags": ("yes", "no", "yes"),
-    "region": ("", "eu-central-1", "us-east-2"),
+    "region": ("us-gov-west-1", "eu-central-1", "us-east-2"),
 }
 
 
@@ -95,10 +99,7 @@ def test_the_table_and_the_fields_of_config_are_the_same():
 def test_every_setting_is_named_after_its_field():
     """Without this, a flag or variable has a name that cannot be guessed from the others."""
     for row in SETTINGS:
-        if row.name == "region":
-            assert (None, ("AWS_REGION", "AWS_DEFAULT_REGION")) == (row.flag, row.env_names)
-        else:
-            assert ("--" + row.name.replace("_", "-"), "ACTORSYNC_" + row.name.upper()) == (row.flag, row.env_names[0])
+        assert ("--" + row.name.replace("_", "-"), "ACTORSYNC_" + row.name.upper()) == (row.flag, row.env_names[0])
     names = [name for row in SETTINGS for name in row.env_names]
     assert len(set(names)) == len(names)
 
@@ -112,11 +113,13 @@ def test_defaults_are_those_of_the_design(tmp_path):
         "concurrent_actors": 5,
         "processes": None,
         "actors": (),
+        "exclude": (),
         "endpoint_url": None,
         "anonymous": False,
         "log_format": "auto",
         "log_level": "info",
         "report": None,
+        "min_free": FLOOR_BYTES,
         "connect_timeout": 5.0,
         "read_timeout": 30.0,
         "image_timeout": 60.0,
@@ -233,6 +236,18 @@ SECONDS = [row.name for row in SETTINGS if row.metavar == "SECONDS"]
             for text, expected in (("0.3", 0.3), ("5", 5), ("5s", 5), ("5 s", 5), (".5", 0.5))
         ],
         ("region", "eu-west-1", "eu-west-1"),
+        *[
+            ("min_free", text, Size(size_bytes))
+            for text, size_bytes in (
+                ("0", 0),
+                ("1500000", 1_500_000),
+                ("500k", 500 * 1024),
+                ("256M", 256 * 1024**2),
+                ("1.5 G", 3 * 512 * 1024**2),
+                ("2GiB", 2 * 1024**3),
+                ("2gb", 2 * 1024**3),
+            )
+        ],
     ],
 )
 def test_value_is_taken(name, text, expected, tmp_path):
@@ -269,6 +284,7 @@ def test_value_is_taken(name, text, expected, tmp_path):
             for text in ("-1", "nan", "inf", "1e3", "soon", "500ms", "2m", "9" * 400, "31536001")
         ],
         *[(name, "0") for name in SECONDS if name != "grace_seconds"],
+        *[("min_free", text) for text in ("-1", "256X", "M", "1e9", "inf", "1_000", "9" * 400)],
         *[("region", text) for text in ("us west", "evil.example.com/", "-a", "a-", "a" * 64)],
     ],
 )
@@ -305,7 +321,7 @@ def test_a_wrong_flag_is_told_in_our_words(capsys):
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--data-dir", "--report", "--env-file", "--actors", "--endpoint-url"])
+@pytest.mark.parametrize("flag", ["--data-dir", "--report", "--env-file", "--actors", "--exclude", "--endpoint-url"])
 def test_an_empty_flag_is_a_usage_error(flag, capsys):
     """Without this, --actors "$UNSET" syncs all actors."""
     with pytest.raises(SystemExit) as ended:
@@ -320,10 +336,27 @@ def test_a_nul_in_a_path_is_refused(tmp_path):
     assert "ACTORSYNC_DATA_DIR" in str(problem)
 
 
-def test_the_actors_flag_repeats_and_keeps_commas(tmp_path):
-    """Without this, the second --actors silently replaces the first."""
-    flags = parse_flags("--actors", "a*", "--actors", "b,c")
-    assert ("a*", "b,c") == load_config(flags, {"ACTORSYNC_ACTORS": "z"}, tmp_path).actors
+@pytest.mark.parametrize("name", ["actors", "exclude"])
+def test_glob_flag_repeats(name, tmp_path):
+    flags = parse_flags(f"--{name}", "a*", f"--{name}", "b")
+    assert ("a*", "b") == getattr(load_config(flags, {f"ACTORSYNC_{name.upper()}": "z"}, tmp_path), name)
+
+
+@pytest.mark.parametrize("flag", ["--actors", "--exclude"])
+def test_comma_in_a_glob_flag_says_to_repeat_it(flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_flags(flag, "a,b")
+    assert 2 == ended.value.code
+    assert f"argument {flag}: 'a,b' holds a comma: repeat the flag, as {flag} 'a*' {flag} 'b*'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"), [(0, "0"), (1, "1"), (1_500_000, "1500000"), (1536, "1536"), (2048, "2K"), (3 * 1024**3, "3G")]
+)
+def test_size_is_shown_as_it_is_given(size_bytes, text):
+    row = setting("min_free")
+    assert text == row.text(Size(size_bytes))
+    assert size_bytes == row.from_variable(text)
 
 
 def test_quiet_longer_than_max_wait_is_refused(tmp_path):

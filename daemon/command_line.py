@@ -1,0 +1,165 @@
+"""argv -> what is asked for: flags, a command, and the old script's two numbers."""
+
+import argparse
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from daemon import __version__
+from daemon.config import SETTINGS, add_setting_flags, quoted, setting
+from daemon.core.errors import ConfigError
+
+COMMANDS = ("sync", "status", "reload", "demo")  # the same as no command, and as the flags of these names
+CONCURRENCY = ("workers_per_actor", "concurrent_actors")  # the two numbers, in this order
+_MODES = {
+    "dry_run": "print what a sync would download, and exit",
+    "check_config": "print the settings and where each came from, and exit",
+    "status": "ask the daemon that owns this data directory how it is",
+    "reload": "have that daemon read its configuration and credentials again",
+    "demo": "sync generated images from a local S3 server, in demo-data/",
+}
+_COLUMNS = 80  # of a help that no terminal shows
+_NUMBER = re.compile(r"[-+.]?[0-9].*")
+_DASHES = "-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}"  # word processors make the latter from two hyphens
+
+
+class UsageError(Exception):
+    """The command line is wrong: exit 2. The text says what, `usage` what would be right."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The modes as booleans, and of each setting the value that was given or None.
+
+    Raises UsageError; SystemExit after --help and --version.
+    """
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    for word in unknown:
+        if word.startswith("-"):
+            flag = word.partition("=")[0]
+            parser.error(f"unknown flag {flag}{_suggestion(flag, _flags())}")
+    words = [*arguments.words, *unknown]
+    if words:
+        _refuse_further_globs(parser, argv, words)
+        if not _NUMBER.fullmatch(words[0]):
+            _take_command(parser, arguments, words)
+        _take_numbers(parser, arguments, words)
+    return arguments
+
+
+def refuse_settings(arguments: argparse.Namespace, taken: Iterable[str], mode: str) -> None:
+    """Raise UsageError where a setting was given that the mode would ignore. `taken`: the names of those it uses."""
+    ignored = [row.flag for row in SETTINGS if getattr(arguments, row.name, None) is not None and row.name not in taken]
+    if ignored:
+        used = ", ".join(str(setting(name).flag) for name in taken)
+        _parser().error(f"{mode} ignores {', '.join(map(str, ignored))}: leave that out (it takes {used})")
+
+
+# --- the parser -------------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, self.format_usage())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m daemon",
+        description="Mirror the training images that JSON manifests list from S3 to local disk: once, or on and on.",
+        allow_abbrev=False,
+        formatter_class=_formatter,
+    )
+    modes = parser.add_mutually_exclusive_group()
+    for name, help_text in _MODES.items():
+        modes.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=help_text)
+    parser.add_argument("--once", action="store_true", help="sync everything once, and exit")
+    parser.add_argument("--version", action="version", version=f"actorsync {__version__}")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="COMMAND",
+        help="sync (also without a command), status, reload or demo; "
+        "or the old script's two numbers: downloads per actor, then concurrent actors",
+    )
+    add_setting_flags(parser)
+    return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """As wide as the terminal. argparse asks for one with each flag; its own imports shutil, bz2 and lzma for the width."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (OSError, ValueError):
+        columns = _COLUMNS
+    return argparse.HelpFormatter(prog, width=(columns or _COLUMNS) - 2)
+
+
+# --- words that are no flags ------------------------------------------------------------------------------------------
+
+
+def _refuse_further_globs(parser: argparse.ArgumentParser, argv: Sequence[str], words: Sequence[str]) -> None:
+    """`--actors a b`, perhaps of a glob that the shell expanded. Two plain numbers, or a command, may follow."""
+    if words[0] in COMMANDS or (len(words) == 2 and all(re.fullmatch("[1-9][0-9]*", word) for word in words)):
+        return
+    for row in SETTINGS:
+        for place, given in enumerate(argv):
+            if not row.repeatable or given.partition("=")[0] != row.flag:
+                continue
+            following = [*argv[place + ("=" not in given) + 1 :], "-"]
+            behind = following[: next(n for n, word in enumerate(following) if word.startswith("-"))]
+            if words[0] in behind:
+                parser.error(f"{row.flag} takes one GLOB: repeat it, as {row.flag} 'a*' {row.flag} 'b*', in quotes")
+
+
+def _take_command(parser: argparse.ArgumentParser, arguments: argparse.Namespace, words: list[str]) -> None:
+    command = words.pop(0)
+    if command not in COMMANDS:
+        suggestion = _suggestion(command, [*COMMANDS, *_flags()]) or f"; there are {', '.join(COMMANDS)}, and flags: see --help"
+        parser.error(f"unknown command {quoted(command)}{suggestion}")
+    if command != "sync":
+        setattr(arguments, command, True)
+    if others := [mode for mode in _MODES if mode != command and getattr(arguments, mode)]:
+        parser.error(f"{command} is not allowed with --{others[0].replace('_', '-')}")
+    if words and command in ("status", "reload"):
+        parser.error(f"{command} takes no {quoted(words[0])}")
+
+
+def _take_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespace, words: Sequence[str]) -> None:
+    """`--once 20 10` as users of the old script type it."""
+    if not words:
+        return
+    if len(words) != len(CONCURRENCY):
+        parser.error("give both numbers or none: downloads per actor, then concurrent actors, as in `--once 20 10`")
+    if any(getattr(arguments, name) is not None for name in CONCURRENCY):
+        parser.error("give the two numbers or the flags --workers-per-actor and --concurrent-actors, not both")
+    for name, word in zip(CONCURRENCY, words, strict=True):
+        try:
+            setattr(arguments, name, setting(name).parse(word))
+        except ConfigError as error:
+            parser.error(f"{error} (the two numbers are downloads per actor, then concurrent actors)")
+
+
+# --- did you mean -----------------------------------------------------------------------------------------------------
+
+
+def _flags() -> list[str]:
+    modes = (*_MODES, "once", "version", "help")
+    return [f"--{name.replace('_', '-')}" for name in modes] + [row.flag for row in SETTINGS if row.flag is not None]
+
+
+def _suggestion(word: str, names: Iterable[str]) -> str:
+    """`: did you mean --once?`, or "" where no name is near."""
+    import difflib  # only a misspelled word needs it
+
+    bare = word.lstrip(_DASHES).replace("_", "-").lower()
+    by_bare: dict[str, str] = {}
+    for name in names:
+        by_bare.setdefault(name.lstrip("-"), name)
+    near = difflib.get_close_matches(bare, by_bare, n=1) or [name for name in by_bare if bare and name.startswith(bare)][:3]
+    return f": did you mean {' or '.join(by_bare[name] for name in near)}?" if near else ""
