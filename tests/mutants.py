@@ -98,6 +98,27 @@ MUTANTS = [
         INTEGRITY,
     ),
     Mutant(
+        "clock is blamed though we did not sign",
+        "daemon/adapters/http/store.py",
+        "clock=time.time() if signed else None",
+        "clock=time.time()",
+        f"{STORE} -k clock",
+    ),
+    Mutant(
+        "clock is never blamed in words",
+        "daemon/core/retry.py",
+        "return may_be and _ABOUT_TIME.search(message) is not None",
+        "return False",
+        RETRY,
+    ),
+    Mutant(
+        "secrets are looked for before entities are decoded",
+        "daemon/adapters/http/answers.py",
+        "_ENTITY.sub(_character, xml_text)",
+        "xml_text",
+        "tests/unit/test_answers.py",
+    ),
+    Mutant(
         "version is not looked at",
         "daemon/download.py",
         "        require_version(self._trial.download.ref.version_id, head)\n",

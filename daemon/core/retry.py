@@ -1,5 +1,7 @@
 """What an S3 answer means, and how long to wait before asking again."""
 
+import re
+
 from daemon.core.errors import (
     AccessDenied,
     IdentityRejected,
@@ -56,12 +58,22 @@ _BY_STATUS: dict[int, type[StoreError]] = {
 _HINTS = {
     "NoSuchBucket": "the bucket in response.json does not exist: correct the URL",
     "NoSuchVersion": "that version is gone: take versionId out of the URL, or list another",
+    "MethodNotAllowed": "a version that is a delete marker cannot be downloaded: list another version in the URL",
     "InvalidObjectState": "the object is archived: restore it in S3, then run again",
     "RequestTimeTooSkewed": "this machine's clock is wrong: correct it, then run again",
     "ExpiredToken": "the AWS session token expired: renew it, then run again",
     "InvalidAccessKeyId": "S3 does not know this access key: check AWS_ACCESS_KEY (or AWS_ACCESS_KEY_ID)",
     "SignatureDoesNotMatch": "check AWS_ACCESS_SECRET (or AWS_SECRET_ACCESS_KEY) for missing characters or spaces",
 }
+_NO_CODE = (
+    "the answer has no S3 error code, so a proxy or a server that is no S3 may have sent it: check --endpoint-url and the "
+    "proxy settings"
+)
+
+CLOCK_TOLERANCE_SECONDS = 300.0  # S3 itself tolerates 15 minutes
+_ABOUT_TIME = re.compile(
+    r"\b(?:request ?time|server(?:'s)? time|current time|skew\w*|clocks?|expired|too old|not yet)\b", re.IGNORECASE
+)
 
 
 def refusal(
@@ -71,19 +83,68 @@ def refusal(
     *,
     retry_after_seconds: float | None = None,
     region: str | None = None,
+    signed: bool = False,
+    clock_behind_seconds: float | None = None,
 ) -> StoreError:
-    """The error that an S3 answer means: by its error code where that is known, by its status otherwise."""
+    """The error that an S3 answer means: by its error code where that is known, by its status otherwise.
+
+    `signed`: the request carried a signature of ours, made with this machine's clock. `clock_behind_seconds`: how far that
+    clock is behind the server's (negative: ahead); None: not known.
+    """
     known = _BY_S3_CODE.get(s3_code or "") or _BY_STATUS.get(status, RequestRefused)
-    code = "object-archived" if s3_code == "InvalidObjectState" else None
+    about_time = signed and _is_about_time(known, status, s3_code, message)
+    if about_time:
+        known = IdentityRejected
+    clock_hint = _clock_hint(known, s3_code, about_time, clock_behind_seconds) if signed else None
     return known(
         f"S3 answered {status}{f' {s3_code}' if s3_code else ''}{f': {message}' if message else ''}",
-        code=code,
-        hint=_HINTS.get(s3_code or ""),
+        code="object-archived" if s3_code == "InvalidObjectState" else None,
+        hint=clock_hint or (_HINTS.get(s3_code) if s3_code else _hint_without_code(known)),
         status=status,
         s3_code=s3_code,
         retry_after_seconds=retry_after_seconds,
         region=region,
     )
+
+
+def _is_about_time(known: type[StoreError], status: int, s3_code: str | None, message: str) -> bool:
+    """Whether the time of the request was refused. rclone answers a slow clock with 400 AccessDenied, and a text."""
+    if s3_code == "RequestTimeTooSkewed":
+        return True
+    may_be = known in (AccessDenied, RequestRefused) and 400 <= status < 500 and s3_code not in _HINTS
+    return may_be and _ABOUT_TIME.search(message) is not None
+
+
+def _clock_hint(known: type[StoreError], s3_code: str | None, about_time: bool, behind_seconds: float | None) -> str | None:
+    """What to do about this machine's clock; None: it is not known to be the cause.
+
+    | a signed request was refused                | clocks over 5 minutes apart | else, or not known |
+    |---------------------------------------------|-----------------------------|--------------------|
+    | for its time, by code or message            | by how much                 | the clock          |
+    | AccessDenied, a bare 401 or 403             | by how much                 | -                  |
+    | SignatureDoesNotMatch                       | by how much                 | -                  |
+    | for anything else                           | -                           | -                  |
+    """
+    if not about_time and known is not AccessDenied and s3_code != "SignatureDoesNotMatch":
+        return None
+    if behind_seconds is not None and abs(behind_seconds) > CLOCK_TOLERANCE_SECONDS:
+        side = "behind" if behind_seconds > 0 else "ahead of"
+        return f"this machine's clock is {_span(abs(behind_seconds))} {side} S3's: correct it, then run again"
+    return _HINTS["RequestTimeTooSkewed"] if about_time else None
+
+
+def _hint_without_code(known: type[StoreError]) -> str | None:
+    """S3 sends an error code with each refusal; what sends none may be something else. None: the usual hint."""
+    if known is RequestRefused:
+        return _NO_CODE
+    return f"{known.hint}; {_NO_CODE}" if known in (AccessDenied, ObjectNotFound) else None
+
+
+def _span(seconds: float) -> str:
+    for unit_seconds, unit in ((86_400, "days"), (3600, "hours")):
+        if seconds >= 2 * unit_seconds:
+            return f"{seconds / unit_seconds:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def delay_seconds(attempt: int, jitter: float, retry_after_seconds: float | None = None) -> float:

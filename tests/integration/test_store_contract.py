@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from hashlib import md5
 from itertools import count
 from pathlib import Path
@@ -601,6 +602,26 @@ class TestAnswersThatSayNo:
 
         for told in (text for error in errors for text in (error.message, error.shown, error.hint or "")):
             assert not [secret for secret in (SIGNATURE, SECRET_KEY, TOKEN) if secret in told], told
+
+    def test_clock_is_blamed_where_it_signed_and_is_off(
+        self, kind: str, process: StoreProcess, store: Store, server: FaultServer, image: Image
+    ):
+        far_off = faults.headers({"Date": "Fri, 01 Jan 2100 00:00:00 GMT"})
+        near = faults.headers({"Date": formatdate(usegmt=True)})
+        in_words = {"Message": "The difference between the request time and the server's time exceeds the maximum allowed."}
+        refused = faults.s3_error("AccessDenied")
+        server.inject(
+            image.path, refused & far_off, refused & near, refused, faults.status(400, "AccessDenied", elements=in_words)
+        )
+        hints = [error_of(store.fetch(image.ref)).hint or "" for _ in range(4)]
+
+        assert re.fullmatch(r"this machine's clock is \d+ days behind S3's: correct it, then run again", hints[0])
+        assert ["clock" in hint for hint in hints] == [True, False, False, True]
+        server.inject(image.path, refused & far_off, forever=True)
+        anonymous = process.open(kind, server.endpoint_url, anonymous=True)
+        for fetched in (store.fetch(presigned(server, image)), anonymous.fetch(image.ref)):
+            assert "clock" not in (error_of(fetched).hint or "")
+        server.inject(image.path)
 
     def test_a_presigned_url_that_is_refused_blames_the_url_not_our_keys(self, store: Store, server: FaultServer, image: Image):
         """Without this, its user is sent to look at AWS_ACCESS_SECRET, which had no part in it."""

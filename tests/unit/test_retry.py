@@ -1,4 +1,5 @@
 import hashlib
+import re
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from daemon.core.errors import (
 )
 from daemon.core.model import Download, Failure, Kind, ObjectHead, ObjectRef, Outcome, Proof, Reason, Received
 from daemon.core.ports import Sink
-from daemon.core.retry import delay_seconds, refusal
+from daemon.core.retry import _clock_hint, delay_seconds, refusal
 from daemon.download import LONG_DELAY_SECONDS, Downloader, Trial
 
 # --- what an answer means ----------------------------------------------------------------------------------------------
@@ -125,6 +126,80 @@ def test_archived_object_is_no_matter_of_permission() -> None:
 def test_hint_says_what_to_do_about_this_code(word: str, s3_code: str) -> None:
     """Without this, people renew their keys when their clock is wrong."""
     assert word in refusal(403, s3_code, "").hint
+
+
+BEHIND, CLOSE, UNKNOWN = 1200.0, 299.0, None
+BY_HOW_MUCH = "this machine's clock is 20 minutes behind S3's: correct it, then run again"
+THE_CLOCK = "this machine's clock is wrong: correct it, then run again"
+CLOCK = {
+    "for its time, by code or message": [
+        (403, "RequestTimeTooSkewed", ""),
+        (400, "AccessDenied", "The difference between the request time and the server's time exceeds the maximum allowed."),
+        (400, "InvalidRequest", "Bad request: Date is too old"),
+        (403, "Unheard", "Signature expired: 20261128T110000Z is now earlier than 20261128T112000Z"),
+        (403, None, "RequestTime is too skewed"),
+    ],
+    "AccessDenied, a bare 401 or 403": [
+        (403, "AccessDenied", "Access Denied"),
+        (400, "AccessDenied", ""),
+        (401, None, ""),
+        (403, None, ""),
+    ],
+    "SignatureDoesNotMatch": [(403, "SignatureDoesNotMatch", "Check your key and signing method.")],
+    "for anything else": [
+        (404, "NoSuchKey", "expired"),
+        (403, "InvalidAccessKeyId", "clock"),
+        (400, "ExpiredToken", "The provided token has expired."),
+        (403, "InvalidObjectState", "not yet restored"),
+        (503, "SlowDown", "clock"),
+        (400, "InvalidArgument", "timetable"),
+    ],
+}
+
+
+def test_table_of_clock_hints_is_walked_whole() -> None:
+    table = re.findall(r"^ *\| ([^|]*?) *\|", _clock_hint.__doc__ or "", re.MULTILINE)
+    assert list(CLOCK) == table[1:]
+
+
+@pytest.mark.parametrize(
+    ("cause", "answer"), [(cause, answer) for cause, answers in CLOCK.items() for answer in answers], ids=str
+)
+def test_hint_names_the_clock_where_it_may_be_the_cause(cause: str, answer: tuple[int, str | None, str]) -> None:
+    hints = [refusal(*answer, signed=True, clock_behind_seconds=behind).hint for behind in (BEHIND, CLOSE, UNKNOWN)]
+    usual = refusal(*answer).hint
+    match cause:
+        case "for its time, by code or message":
+            assert [BY_HOW_MUCH, THE_CLOCK, THE_CLOCK] == hints
+            assert IdentityRejected is type(refusal(*answer, signed=True))
+        case "for anything else":
+            assert [usual] * 3 == hints
+        case _:
+            assert [BY_HOW_MUCH, usual, usual] == hints
+            assert type(refusal(*answer)) is type(refusal(*answer, signed=True, clock_behind_seconds=BEHIND))
+
+
+@pytest.mark.parametrize(
+    ("span", "behind"),
+    [
+        ("5 minutes ahead of", -301.0),
+        ("119 minutes behind", 7140.0),
+        ("2 hours behind", 7200.0),
+        ("47 hours ahead of", -169_200.0),
+        ("365 days ahead of", -31_536_000.0),
+    ],
+)
+def test_clock_hint_counts_in_a_fitting_unit(span: str, behind: float) -> None:
+    hint = refusal(403, "RequestTimeTooSkewed", "", signed=True, clock_behind_seconds=behind).hint
+    assert f"this machine's clock is {span} S3's: correct it, then run again" == hint
+
+
+@pytest.mark.parametrize("status", [304, 400, 401, 403, 404, 405, 416, 418])
+def test_hint_speaks_of_an_error_code_only_where_there_is_one(status: int) -> None:
+    without, with_one = refusal(status, None, "").hint, refusal(status, "NeverHeardOf", "").hint
+    assert "error code says why" not in without
+    assert "no S3 error code" in without
+    assert "no S3 error code" not in with_one
 
 
 def test_what_the_server_asks_for_goes_with_the_error() -> None:

@@ -1,6 +1,7 @@
 """What the head, or the error document, of an S3 answer says."""
 
 import re
+from datetime import UTC, datetime
 
 from daemon.core.errors import StoreError, UrlRefused
 from daemon.core.head import Headers
@@ -14,6 +15,12 @@ _VERSION_ID = b"x-amz-version-id"
 _ENCRYPTION = b"x-amz-server-side-encryption"
 _CUSTOMER_KEY = b"x-amz-server-side-encryption-customer-algorithm"
 _LONGEST_MESSAGE = 300
+_LONGEST_CODE = 64
+_ENTITY = re.compile(r"&(?:#([0-9]{1,7})|#x([0-9A-Fa-f]{1,6})|(amp|apos|gt|lt|quot));")
+_ENTITIES = {"amp": "&", "apos": "'", "gt": ">", "lt": "<", "quot": '"'}  # XML 1.0 4.6: no others are declared
+_SECRET = re.compile(r"\?\S+|((?:signature|credential|security-token)=)[^\s,&]+", re.IGNORECASE)
+_MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_DATE = re.compile(rb"[A-Za-z]{3}, ([0-9]{2}) ([A-Za-z]{3}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT")
 
 
 def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
@@ -29,21 +36,39 @@ def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
     )
 
 
-def refusal_of(status: int, headers: Headers, body: bytes) -> StoreError:
-    """The error that an answer other than an object means. `body`: S3's error document, or whatever came."""
+def refusal_of(status: int, headers: Headers, body: bytes, *, clock: float | None = None) -> StoreError:
+    """The error that an answer other than an object means. `body`: S3's error document, or anything else.
+
+    `clock`: this machine's time, in seconds since the epoch; None: it does not matter, as we did not sign the request.
+    """
     told_region = _element(body, "Region") or _text(headers.get(b"x-amz-bucket-region") or b"")
+    s3_code = _element(body, "Code")
     return refusal(
         status,
-        _element(body, "Code"),
-        without_queries(_element(body, "Message") or "")[:_LONGEST_MESSAGE],
+        printable(s3_code)[:_LONGEST_CODE] if s3_code else None,
+        printable(_element(body, "Message") or "")[:_LONGEST_MESSAGE],
         retry_after_seconds=_retry_after_seconds(headers.get(b"retry-after")),
         region=_plain_region(told_region) or _region_in(headers.get(b"location")),
+        signed=clock is not None,
+        clock_behind_seconds=_clock_behind_seconds(headers, clock) if clock is not None else None,
     )
 
 
-def without_queries(text: str) -> str:
-    """A text less what follows a question mark in it: the query of a presigned URL is a secret."""
-    return re.sub(r"\?[^\s\"'>]*", "?…", text)
+def printable(xml_text: str) -> str:
+    """The text of an XML element: entities decoded once, no secret, nothing that is not printable.
+
+    By a table, not a parser: an error document is untrusted, and XML's entities can be made to expand without end.
+    What follows a question mark is left out: the query of a presigned URL is a secret.
+    """
+    text = _SECRET.sub(lambda match: f"{match[1] or '?'}…", _ENTITY.sub(_character, xml_text))
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def _character(entity: re.Match[str]) -> str:
+    if entity[3]:
+        return _ENTITIES[entity[3]]
+    number = int(entity[1]) if entity[1] else int(entity[2], 16)
+    return chr(number) if number <= 0x10FFFF else "\ufffd"
 
 
 def _text(value: bytes) -> str:
@@ -52,7 +77,7 @@ def _text(value: bytes) -> str:
 
 def _element(xml: bytes, name: str) -> str | None:
     """The text of an element of S3's flat error document."""
-    match = re.search(rf"<{name}>([^<]{{1,1000}})</{name}>".encode(), xml)
+    match = re.search(rf"<{name}>([^<]{{1,1000}})".encode(), xml)
     return match[1].decode("utf-8", "replace").strip() if match else None
 
 
@@ -71,3 +96,19 @@ def _region_in(location: bytes | None) -> str | None:
 def _retry_after_seconds(value: bytes | None) -> float | None:
     """The header's seconds; a date (RFC 9110 10.2.3), which no S3 sends, is not followed."""
     return float(value) if value is not None and re.fullmatch(rb"[0-9]{1,9}", value) else None
+
+
+def _clock_behind_seconds(headers: Headers, now: float) -> float | None:
+    """How far `now` is behind the time at which the server answered; None: it does not say.
+
+    RFC 9110 5.6.7 and 6.6.1. The date of an answer that a cache kept (`Age`) says nothing of now.
+    """
+    match = _DATE.fullmatch(headers.get(b"date", b""))
+    if match is None or b"age" in headers or match[2] not in _MONTHS:
+        return None
+    day, year, hour, minute, second = (int(match[group]) for group in (1, 3, 4, 5, 6))
+    try:
+        date = datetime(year, _MONTHS.index(match[2]) + 1, day, hour, minute, min(second, 59), tzinfo=UTC)
+    except ValueError:
+        return None
+    return date.timestamp() - now

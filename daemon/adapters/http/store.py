@@ -264,7 +264,8 @@ class HttpStore:
     def _refused(self, request: _Request, response: Response, document: bytes) -> StoreError:
         if response.status < 300:
             return StoreUnavailable(f"S3 answered {response.status} to a plain GET", status=response.status)
-        error = refusal_of(response.status, response.headers, document)
+        signed = not (request.presigned or self._anonymous)
+        error = refusal_of(response.status, response.headers, document, clock=time.time() if signed else None)
         if isinstance(error, RegionRedirect):
             error.tried_region = request.region
         if isinstance(error, IdentityRejected):
