@@ -15,6 +15,7 @@ from daemon.core.errors import (
     CredentialsMissing,
     DiskOutage,
     EtagNotMd5,
+    FolderGone,
     IdentityRejected,
     IntegrityMismatch,
     Interrupted,
@@ -90,7 +91,7 @@ class Downloader:
     def run(self, log: Log, folder: ImageFolder, trial: Trial) -> Outcome | Trial:
         """Bring one image to its end; or to a long delay, and then give the trial back to be run again when it is due.
 
-        `log` has the run and the actor bound to it.
+        `log` has the run and the actor bound to it. Raises FolderGone: the actor's images share that end.
         """
         image = trial.download.name
         ref = trial.download.ref
@@ -106,6 +107,8 @@ class Downloader:
                 received = self._attempt(folder, trial)
             except Abandoned:
                 return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), Kind.INTERRUPTED)
+            except FolderGone:
+                raise
             except DiskOutage as error:
                 return self._shared_failure(log, image, "disk", "", error)
             except CredentialsMissing as error:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -10,7 +10,15 @@ from gevent.event import Event
 
 from daemon.changes import NOTHING_SEEN, seen_in
 from daemon.config import LiveConfig
-from daemon.core.errors import ActorsyncError, DiskError, Interrupted, ManifestMissing, ManifestPending, ManifestRejected
+from daemon.core.errors import (
+    ActorsyncError,
+    DiskError,
+    FolderGone,
+    Interrupted,
+    ManifestMissing,
+    ManifestPending,
+    ManifestRejected,
+)
 from daemon.core.model import Failure, Kind, Manifest, Outcome, Plan, Seen
 from daemon.core.plan import Wanted, make_plan, wanted_images
 from daemon.core.ports import ImageDisk, ImageFolder, Log, ManifestSource
@@ -181,6 +189,8 @@ class ActorSync:
         except (ManifestMissing, ManifestPending) as problem:
             attempt.log.warning(problem.code.replace("-", "."), error=str(problem))
             return attempt.result(time.monotonic(), problem)
+        except FolderGone as gone:
+            return self._without_folder(gone, attempt, ())
         except (ManifestRejected, DiskError) as problem:
             return self._refused(problem, attempt)
         self._take_up(plan, attempt)
@@ -199,15 +209,28 @@ class ActorSync:
         try:
             folder = self._disk.open_folder(attempt.actor)
         except DiskError as problem:
-            for trial in trials:
-                attempt.count(Failure.of(trial.download.name, problem))
-            return self._refused(problem, attempt)
+            return self._without_folder(problem, attempt, trials)
         return self._download_all(folder, trials, attempt, next_wanted)
 
     def _refused(self, problem: ManifestRejected | DiskError, attempt: Attempt) -> ActorResult:
         event = "manifest.rejected" if isinstance(problem, ManifestRejected) else "folder.failed"
         attempt.log.error(event, code=problem.code, error=str(problem), hint=problem.hint)
         return attempt.result(time.monotonic(), problem)
+
+    def _without_folder(self, problem: DiskError, attempt: Attempt, trials: Collection[Trial]) -> ActorResult:
+        """The end of an actor whose folder cannot be used any more. One that was removed with its manifest is no failure."""
+        self._ended_images += len(trials)
+        if isinstance(problem, FolderGone):
+            try:
+                self._manifests.read_response(attempt.actor)
+            except ManifestMissing as missing:
+                attempt.seen = NOTHING_SEEN
+                return attempt.result(time.monotonic(), missing)
+            except ManifestRejected:
+                pass  # there is something: the next run says what is wrong with it
+        for trial in trials:
+            attempt.count(Failure.of(trial.download.name, problem))
+        return self._refused(problem, attempt)
 
     def _read_manifest(self, attempt: Attempt) -> Manifest:
         """The actor's manifest, read again where it looks half written; the attempt remembers what was seen."""
@@ -243,8 +266,16 @@ class ActorSync:
     ) -> ActorResult | Paused:
         """Every trial to its end or its long delay, at most `workers_per_actor` at once. Closes the folder."""
 
+        lost: list[Trial] = []  # begun, and then the folder was gone
+        gone: list[FolderGone] = []
+
         def work(trial: Trial) -> None:
-            outcome = self._downloader.run(attempt.log, folder, trial)
+            try:
+                outcome = self._downloader.run(attempt.log, folder, trial)
+            except FolderGone as error:
+                lost.append(trial)
+                gone.append(error)
+                return
             if isinstance(outcome, Trial):
                 attempt.waiting.append(outcome)
                 return
@@ -252,10 +283,12 @@ class ActorSync:
             self._ended_images += 1
 
         try:
-            self._places.run(trials, work, lambda: attempt.actor in self._yielding, next_wanted)
+            self._places.run(trials, work, lambda: attempt.actor in self._yielding or bool(gone), next_wanted)
         finally:
             folder.close()
             self._yielding.discard(attempt.actor)
+        if gone:
+            return self._without_folder(gone[0], attempt, [*lost, *attempt.waiting, *trials])
         attempt.waiting += trials  # what was not begun, for the sake of another
         if attempt.waiting:
             return Paused(min(trial.due for trial in attempt.waiting), attempt)

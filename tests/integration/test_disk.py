@@ -4,6 +4,8 @@ import contextlib
 import errno
 import gc
 import os
+import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -15,10 +17,22 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters import disk as disk_module
-from daemon.adapters.disk import Disk, Folder, list_sizes_in_python
-from daemon.core.errors import DiskError, DiskFull, NameOccupied, NoRoomForImage
+from daemon.adapters.disk import FLOOR_BYTES, Disk, Folder, listing, staging
+from daemon.adapters.disk.commit import Way
+from daemon.adapters.disk.file_system import ErrorsCome
+from daemon.adapters.disk.listing import list_sizes_in_python
+from daemon.core.errors import (
+    DiskError,
+    DiskFull,
+    DiskReadOnly,
+    FolderGone,
+    NameOccupied,
+    NoRoomForImage,
+    OutOfInodes,
+    QuotaExceeded,
+)
 from daemon.core.model import FileKind
+from tests.support.file_systems import small_file_system
 from tests.support.needs import NO_COMPILER, NO_NATIVE, can_compile, needs_root
 from tests.support.other_user import run_as_other_user
 from tests.support.processes import Child
@@ -67,10 +81,10 @@ def either_way(request: pytest.FixtureRequest) -> str:
 def list_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Both ways to list a folder say the same."""
     if request.param == "in Python":
-        monkeypatch.setattr(disk_module, "list_sizes", list_sizes_in_python)
+        monkeypatch.setattr(listing, "list_sizes", list_sizes_in_python)
     elif find_spec("sized_listing") is None:
         pytest.skip(NO_NATIVE)
-    return disk_module.list_sizes
+    return listing.list_sizes
 
 
 @pytest.fixture
@@ -289,7 +303,7 @@ def test_compiled_listing_is_there_wherever_it_can_be_compiled():
     if not can_compile():
         pytest.skip(NO_COMPILER)
     assert find_spec("sized_listing") is not None
-    assert list_sizes_in_python is not disk_module.list_sizes
+    assert list_sizes_in_python is not listing.list_sizes
 
 
 def test_large_folder_is_listed_to_its_end_and_again(where, folder, list_sizes):
@@ -375,7 +389,7 @@ def test_one_that_cannot_be_looked_at_is_one_image_s_trouble(where, folder, monk
         return real_stat(path, *args, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "stat", failing)
-    monkeypatch.setattr(disk_module, "list_sizes", lambda *_: ({"a.png": -1, "b.png": 8}, []))
+    monkeypatch.setattr(listing, "list_sizes", lambda *_: ({"a.png": -1, "b.png": 8}, []))
 
     assert {"a.png": FileKind.OCCUPIED, "b.png": FileKind.IMAGE} == folder.kinds({"a.png", "b.png"})
 
@@ -495,7 +509,8 @@ def test_without_nameless_files_a_dot_file_stands_in(where, folder):
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
 
-    assert [f".a.png.{os.getpid()}.actorsync"] == os.listdir(where)
+    (name,) = os.listdir(where)
+    assert re.fullmatch(rf"\.[0-9a-f]{{20}}\.{os.getpid()}\.actorsync", name)
 
     staged.commit()
 
@@ -510,10 +525,11 @@ def test_scan_removes_what_dead_processes_left_and_nothing_else(where, folder):
         ended.wait()
         dead = ended.pid
     mine = folder.stage("mine.png")
+    (being_written,) = os.listdir(where)
     with Child(["sleep", "60"], cwd=where) as living:
         kept = {
             f".live.png.{living.pid}.actorsync",
-            f".mine.png.{os.getpid()}.actorsync",
+            being_written,
             f".folder.png.{dead}.actorsync",
             f"no-dot.png.{dead}.actorsync",
             f".other.png.{dead}.tmp",
@@ -523,7 +539,7 @@ def test_scan_removes_what_dead_processes_left_and_nothing_else(where, folder):
             "a.png",
         }
         (where / f".folder.png.{dead}.actorsync").mkdir()
-        for name in kept - {f".folder.png.{dead}.actorsync", f".mine.png.{os.getpid()}.actorsync"}:
+        for name in kept - {f".folder.png.{dead}.actorsync", being_written}:
             make_file(where / name)
         for name in (f"dead.png.{dead}", f"two\nlines.png.{dead}", f"earlier.png.{os.getpid()}"):
             make_file(where / f".{name}.actorsync")
@@ -544,23 +560,161 @@ def test_look_that_is_not_to_tidy_touches_nothing(where):
     assert [".dead.png.4194304.actorsync"] == os.listdir(where)
 
 
-@pytest.mark.usefixtures("without_nameless_files")
-def test_file_system_without_hard_links_is_named_as_the_cause(where, folder, monkeypatch):
-    """Without this, the user of a FAT disk sees a bare "Operation not permitted"."""
+# --- what a file system says at close ---------------------------------------------------------------------------------
 
-    def refusing(*_: object, **__: object) -> None:
-        """An injected fault: FAT and exFAT have no hard links."""
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(os, "link", refusing)
+class Closing:
+    """An injected fault: closing the last descriptor of a regular file fails, or closing any but the last (`duplicates`)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, duplicates: bool) -> None:
+        self.closed: list[int] = []
+        self._duplicates = duplicates
+        self._opened: set[int] = set()
+        real_dup = os.dup
+        monkeypatch.setattr(staging, "_close", self.close)
+        monkeypatch.setattr(os, "dup", lambda handle: self._opened.add(made := real_dup(handle)) or made)
+
+    def close(self, handle: int) -> None:
+        self.closed.append(handle)
+        os.close(handle)
+        if (handle in self._opened) == self._duplicates:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        self._opened.discard(handle)
+
+
+def told_at_close(folder: Folder, errors_come: ErrorsCome = ErrorsCome.AT_CLOSE) -> Folder:
+    """The folder, as if its file system reported write errors then."""
+    folder._file_system = folder.file_system._replace(errors_come=errors_come)
+    return folder
+
+
+@pytest.mark.parametrize("errors_come", [ErrorsCome.AT_CLOSE, ErrorsCome.UNKNOWN])
+def test_image_has_no_name_before_a_close_went_well(where, folder, monkeypatch, errors_come):
+    told_at_close(folder, errors_come)
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    closing = Closing(monkeypatch, duplicates=True)
+    monkeypatch.setattr(os, "link", lambda *_, **__: pytest.fail("it was linked"))
+
+    with pytest.raises(QuotaExceeded, match=r"write a\.png: Disk quota exceeded"):
+        staged.commit()
+
+    assert [] == os.listdir(where)
+    assert 2 == len(set(closing.closed)) == len(closing.closed)  # the duplicate and the handle itself, each once
+
+
+def test_unknown_file_system_is_asked_to_sync(where, folder, monkeypatch):
+    def failing(handle: int) -> None:
+        """An injected fault."""
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    assert put(told_at_close(folder), "a.png")
+    with pytest.raises(DiskError, match=r"write b\.png: Input/output error"):
+        put(told_at_close(folder, ErrorsCome.UNKNOWN), "b.png")
+
+    assert ["a.png"] == os.listdir(where)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_last_close_that_fails_leaves_no_image(where, folder, monkeypatch):
+    """A handle whose close failed is not closed again: its number may be another file's by then."""
+    folder.require_room(0)
+    before = open_files()
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    closing = Closing(monkeypatch, duplicates=False)
+
+    with pytest.raises(QuotaExceeded):
+        staged.commit()
+    staged.discard()
+
+    assert [] == os.listdir(where)
+    assert 1 == len(closing.closed)
+    assert before == open_files()
+
+
+def test_file_that_replaced_ours_outlives_the_close_that_failed(where, folder, monkeypatch):
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
 
-    with pytest.raises(DiskError, match=r"link a\.png in .*: Operation not permitted") as raised:
+    def failing(handle: int) -> None:
+        """An injected fault, just after another program took the name."""
+        os.close(handle)
+        (where / "new").write_bytes(b"not ours")
+        (where / "new").replace(where / "a.png")
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(staging, "_close", failing)
+    with pytest.raises(DiskError, match="Input/output error"):
         staged.commit()
 
-    assert "hard links" in raised.value.hint
+    assert b"not ours" == (where / "a.png").read_bytes()
+
+
+@pytest.mark.usefixtures("either_way")
+def test_image_whose_bytes_are_not_all_there_gets_no_name(where, folder):
+    staged = folder.stage("a.png")
+    staged.write(memoryview(BODY))
+    os.truncate(staged._handle, len(BODY) - 1)  # an injected fault: a file system that drops bytes in silence
+
+    with pytest.raises(DiskError, match=rf"{len(BODY) - 1} of {len(BODY)} bytes are in the file"):
+        staged.commit()
+
     assert [] == os.listdir(where)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_close_of_what_is_discarded_may_fail(where, folder, monkeypatch):
+    staged = folder.stage("a.png")
+    closing = Closing(monkeypatch, duplicates=False)
+    staged.discard()
+    staged.discard()
+
+    assert 1 == len(closing.closed)
+    assert [] == os.listdir(where)
+
+
+def test_healthy_image_on_a_local_disk_costs_no_sync(where, folder, monkeypatch):
+    monkeypatch.setattr(os, "dup", lambda _: pytest.fail("a duplicate was made"))
+    for name in ("fdatasync", "fsync"):
+        monkeypatch.setattr(os, name, lambda _: pytest.fail("synced"))
+    assert ErrorsCome.AT_WRITE is folder.file_system.errors_come
+    assert put(folder, "a.png")
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs"])
+def test_local_file_systems_are_known_to_report_at_write(tmp_path, kind: str):
+    with small_file_system(tmp_path, kind) as data:
+        if kind == "btrfs":  # whose subvolumes have devices that no mount names
+            subprocess.run(["btrfs", "-q", "subvolume", "create", data / "actors"], check=True)
+        (data / "actors" / ACTOR / "training_data").mkdir(parents=True)
+        folder = Disk(data).open_folder(ACTOR)
+        assert (Way.NAMELESS, ErrorsCome.AT_WRITE) == folder.file_system
+        folder.close()
+
+
+@needs_root
+def test_quota_of_btrfs_is_told_before_the_image_has_its_name(tmp_path):
+    """EDQUOT comes at a write, or at the end of one; never after it."""
+    with small_file_system(tmp_path, "btrfs") as data:
+        subprocess.run(["btrfs", "-q", "subvolume", "create", data / "actors"], check=True)
+        (where := data / "actors" / ACTOR / "training_data").mkdir(parents=True)
+        subprocess.run(["btrfs", "quota", "enable", data], check=True)
+        subprocess.run(["btrfs", "qgroup", "limit", "2M", data / "actors"], check=True)
+        folder = Disk(data, floor_bytes=0).open_folder(ACTOR)
+        body = BODY * 12_000
+        with pytest.raises(QuotaExceeded, match="Disk quota exceeded"):
+            for number in range(20):
+                put(folder, f"{number}.png", body)
+        with pytest.raises(QuotaExceeded):
+            folder.probe()
+        folder.close()
+        os.sync()
+
+        assert 0 < len(list(where.iterdir())) < 10
+        assert {body} == {file.read_bytes() for file in where.iterdir()}
 
 
 # --- a disk that is full, gone, or closed to us -----------------------------------------------------------------------
@@ -603,9 +757,7 @@ def test_no_image_is_started_below_the_floor(small_disk):
 
 def test_floor_is_256_mb(where):
     """Without this, the floor can vanish and no test notices: other disks here have more."""
-    import daemon.adapters.disk as product
-
-    assert 256 * 1024 * 1024 == product.FLOOR_BYTES
+    assert 256 * 1024 * 1024 == FLOOR_BYTES
 
 
 @pytest.mark.usefixtures("either_way")
@@ -622,18 +774,85 @@ def test_folder_that_moves_while_we_write_takes_the_image_along(where, folder):
     assert not where.exists()
 
 
-def test_folder_that_is_removed_while_we_write_is_an_error(where, folder):
-    """Without this, a deleted actor ends the whole sync with a crash."""
+@pytest.mark.usefixtures("either_way")
+def test_folder_removed_in_mid_write_is_named_as_gone(where, folder):
+    folder.require_room(0)
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
-    where.rmdir()
+    shutil.rmtree(where)
 
-    with pytest.raises(DiskError, match="No such file") as raised:
+    with pytest.raises(FolderGone, match=f"{where} was removed"):
         staged.commit()
-    with pytest.raises(DiskError):
-        folder.stage("b.png")
+    for act in (lambda: folder.stage("b.png"), lambda: folder.require_room(0)):
+        with pytest.raises(FolderGone):
+            act()
+    assert not where.exists()
 
-    assert "went away" in raised.value.hint
+
+@needs_root
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs"])
+def test_removed_folder_is_gone_on_each_file_system(tmp_path, kind: str):
+    """ext4 answers O_TMPFILE with EPERM; on the others that works, and the link answers ENOENT."""
+    with small_file_system(tmp_path, kind) as data:
+        (data / "actors" / ACTOR / "training_data").mkdir(parents=True)
+        disk = Disk(data, floor_bytes=0)
+        (opened := disk.open_folder(ACTOR)).require_room(0)
+        shutil.rmtree(data / "actors")
+        with pytest.raises(FolderGone):
+            put(opened, "a.png")
+        with pytest.raises(FolderGone):
+            opened.require_room(0)
+        opened.close()
+
+
+def test_folder_that_was_removed_cannot_be_opened(where):
+    where.rmdir()
+    with pytest.raises(FolderGone, match="No such file"):
+        Disk(data_dir_of(where)).open_folder(ACTOR)
+
+
+@needs_root
+def test_no_image_is_started_without_a_free_inode(tmp_path):
+    with small_file_system(tmp_path, "tmpfs", "nr_inodes=20") as data:
+        (where := data / "actors" / ACTOR / "training_data").mkdir(parents=True)
+        folder = Disk(data, floor_bytes=0).open_folder(ACTOR)
+        folder.require_room(0)
+        staged = folder.stage("a.png")
+        with pytest.raises(OSError, match="No space left"):
+            for number in range(30):
+                (where / f"{number}").touch()
+
+        for act in (lambda: folder.require_room(0), lambda: folder.stage("b.png"), folder.probe):
+            with pytest.raises(OutOfInodes, match="no inodes are free"):
+                act()
+        (where / "0").unlink()
+        folder.probe()
+        staged.discard()
+        folder.close()
+
+
+@needs_root
+def test_file_system_that_always_tells_of_no_inodes_takes_images(where, folder, monkeypatch):
+    told = list(os.statvfs(where))
+    told[6] = 0  # an injected fault: f_favail, where inodes are made as they are needed
+    monkeypatch.setattr(os, "fstatvfs", lambda _: os.statvfs_result(told))
+
+    folder.require_room(0)
+    assert put(folder, "a.png")
+
+
+@needs_root
+def test_no_image_is_started_on_a_read_only_file_system(small_disk):
+    folder = Disk(data_dir_of(small_disk), floor_bytes=0).open_folder(ACTOR)
+    folder.require_room(0)
+    subprocess.run(["mount", "-o", "remount,ro", data_dir_of(small_disk)], check=True)
+
+    for act in (lambda: folder.require_room(0), folder.probe):
+        with pytest.raises(DiskReadOnly, match="is read-only"):
+            act()
+    subprocess.run(["mount", "-o", "remount,rw", data_dir_of(small_disk)], check=True)
+    folder.probe()
+    folder.close()
 
 
 @needs_root

@@ -1,0 +1,306 @@
+"""Folders of images: what they hold, whether there is room, and new images under their names."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
+from pathlib import Path
+
+from gevent import monkey
+
+from daemon.adapters.disk import listing
+from daemon.adapters.disk.commit import Way, choose_way, open_nameless, open_new
+from daemon.adapters.disk.errors import translated
+from daemon.adapters.disk.file_system import FileSystem, when_errors_come
+from daemon.adapters.disk.staging import OUR_SUFFIX, DotFile, NamelessFile, StagedFile, dot_name, owner_of
+from daemon.core.errors import DiskError, DiskFull, DiskReadOnly, FolderGone, NameOccupied, NoRoomForImage, OutOfInodes
+from daemon.core.model import FileKind
+from daemon.core.names import folded
+
+FLOOR_BYTES = 256 * 1024 * 1024  # of free space, below which no image is started
+_PROBE_BYTES = 64 * 1024
+_PROBE_NAME = "/probe"  # no image is called so: its dot-file is none of an image's
+_TRIAL_NAMES = ("/trial 1", "/trial 2")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
+
+# gevent's first asks the kernel twice whether somebody may be polling: nobody polls a folder.
+_close: Callable[[int], None] = monkey.get_original("os", "close")
+
+
+class Disk:
+    """The ImageDisk below one data directory."""
+
+    def __init__(self, data_dir: Path, *, floor_bytes: int = FLOOR_BYTES, tidy: bool = True) -> None:
+        """`tidy`: a listing removes what dead processes of ours left, which takes the lock to be held."""
+        self._actors = os.path.join(data_dir, "actors")
+        self._floor_bytes = floor_bytes
+        self._tidy = tidy
+        self._file_systems: dict[int, FileSystem] = {}  # by device
+
+    def open_folder(self, actor: str) -> "Folder":
+        path = f"{self._actors}/{actor}/training_data"
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise FolderGone(f"cannot open the folder {path}: {error.strerror}") from error
+        except OSError as error:
+            raise translated(error, f"open the folder {path}") from error
+        return Folder(handle, path, self._floor_bytes, self._tidy, self._file_systems)
+
+
+class Folder:
+    """The ImageFolder behind one directory handle: what moves while we work moves with us."""
+
+    def __init__(self, handle: int, path: str, floor_bytes: int, tidy: bool, file_systems: dict[int, FileSystem]) -> None:
+        """`file_systems`: what is known of each device, to which this folder adds its own."""
+        self.handle = handle
+        self.path = path
+        self._floor_bytes = floor_bytes
+        self._tidy = tidy
+        self._file_systems = file_systems
+        self._file_system: FileSystem | None = None
+        self._gone = False
+        self._dot_files: set[str] = set()
+
+    @property
+    def device(self) -> str:
+        there = os.fstat(self.handle)
+        return f"{os.major(there.st_dev)}:{os.minor(there.st_dev)}"
+
+    @property
+    def file_system(self) -> FileSystem:
+        """What is known of this folder's file system; found out once for each. Raises DiskOutage, FolderGone, DiskError."""
+        if self._file_system is None:
+            try:
+                device = os.fstat(self.handle).st_dev
+                if device not in self._file_systems:
+                    first, second = map(dot_name, _TRIAL_NAMES)
+                    way = choose_way(self.handle, (first, second))
+                    self._file_systems[device] = FileSystem(way, when_errors_come(self.handle))
+                self._file_system = self._file_systems[device]
+            except OSError as error:
+                raise self.error(error, f"write in {self.path}") from error
+        return self._file_system
+
+    # --- what is there ------------------------------------------------------------------------------------------------
+
+    def kinds(self, names: Set[str]) -> dict[str, FileKind]:
+        """One listing; only entries that were asked for are looked at any closer.
+
+        Removes the dot-files that dead processes left where there are no nameless files.
+        """
+        try:
+            sizes, ours = listing.list_sizes(self.handle, names, OUR_SUFFIX)
+        except OSError as error:
+            raise self.error(error, f"list {self.path}") from error
+        if self._tidy:
+            for name in ours:
+                self._remove_left_over(name)
+        kinds = dict.fromkeys(sizes, FileKind.IMAGE)
+        unclear = [name for name, size in sizes.items() if size <= 0] if min(sizes.values(), default=1) <= 0 else []
+        if len(sizes) < len(names):
+            unclear += self._in_other_forms(names - sizes.keys())
+        for name in unclear:
+            kind = self._closer_look_at(name)
+            if kind is None:
+                kinds.pop(name, None)
+            else:
+                kinds[name] = kind
+        return kinds
+
+    def others(self, names: Iterable[str]) -> list[str]:
+        """By their suffix: what else lies there is no business of ours."""
+        wanted = set(names)
+        return sorted(name for name in self._list() if name not in wanted and name.lower().endswith(_IMAGE_SUFFIXES))
+
+    # --- room ---------------------------------------------------------------------------------------------------------
+
+    def require_room(self, size_bytes: int) -> None:
+        if 0 < size_bytes <= self._floor_bytes:
+            return  # so much was free when its request was about to be sent
+        if self._gone:
+            raise self._folder_gone()
+        try:
+            space = os.fstatvfs(self.handle)
+        except OSError as error:
+            raise self.error(error, f"look for free space in {self.path}") from error
+        if space.f_flag & os.ST_RDONLY:
+            raise DiskReadOnly(f"the file system of {self.path} is read-only")
+        if space.f_blocks:  # some network file systems tell nothing
+            self._require_bytes(space.f_bavail * space.f_frsize, size_bytes)
+        if space.f_files and not space.f_favail:
+            self._write_probe(b"")  # some file systems always tell that none is left
+        if self._file_system is None:
+            _ = self.file_system  # found out now: no image is fetched that could not be kept
+
+    def probe(self) -> None:
+        self.require_room(0)
+        self._write_probe(bytes(_PROBE_BYTES))
+
+    # --- new images ---------------------------------------------------------------------------------------------------
+
+    def stage(self, name: str) -> StagedFile:
+        if self.file_system.way is Way.NAMELESS:
+            try:
+                return NamelessFile(self, name, open_nameless(self.handle))
+            except OSError as error:
+                raise self.error(error, f"write in {self.path}") from error
+        standing_in = dot_name(name)
+        try:
+            handle = open_new(self.handle, standing_in)
+        except OSError as error:
+            raise self.error(error, f"write {standing_in} in {self.path}") from error
+        self._dot_files.add(standing_in)
+        return DotFile(self, name, handle, standing_in)
+
+    def give_name(self, staged: StagedFile) -> bool:
+        """Link a staged file to its final name. False: something usable had it first, and keeps it."""
+        for _ in range(3):  # each turn, another program took or left the name in between
+            try:
+                staged.link()
+                return True
+            except FileExistsError:
+                kind = self._kind_at(staged.name)
+            except OSError as error:
+                raise self.error(error, f"link {staged.name} in {self.path}") from error
+            if kind is FileKind.IMAGE:
+                return False
+            if kind is FileKind.OCCUPIED:
+                break
+            if kind is FileKind.EMPTY:
+                self._unlink(staged.name)
+        raise NameOccupied(f"something that is no file stands at {staged.name} in {self.path}")
+
+    def take_back(self, name: str, ours: os.stat_result) -> None:
+        """Remove the name that a staged file was given, where it still is that file's."""
+        with suppress(DiskError):  # what led to this is raised
+            there = self._stat(name)
+            if there is not None and os.path.samestat(there, ours):
+                self._unlink(name)
+
+    def forget(self, dot_name: str) -> None:
+        """A dot-file of ours has served; one that cannot be removed is removed by a later listing."""
+        with suppress(DiskError):
+            self._unlink(dot_name)
+        self._dot_files.discard(dot_name)
+
+    def close(self) -> None:
+        _close(self.handle)
+
+    def error(self, error: OSError, what: str) -> DiskError:
+        """Our error for the operating system's: FolderGone where the folder was removed, OutOfInodes where there are bytes."""
+        if error.errno in (errno.EPERM, errno.ENOENT, errno.ESTALE) and self._was_removed():
+            self._gone = True
+            return self._folder_gone()
+        if error.errno == errno.ENOSPC and self._has_no_inodes():
+            return OutOfInodes(f"cannot {what}: no inodes are free")
+        return translated(error, what)
+
+    # --- looks --------------------------------------------------------------------------------------------------------
+
+    def _require_bytes(self, free: int, size_bytes: int) -> None:
+        if free < self._floor_bytes:
+            wanted = f"{self._floor_bytes / 1e6:.0f} MB are wanted before an image is started"
+            raise DiskFull(f"{free / 1e6:.0f} MB are free in {self.path}, and {wanted}")
+        if free < size_bytes:
+            raise NoRoomForImage(f"{free / 1e6:.0f} MB are free in {self.path}, and the image has {size_bytes / 1e6:.0f} MB")
+
+    def _write_probe(self, content: bytes) -> None:
+        """Write as an image is written, up to its name. Raises DiskOutage, FolderGone, DiskError."""
+        staged = self.stage(_PROBE_NAME)
+        try:
+            staged.write(memoryview(content))
+            staged.flush()
+        finally:
+            staged.discard()
+
+    def _folder_gone(self) -> FolderGone:
+        return FolderGone(f"{self.path} was removed while its images were synced")
+
+    def _was_removed(self) -> bool:
+        """O_TMPFILE in a removed folder is EPERM on ext4, and goes well on xfs, btrfs and tmpfs: there the link is ENOENT."""
+        try:
+            ours = os.fstat(self.handle)
+        except OSError:
+            return True  # ESTALE (NFS), ENOENT (FUSE)
+        if ours.st_nlink:
+            return False
+        try:
+            return not os.path.samestat(ours, os.stat(self.path))  # some FUSE file systems count no links
+        except OSError:
+            return True
+
+    def _has_no_inodes(self) -> bool:
+        try:
+            space = os.fstatvfs(self.handle)
+        except OSError:
+            return False
+        return bool(space.f_files and not space.f_favail and space.f_bavail)
+
+    def _in_other_forms(self, missing: Set[str]) -> Set[str]:
+        """Those of the names that the folder holds in another case or Unicode form: there they may be one file."""
+        forms = {folded(entry) for entry in self._list()}
+        return {name for name in missing if folded(name) in forms}
+
+    def _list(self) -> list[str]:
+        try:
+            return os.listdir(self.handle)
+        except OSError as error:
+            raise self.error(error, f"list {self.path}") from error
+
+    def _kind_at(self, name: str) -> FileKind | None:
+        """None: nothing stands there any more."""
+        there = self._stat(name)
+        if there is None:
+            return None
+        if stat.S_ISREG(there.st_mode):
+            return FileKind.IMAGE if there.st_size else FileKind.EMPTY
+        try:
+            behind = os.stat(name, dir_fd=self.handle)
+        except OSError:  # a dangling link, or a loop of them, or a door that is closed to us: there, and no file to read
+            return FileKind.OCCUPIED
+        return FileKind.IMAGE if stat.S_ISREG(behind.st_mode) else FileKind.OCCUPIED
+
+    def _closer_look_at(self, name: str) -> FileKind | None:
+        """As _kind_at; what cannot be looked at is there, and is no file to read: one image's trouble, not the folder's."""
+        try:
+            return self._kind_at(name)
+        except DiskError:
+            return FileKind.OCCUPIED
+
+    def _stat(self, name: str) -> os.stat_result | None:
+        """Of what stands there itself, if anything does."""
+        try:
+            return os.stat(name, dir_fd=self.handle, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.error(error, f"look at {name} in {self.path}") from error
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self.handle)
+        except FileNotFoundError:
+            pass  # another program was faster
+        except OSError as error:
+            raise self.error(error, f"remove {name} in {self.path}") from error
+
+    def _remove_left_over(self, name: str) -> None:
+        """Unlink a dot-file whose process is dead, or was another one under our number."""
+        pid = owner_of(name)
+        if name in self._dot_files or pid is None or (pid != os.getpid() and _alive(pid)):
+            return
+        there = self._stat(name)
+        if there is not None and stat.S_ISREG(there.st_mode):
+            self._unlink(name)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,171 @@
+"""Images that no one can see yet: a nameless file, or a dot-file where the file system has none."""
+
+import hashlib
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from gevent import monkey
+
+from daemon.adapters.disk.commit import link_nameless, name_dot_file
+from daemon.adapters.disk.file_system import ErrorsCome, FileSystem, sync
+from daemon.core.errors import DiskError
+
+# gevent's first asks the kernel twice whether somebody may be polling: nobody polls a file or a folder.
+_close: Callable[[int], None] = monkey.get_original("os", "close")
+
+OUR_SUFFIX = ".actorsync"  # of the dot-files that stand in for nameless ones
+_DOT_FILE = re.compile(r"\..+\.([0-9]{1,7})" + re.escape(OUR_SUFFIX), re.DOTALL)
+
+
+def dot_name(name: str) -> str:
+    """The dot-file's name for an image: short, as some file systems take 143 bytes at most (eCryptfs).
+
+    `.HASH.PID.actorsync`; before the PID there may come more fields.
+    """
+    return f".{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}.{os.getpid()}{OUR_SUFFIX}"
+
+
+def owner_of(dot_name: str) -> int | None:
+    """The number of the process that made the dot-file; None: it is none of ours."""
+    match = _DOT_FILE.fullmatch(dot_name)
+    return int(match.group(1)) if match else None
+
+
+class _Folder(Protocol):
+    """What a staged file needs of its folder."""
+
+    handle: int
+
+    @property
+    def file_system(self) -> FileSystem: ...
+
+    def error(self, error: OSError, what: str) -> DiskError: ...
+
+    def give_name(self, staged: "StagedFile") -> bool: ...
+
+    def take_back(self, name: str, ours: os.stat_result) -> None: ...
+
+    def forget(self, dot_name: str) -> None: ...
+
+
+class StagedFile(ABC):
+    """The StagedImage."""
+
+    __slots__ = ("_folder", "_handle", "_size_bytes", "name")
+
+    def __init__(self, folder: _Folder, name: str, handle: int) -> None:
+        self._folder = folder
+        self._handle = handle
+        self._size_bytes = 0
+        self.name = name
+
+    def write(self, piece: memoryview) -> None:
+        try:
+            self._size_bytes += len(piece)
+            written = os.write(self._handle, piece)
+            while written < len(piece):
+                piece = piece[written:]
+                written = os.write(self._handle, piece)
+        except OSError as error:
+            raise self._write_error(error) from error
+
+    @abstractmethod
+    def flush(self) -> os.stat_result:
+        """Prove that the file system has all that was written. Raises DiskOutage, FolderGone, DiskError."""
+
+    @abstractmethod
+    def link(self) -> None:
+        """Give it its name, once it is flushed. Raises OSError, FileExistsError where the name is taken."""
+
+    def commit(self) -> bool:
+        try:
+            there = self.flush()
+            committed = self._folder.give_name(self)
+            if self._handle >= 0:
+                self._close(there if committed else None)
+        finally:
+            self.discard()
+        return committed
+
+    def discard(self) -> None:
+        if self._handle >= 0:
+            with suppress(OSError):  # nothing of it is wanted
+                _close(self._take_handle())
+
+    def _close(self, named: os.stat_result | None) -> None:
+        """The last close. Where it reports an error all the same, the file loses the name that it was given."""
+        try:
+            _close(self._take_handle())
+        except OSError as error:
+            if named is not None:
+                self._folder.take_back(self.name, named)
+                raise self._write_error(error) from error
+
+    def _take_handle(self) -> int:
+        """For its one close: the number is free again where close() raises too, and may be another file's by then."""
+        handle, self._handle = self._handle, -1
+        return handle
+
+    def _require_whole(self, there: os.stat_result) -> None:
+        if there.st_size != self._size_bytes:
+            raise DiskError(
+                f"cannot write {self.name}: {there.st_size} of {self._size_bytes} bytes are in the file",
+                hint="the file system lost bytes without saying so: look at the system's log",
+            )
+
+    def _write_error(self, error: OSError) -> DiskError:
+        return self._folder.error(error, f"write {self.name}")
+
+
+class NamelessFile(StagedFile):
+    """A file without a name (O_TMPFILE): a crash leaves nothing."""
+
+    __slots__ = ()
+
+    def flush(self) -> os.stat_result:
+        try:
+            errors_come = self._folder.file_system.errors_come
+            if errors_come is not ErrorsCome.AT_WRITE:
+                sync(self._handle, errors_come)
+                _close(os.dup(self._handle))
+            there = os.fstat(self._handle)
+        except OSError as error:
+            raise self._write_error(error) from error
+        self._require_whole(there)
+        return there
+
+    def link(self) -> None:
+        link_nameless(self._folder.handle, self._handle, self.name)
+
+
+class DotFile(StagedFile):
+    """A file under a name that no image has; it is closed before it gets its own, so that no close can fail after that."""
+
+    __slots__ = ("_dot_name",)
+
+    def __init__(self, folder: _Folder, name: str, handle: int, dot_name: str) -> None:
+        super().__init__(folder, name, handle)
+        self._dot_name = dot_name
+
+    def flush(self) -> os.stat_result:
+        try:
+            sync(self._handle, self._folder.file_system.errors_come)
+            _close(self._take_handle())
+            there = os.stat(self._dot_name, dir_fd=self._folder.handle, follow_symlinks=False)
+        except OSError as error:
+            raise self._write_error(error) from error
+        self._require_whole(there)
+        return there
+
+    def link(self) -> None:
+        name_dot_file(self._folder.file_system.way, self._folder.handle, self._dot_name, self.name)
+
+    def discard(self) -> None:
+        super().discard()
+        if self._dot_name:
+            self._folder.forget(self._dot_name)
+            self._dot_name = ""
