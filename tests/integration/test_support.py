@@ -499,8 +499,22 @@ class TestRclone:
 
         assert ["images/a.png", "images/b.png"] == rclone_s3.gets
 
+    def test_it_takes_no_uploads(self, rclone_s3: RcloneS3):
+        rclone_s3.put("images", "a.png", BODY)
+
+        with pytest.raises(ClientError):
+            rclone_s3.account.client().put_object(Bucket="images", Key="b.png", Body=BODY)
+        assert ["a.png"] == [path.name for path in (rclone_s3.folder / "images").iterdir()]
+
 
 class TestChildren:
+    def test_output_beyond_a_bound_is_forgotten(self, tmp_path: Path):
+        with Child(["sh", "-c", "yes 0123456 | head -c 1000000; echo the end"], cwd=tmp_path, kept_bytes=1000) as child:
+            child.wait()
+
+        assert 1000 == len(child.stdout)
+        assert child.stdout.endswith("the end\n")
+
     def test_a_child_dies_when_we_are_killed(self, tmp_path: Path):
         """Without this, a killed test run leaves servers behind."""
         parent = """if True:

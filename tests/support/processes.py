@@ -16,18 +16,28 @@ from typing import Self
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+KEPT_BYTES = 64 * 1024 * 1024
 
 
 class Child:
     """A running process, what it wrote so far, and a certain end.
 
-    `terminal`: its stdout and stderr are terminals of 80 columns. Start it from a thread that outlives it: the kernel's
-    parent-death signal is tied to the thread that forked (prctl(2)).
+    `terminal`: its stdout and stderr are terminals of 80 columns. `kept_bytes`: how much of the end of each is kept, in memory.
+    Start it from a thread that outlives it: the kernel's parent-death signal is tied to the thread that forked (prctl(2)).
     """
 
-    def __init__(self, args: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, terminal: bool = False) -> None:
+    def __init__(
+        self,
+        args: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        terminal: bool = False,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
         self.args = tuple(args)
         self.cwd = cwd
+        self._kept_bytes = kept_bytes
         self._changed = Condition()  # guards the two below; told of every piece of output, and of its end
         self._written = {"stdout": bytearray(), "stderr": bytearray()}
         self._unfinished = set(self._written)
@@ -124,7 +134,9 @@ class Child:
         with contextlib.suppress(OSError):
             while piece := os.read(readable, 65536):
                 with self._changed:
-                    self._written[name] += piece
+                    written = self._written[name]
+                    written += piece
+                    del written[: max(0, len(written) - self._kept_bytes)]
                     self._changed.notify_all()
         os.close(readable)
         with self._changed:
