@@ -24,6 +24,7 @@ from daemon.core.errors import (
     TimedOut,
     Treatment,
 )
+from daemon.core.image_signatures import Look
 from daemon.core.integrity import MakeChecksum, Verifier, require_version
 from daemon.core.model import Download, Failure, Kind, ObjectHead, Outcome, Proof, Reason, Received
 from daemon.core.ports import ImageFolder, Log, ObjectStore, StagedImage
@@ -121,6 +122,8 @@ class Downloader:
             else:
                 self._worked(log, *things)
                 log.debug("image.committed", image=image, size_bytes=received.size_bytes, attempts=trial.attempts)
+                if received.suspect:
+                    log.warning("image.suspect", image=image, why=received.suspect)
                 return received
             if outcome is not None:
                 return outcome
@@ -149,8 +152,12 @@ class Downloader:
             ) from stall
         finally:
             arrival.discard()
-        reason = trial.download.reason if committed else Reason.APPEARED
-        return Received(name, size_bytes, proof, time.monotonic() - trial.first_request_at, trial.attempts, reason)
+        seconds = time.monotonic() - trial.first_request_at
+        if not committed:
+            return Received(name, size_bytes, proof, seconds, trial.attempts, Reason.APPEARED)
+        look = arrival.look
+        reason = trial.download.reason
+        return Received(name, size_bytes, proof, seconds, trial.attempts, reason, look.mislabelled, look.suspect)
 
     def _after(self, error: StoreError, log: Log, trial: Trial, endpoint: str, identity: str) -> Outcome | Trial | None:
         """What a store's error leads to: the end of this image, a long delay, or (None) another request."""
@@ -240,6 +247,7 @@ class _Arrival:
         require_version(self._trial.download.ref.version_id, head)
         self._verifier = Verifier(
             head,
+            self._trial.download.name,
             accept_opaque_etags=self._downloader.accept_opaque_etags,
             make_checksum=self._downloader.make_checksum,
         )
@@ -260,6 +268,12 @@ class _Arrival:
         """By what the image is proved, and its size. May wait, but not for the network: no deadline holds."""
         assert self._verifier is not None
         return self._verifier.verify(), self._verifier.size_bytes
+
+    @property
+    def look(self) -> Look:
+        """What its bytes say beside its name, once it is proved."""
+        assert self._verifier is not None
+        return self._verifier.look
 
     def commit(self) -> bool:
         assert self._staged is not None

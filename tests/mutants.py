@@ -26,6 +26,7 @@ LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis", "_
 TIMEOUT_SECONDS = 300  # a mutant that hangs is noticed as well
 
 INTEGRITY = "tests/unit/test_integrity.py"
+SIGNATURES = "tests/unit/test_image_signatures.py"
 PLAN = "tests/unit/test_plan.py"
 RETRY = "tests/unit/test_retry.py"
 RESPONSE = "tests/unit/test_response.py"
@@ -148,6 +149,41 @@ MUTANTS = [
         "return digest if len(digest) == size_bytes else None",
         "return digest",
         INTEGRITY,
+    ),
+    Mutant(
+        "page of HTML is an image",
+        "daemon/core/integrity.py",
+        "if self._checksum is None and not self.look.is_image:",
+        "if False:",
+        INTEGRITY,
+    ),
+    Mutant(
+        "end of an image is looked for in its last piece alone",
+        "daemon/core/integrity.py",
+        "self._end = (self._end + piece[-END_BYTES:])[-END_BYTES:]",
+        "self._end = bytes(piece[-END_BYTES:])",
+        INTEGRITY,
+    ),
+    Mutant(
+        "film behind a JPEG makes it a cut one",
+        "daemon/core/image_signatures.py",
+        "return size_bytes <= len(end) or (",
+        "return True or (",
+        SIGNATURES,
+    ),
+    Mutant(
+        "error in a chunked 200 is not read",
+        "daemon/core/integrity.py",
+        "        if self._expected_size is None and after > _BEGIN_BYTES:\n",
+        "        if self._expected_size is None:\n",
+        INTEGRITY,
+    ),
+    Mutant(
+        "cut image is not said",
+        "daemon/download.py",
+        "                if received.suspect:\n",
+        "                if False:\n",
+        RETRY,
     ),
     Mutant(
         "other cores hash out of order",
@@ -313,7 +349,7 @@ MUTANTS = [
     Mutant(
         "error document becomes an image",
         "daemon/core/integrity.py",
-        "if document := _ERROR_DOCUMENT.match(self._head_kept):",
+        "if document := _ERROR_DOCUMENT.match(self._begin):",
         "if document := None:",
         INTEGRITY,
     ),
@@ -321,8 +357,8 @@ MUTANTS = [
     Mutant(
         "unverifiable body is taken",
         "daemon/core/integrity.py",
-        "if head.size_bytes is None and self._promise is _LENGTH_ALONE:",
-        "if False:",
+        "            if self._expected_size is None:\n                raise self._unverifiable()\n",
+        "",
         INTEGRITY,
     ),
     Mutant(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from daemon.core.checksums import SIZE_BYTES, Checksum, new_checksum
 from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody, VersionIgnored
+from daemon.core.image_signatures import END_BYTES, Look, look_at
 from daemon.core.model import ObjectHead, Proof
 from daemon.core.retry import refusal
 
@@ -18,8 +19,10 @@ _MD5_ETAG = re.compile(r'"?([0-9a-fA-F]{32})"?')
 _ERROR_DOCUMENT = re.compile(
     rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<Error[\s>].*?<Code>\s*([A-Za-z0-9]{1,64})\s*</Code>", re.DOTALL
 )
-_HEAD_KEPT_BYTES = 2048
 _NULL_VERSION = "null"
+_BEGIN_BYTES = 2048  # of a body, that are kept: enough to know an error document, a page, an image
+_SHOWN_BYTES = 24
+
 
 MakeChecksum = Callable[[Proof, int | None], Checksum]
 
@@ -96,44 +99,59 @@ def require_version(asked: str | None, head: ObjectHead) -> None:
 class Verifier:
     """Follows one body piece by piece; `verify` at its end says by what it was proved.
 
-    `accept_opaque_etags`: the user says that this store's ETags are no MD5s. `make_checksum`: for a proof, and the number
-    of bytes to come, where that is known.
+    `name`: the local one, whose suffix says what is to be expected. `accept_opaque_etags`: the user says that this store's
+    ETags are no MD5s. `make_checksum`: for a proof, and the number of bytes to come, where that is known.
     """
 
-    __slots__ = ("_checksum", "_expected_size", "_head_kept", "_promise", "size_bytes")
+    __slots__ = ("_begin", "_checksum", "_end", "_expected_size", "_head", "_name", "_promise", "look", "size_bytes")
 
     def __init__(
-        self, head: ObjectHead, *, accept_opaque_etags: bool = False, make_checksum: MakeChecksum = new_checksum
+        self,
+        head: ObjectHead,
+        name: str = "",
+        *,
+        accept_opaque_etags: bool = False,
+        make_checksum: MakeChecksum = new_checksum,
     ) -> None:
-        """Raises RequestRefused where the answer could never be proved whole, or holds nothing."""
+        """Raises RequestRefused where the answer holds nothing."""
+        self.look: Look
         self._promise = promise_of(head, accept_opaque_etags=accept_opaque_etags)
         self._expected_size = head.size_bytes
-        if head.size_bytes is None and self._promise is _LENGTH_ALONE:
-            raise RequestRefused(
-                "the answer has neither a length nor a checksum: nothing would show that it is whole",
-                code="unverifiable",
-                hint="this server is no S3, or a proxy rewrites its answers",
-            )
         if head.size_bytes == 0:
             raise RequestRefused("the object is empty", code="object-empty", hint="upload the image again")
-        self._checksum = None if self._promise is _LENGTH_ALONE else make_checksum(self._promise.proof, head.size_bytes)
-        self._head_kept = b""
+        by_length = self._promise is _LENGTH_ALONE
+        self._checksum = None if by_length else make_checksum(self._promise.proof, head.size_bytes)
+        self._begin = self._end = b""
+        self._head = head
+        self._name = name
         self.size_bytes = 0
 
     def update(self, piece: memoryview) -> bool | None:
-        """The next bytes. True: others should have their turn before more of this comes."""
-        self.size_bytes += len(piece)
+        """The next bytes. True: others should have their turn before more of this comes.
+
+        Raises RequestRefused where they could never be proved whole, and are more than an error document has.
+        """
+        before = self.size_bytes
+        self.size_bytes = after = before + len(piece)
+        if not before and after <= END_BYTES:
+            self._begin = self._end = piece.tobytes()  # one copy for both: measured, 0.3 us of an image of 4 KB
+        else:
+            if before < _BEGIN_BYTES:
+                self._begin += piece[: _BEGIN_BYTES - before]
+            if self._expected_size is None or after > self._expected_size - END_BYTES:
+                self._end = (self._end + piece[-END_BYTES:])[-END_BYTES:]
         if self._checksum is not None:
             return self._checksum.update(piece)
-        if len(self._head_kept) < _HEAD_KEPT_BYTES:
-            self._head_kept += piece[: _HEAD_KEPT_BYTES - len(self._head_kept)]
+        if self._expected_size is None and after > _BEGIN_BYTES:
+            raise self._unverifiable()
         return None
 
     def verify(self) -> Proof:
-        """How the body was proved; waits for its checksum, where others compute it.
+        """How the body was proved; waits for its checksum, where others compute it. Sets `look`.
 
-        Raises ShortBody (another length than announced), IntegrityMismatch (not what the store vouches for), or what
-        S3's error means where a body that only its length vouches for is S3's error document.
+        Raises ShortBody (another length than announced), IntegrityMismatch (not what the store vouches for); where only its
+        length vouches for the body, what S3's error means if it is S3's error document, or RequestRefused if it is no image;
+        RequestRefused where nothing does.
         """
         if self._expected_size is not None and self.size_bytes != self._expected_size:
             raise ShortBody(f"{self.size_bytes} bytes came of {self._expected_size}")
@@ -142,21 +160,42 @@ class Verifier:
         proof = self._promise.proof
         if self._checksum is None:
             self._require_no_error_document()
-            return proof
-        digest = self._checksum.digest()
-        if digest != self._promise.digest:
-            told = "the ETag" if proof is Proof.MD5 else "S3"
-            raise IntegrityMismatch(
-                f"the bytes have {proof.upper()} {digest.hex()}, {told} says {self._promise.digest.hex()}",
-                algorithm=proof.value,
-                digest=digest.hex(),
-            )
+            if self._expected_size is None:
+                raise self._unverifiable()
+        else:
+            digest = self._checksum.digest()
+            if digest != self._promise.digest:
+                told = "the ETag" if proof is Proof.MD5 else "S3"
+                raise IntegrityMismatch(
+                    f"the bytes have {proof.upper()} {digest.hex()}, {told} says {self._promise.digest.hex()}",
+                    algorithm=proof.value,
+                    digest=digest.hex(),
+                )
+        self.look = look_at(self._name, self._begin, self._end, self.size_bytes)
+        if self._checksum is None and not self.look.is_image:
+            raise self._no_image()
         return proof
 
     def _require_no_error_document(self) -> None:
         """S3 can fail after it has sent its 200: the error is then the body."""
-        if document := _ERROR_DOCUMENT.match(self._head_kept):
+        if document := _ERROR_DOCUMENT.match(self._begin):
             raise refusal(200, document.group(1).decode(), "the body is the error")
+
+    def _unverifiable(self) -> RequestRefused:
+        return RequestRefused(
+            "the answer has neither a length nor a checksum: nothing would show that it is whole",
+            code="unverifiable",
+            hint="this server is no S3, or a proxy rewrites its answers",
+        )
+
+    def _no_image(self) -> RequestRefused:
+        kind, begin = (self._head.content_type or "none")[:60], ascii(self._begin[:_SHOWN_BYTES])[1:]
+        return RequestRefused(
+            f"{self.size_bytes} bytes came that are no image, and nothing but their length vouches for them",
+            code="not-an-image",
+            hint=f"the answer has content type {kind!a} and begins with {begin}: look whether another server, a proxy or a "
+            "login page answers instead of S3 (--endpoint-url), or what the object really is",
+        )
 
 
 def _decoded(told: str, size_bytes: int) -> bytes | None:

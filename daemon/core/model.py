@@ -169,6 +169,7 @@ class ObjectHead(NamedTuple):
     `size_bytes` None: the response has no Content-Length. `checksums`: algorithm in lower case -> base64 value.
     `encrypted`: KMS or SSE-C, under which an ETag is no MD5. `version_id`: which version of the object this is; None: the
     store does not say, as where the bucket keeps no versions.
+    `content_type`: for people, it proves nothing.
     """
 
     size_bytes: int | None
@@ -176,6 +177,7 @@ class ObjectHead(NamedTuple):
     checksums: Mapping[str, str] = MappingProxyType({})
     encrypted: bool = False
     version_id: str | None = None
+    content_type: str | None = None
 
 
 class Proof(StrEnum):
@@ -191,7 +193,10 @@ class Proof(StrEnum):
 
 
 class Received(NamedTuple):
-    """One image that was put under its name, or found there at the last moment (`reason` APPEARED)."""
+    """One image that was put under its name, or found there at the last moment (`reason` APPEARED).
+
+    `mislabelled`, `suspect`: see image_signatures.Look.
+    """
 
     name: str
     size_bytes: int
@@ -199,6 +204,8 @@ class Received(NamedTuple):
     seconds: float  # from the first request to the commit, waits between attempts included
     attempts: int
     reason: Reason
+    mislabelled: bool = False
+    suspect: str = ""
 
 
 Outcome = Received | Failure

@@ -58,6 +58,8 @@ class Tally:
         self.size_bytes = 0
         self.requests: Counter[str] = Counter()  # by kind: "first", "retry", "region", "identity"
         self.verified_by: Counter[Proof] = Counter()
+        self.mislabelled = 0  # images of another format than their name says
+        self.suspect = 0  # images that a decoder may refuse
         self.image_seconds = Histogram()
 
     @property
@@ -81,6 +83,8 @@ class Tally:
             self.downloaded += 1
             self.size_bytes += outcome.size_bytes
             self.verified_by[outcome.verified_by] += 1
+            self.mislabelled += outcome.mislabelled
+            self.suspect += bool(outcome.suspect)
             self.image_seconds.record(outcome.seconds)
 
     def add(self, other: "Tally") -> None:
@@ -93,6 +97,8 @@ class Tally:
             self.requests[kind] += requests
         for proof, count in other.verified_by.items():
             self.verified_by[proof] += count
+        self.mislabelled += other.mislabelled
+        self.suspect += other.suspect
         self.image_seconds.add(other.image_seconds)
 
 
@@ -196,6 +202,8 @@ class RunReport:
             "image_seconds_p95": round(tally.image_seconds.percentile_seconds(0.95), 4),
             "image_seconds_max": round(tally.image_seconds.max_seconds, 4),
             "verified_by": {proof.value: count for proof, count in tally.verified_by.items()},
+            "mislabelled": tally.mislabelled,
+            "suspect": tally.suspect,
             "cpu_seconds": round(cpu_seconds - self.cpu_at_start, 3),
             "max_rss_bytes": max_rss_bytes,
         }

@@ -37,6 +37,8 @@ FACTS_OF_A_RUN = {
     "image_seconds_p95",
     "image_seconds_max",
     "verified_by",
+    "mislabelled",
+    "suspect",
     "cpu_seconds",
     "max_rss_bytes",
 }
@@ -171,6 +173,8 @@ def test_run_completed_has_every_fact(bulk):
         "requests": {"first": IMAGES},
         "size_bytes": size_bytes,
         "verified_by": {"md5": IMAGES},
+        "mislabelled": 0,
+        "suspect": 0,
     }
     assert expected == {name: completed[name] for name in expected}
     assert 0 < completed["image_seconds_p50"] <= completed["image_seconds_p95"] <= completed["image_seconds_max"]

@@ -99,6 +99,8 @@ PASSING: dict[str, tuple[Fault, str]] = {
     "0025_wrong_byte_under_sha": (faults.checksum("sha256") & faults.no_etag() & faults.wrong_byte(), "integrity-mismatch"),
     "0026_short_under_crc": (faults.checksum() & faults.chunked() & faults.close_mid_body(), "store-unavailable"),
     "0017_error_in_200": (faults.xml_error_200(), "store-unavailable"),
+    "0021_chunked_error_in_200": (faults.xml_error_200() & faults.chunked(), "store-unavailable"),
+    "0027_endless_error_in_200": (faults.xml_error_200() & faults.no_content_length(), "store-unavailable"),
     "0018_garbage": (faults.garbage(), "store-unavailable"),
     "0019_head_without_end": (faults.huge_head(), "store-unavailable"),
     "0020_no_number_as_length": (faults.headers({"Content-Length": "many"}), "store-unavailable"),
@@ -270,6 +272,7 @@ STAYING = {
     ),
     "0008_redirect_nowhere": Staying((faults.redirect(None),), "region-redirect"),
     "0009_empty": Staying((faults.other_body(b"") & faults.no_etag(),), "object-empty", hint="upload"),
+    "0016_page": Staying((faults.page(),), "not-an-image", hint="content type 'text/html' and begins with '<!DOCTYPE html"),
     "0010_unverifiable": Staying((faults.no_etag() & faults.no_content_length(),), "unverifiable", hint="proxy"),
     "0011_etag_not_md5": Staying((faults.opaque_etag(),), "etag-not-md5", 2, hint="--accept-opaque-etags"),
     "0012_damaged_each_time": Staying(
@@ -428,6 +431,32 @@ class TestUnusualAnswers:
         facts = completed(finished)
         assert {"first": 14} == facts["requests"]
         assert {proof: 2 for _, proof in proofs.values()} == facts["verified_by"]
+
+    def test_images_that_are_cut_or_misnamed_in_the_store_are_kept_and_counted(
+        self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
+    ):
+        """By whatever proof, and in whichever process."""
+        kinds = {"0001_md5": faults.healthy(), "0002_crc": faults.checksum(), "0003_length": faults.no_etag()}
+        for actor, fault in kinds.items():
+            folder = actor_tree.actor(
+                actor, images=1, urls=[s3_url(BUCKET, f"{actor}/{name}") for name in ("cut.png", "a.jpg")]
+            )
+            for name, body in (("cut.png", image_bytes(actor, 9000)[:-1]), ("a.jpg", image_bytes(actor, 3000))):
+                fault_server.put(BUCKET, f"{actor}/{name}", body)
+                fault_server.inject(f"/{BUCKET}/{actor}/{name}", fault)
+                actor_tree.expected[folder / name] = body
+        actor_tree.upload_to(fault_server)
+
+        finished = sync_once(product, actor_tree, "--processes", "2", env=signing(fault_server))
+
+        assert 0 == finished.returncode
+        actor_tree.assert_matches()
+        assert (9, 3, 3) == tuple(completed(finished)[name] for name in ("downloaded", "mislabelled", "suspect"))
+        assert finished.report is not None
+        assert (3, 3) == (finished.report["mislabelled"], finished.report["suspect"])
+        for actor in kinds:
+            (told,) = finished.events("image.suspect", actor=actor)
+            assert ("warning", "cut.png", "the PNG has no end (IEND)") == (told["level"], told["image"], told["why"])
 
     @pytest.mark.parametrize("fault", [faults.healthy(), faults.checksum()], ids=["md5", "crc"])
     def test_a_wrong_byte_in_a_large_image_is_noticed_wherever_it_is(

@@ -390,6 +390,8 @@ class TestTheAnswer:
                 faults.headers({"X-AMZ-Version-Id": "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"}),
                 {"version_id": "3/L4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"},
             ),
+            (faults.headers({"Content-Type": "text/html"}), {"content_type": "text/html"}),
+            (faults.headers({"Content-Type": None}), {"content_type": None}),
         ],
         ids=repr,
     )
@@ -399,7 +401,7 @@ class TestTheAnswer:
         """Without this, an image is verified against what nobody vouched for, or against nothing."""
         server.inject(image.path, fault)
 
-        usual = ObjectHead(len(image.body), f'"{md5(image.body).hexdigest()}"')
+        usual = ObjectHead(len(image.body), f'"{md5(image.body).hexdigest()}"', content_type="image/png")
         assert usual._replace(**expected) == store.fetch(ref).head
 
     def test_an_empty_object_is_one_of_no_bytes(self, store: Store, server: FaultServer):

@@ -15,6 +15,8 @@ received = st.builds(
     seconds=seconds,
     attempts=st.integers(1, 5),
     reason=st.sampled_from([Reason.MISSING, Reason.EMPTY, Reason.APPEARED]),
+    mislabelled=st.booleans(),
+    suspect=st.sampled_from(["", "the PNG has no end (IEND)"]),
 )
 failures = st.builds(Failure, st.just("0.png"), st.just("code"), st.just("error"), kind=st.sampled_from(Kind))
 outcomes: st.SearchStrategy[Outcome] = received | failures

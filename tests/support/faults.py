@@ -178,6 +178,14 @@ def xml_error_200(answer: Answer, s3_code: str = "InternalError") -> Answer:
 
 
 @_fault
+def page(answer: Answer) -> Answer:
+    """A page of HTML under a 200, as from a login page or a console: a length, and nothing that vouches for the bytes."""
+    return Answer(
+        200, {"Server": "nginx", "Content-Type": "text/html"}, b"<!DOCTYPE html>\n<title>Log in</title>\n" + b" " * 999
+    )
+
+
+@_fault
 def redirect(
     answer: Answer, region: str | None, *, status: int = 301, location: str | None = None, header: bool = True
 ) -> Answer:

@@ -15,6 +15,7 @@ REGION = "us-west-1"
 OWN_FOLDER = ".actorsync"  # the product's own files in the data directory
 ABSENT = object()  # as a response: there is no such file
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PERIOD_BYTES = 4099  # a prime: pieces of a buffer's size that are swapped or repeated do not look the same
 
 
@@ -25,9 +26,11 @@ class Store(Protocol):
 
 
 def image_bytes(name: str, size_bytes: int) -> bytes:
-    """The image of that name and size: always the same, unlike that of any other name."""
+    """The image of that name and size: always the same, unlike that of any other name; a PNG by its begin and its end."""
     period = shake_128(name.encode()).digest(_PERIOD_BYTES)
-    return (_PNG_SIGNATURE + period * (size_bytes // _PERIOD_BYTES + 1))[:size_bytes]
+    begun = (_PNG_SIGNATURE + period * (size_bytes // _PERIOD_BYTES + 1))[:size_bytes]
+    room = size_bytes - len(_PNG_END)
+    return begun[:room] + _PNG_END if room >= len(_PNG_SIGNATURE) else begun
 
 
 def s3_url(bucket: str, key: str, region: str = REGION) -> str:

@@ -7,10 +7,12 @@ import pytest
 
 from daemon.core.checksums import SIZE_BYTES, new_checksum
 from daemon.core.errors import IntegrityMismatch, RequestRefused, ShortBody, StoreError, Treatment, VersionIgnored
+from daemon.core.image_signatures import Look
 from daemon.core.integrity import Promise, Verifier, md5_of_etag, promise_of, require_version
 from daemon.core.model import ObjectHead, Proof
+from tests.support.trees import image_bytes
 
-BODY = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4
+BODY = image_bytes("a", 1032)
 MD5 = hashlib.md5(BODY).hexdigest()
 EMPTY_MD5 = hashlib.md5(b"").hexdigest()
 ERROR_DOCUMENT = (
@@ -220,12 +222,20 @@ def test_md5_proves_a_body_of_unknown_length() -> None:
         (ObjectHead(None, f'"{MD5}"'), True),
     ],
 )
-def test_body_that_nothing_could_prove_is_not_begun(head: ObjectHead, accept_opaque_etags: bool) -> None:
+@pytest.mark.parametrize("body", [b"x", BODY, BODY * 3], ids=len)
+def test_body_that_nothing_could_prove_is_refused(head: ObjectHead, accept_opaque_etags: bool, body: bytes) -> None:
     """Without this, an answer that a proxy cut looks whole."""
     with pytest.raises(RequestRefused) as refused:
-        Verifier(head, accept_opaque_etags=accept_opaque_etags)
+        verified(body, head, accept_opaque_etags=accept_opaque_etags)
     assert "unverifiable" == refused.value.code
     assert Treatment.PERMANENT is refused.value.treatment
+
+
+def test_body_that_nothing_could_prove_is_given_up_early() -> None:
+    verifier = Verifier(ObjectHead(None))
+    verifier.update(memoryview(bytes(2048)))
+    with pytest.raises(RequestRefused):
+        verifier.update(memoryview(b"x"))
 
 
 @pytest.mark.parametrize("etag", [None, f'"{EMPTY_MD5}"'])
@@ -310,9 +320,10 @@ def test_version_in_message_is_short_and_printable() -> None:
 )
 def test_error_document_in_a_200_is_the_error(treatment: Treatment, s3_code: str, body: bytes, piece_bytes: int) -> None:
     """Without this, an error of S3 is saved as an image, whole and for ever."""
-    with pytest.raises(StoreError) as error:
-        verified(body, head_of(body), piece_bytes=piece_bytes)
-    assert (treatment, s3_code) == (error.value.treatment, error.value.s3_code)
+    for head in (head_of(body), ObjectHead(None)):  # of a length, and chunked
+        with pytest.raises(StoreError) as error:
+            verified(body, head, piece_bytes=piece_bytes)
+        assert (treatment, s3_code) == (error.value.treatment, error.value.s3_code)
 
 
 @pytest.mark.parametrize(
@@ -334,3 +345,53 @@ def test_error_document_that_the_md5_vouches_for_is_the_object() -> None:
     """Without this, an object that is such a document (somebody's fixture) is fetched for ever."""
     etag = f'"{hashlib.md5(ERROR_DOCUMENT).hexdigest()}"'
     assert Proof.MD5 is verified(ERROR_DOCUMENT, head_of(ERROR_DOCUMENT, etag))
+
+
+# --- what the bytes look like ------------------------------------------------------------------------------------------
+
+PAGE = b"<!DOCTYPE html><title>Login</title>" + bytes(5000)
+PIECES = [1, 7, 64, 4095, 4096, 10_000]
+
+
+def look_of(body: bytes, head: ObjectHead, name: str = "0.png", piece_bytes: int = 100) -> Look:
+    verifier = Verifier(head, name)
+    for start in range(0, len(body), piece_bytes):
+        verifier.update(memoryview(body)[start : start + piece_bytes])
+    verifier.verify()
+    return verifier.look
+
+
+def every_head_of(body: bytes) -> list[ObjectHead]:
+    etag = f'"{hashlib.md5(body).hexdigest()}"'
+    return [head_of(body), head_of(body, etag), ObjectHead(None, etag)]
+
+
+@pytest.mark.parametrize("piece_bytes", PIECES)
+@pytest.mark.parametrize("size_bytes", [20, 1032, 4096, 4097, 20_000])
+def test_whole_image_looks_so_in_pieces_of_any_size(size_bytes: int, piece_bytes: int) -> None:
+    body = image_bytes("a", size_bytes)
+    for head in every_head_of(body):
+        assert Look() == look_of(body, head, piece_bytes=piece_bytes)
+        assert Look(mislabelled=True) == look_of(body, head, "0.jpg", piece_bytes)
+
+
+@pytest.mark.parametrize("piece_bytes", PIECES)
+@pytest.mark.parametrize("size_bytes", [20, 1032, 4096, 4097, 20_000])
+def test_image_without_its_end_is_kept_and_suspect(size_bytes: int, piece_bytes: int) -> None:
+    body = image_bytes("a", size_bytes)[:-1]
+    for head in every_head_of(body):
+        assert "the PNG has no end (IEND)" == look_of(body, head, piece_bytes=piece_bytes).suspect
+
+
+@pytest.mark.parametrize("piece_bytes", PIECES)
+def test_page_that_only_its_length_vouches_for_is_no_image(piece_bytes: int) -> None:
+    head = ObjectHead(len(PAGE), content_type="text/html; charset=\u001b[31m")
+    with pytest.raises(RequestRefused) as refused:
+        look_of(PAGE, head, piece_bytes=piece_bytes)
+    assert ("not-an-image", Treatment.PERMANENT) == (refused.value.code, refused.value.treatment)
+    assert "content type 'text/html; charset=\\x1b[31m' and begins with '<!DOCTYPE html><title>Lo'" in refused.value.hint
+
+
+def test_page_that_s3_vouches_for_is_kept_and_suspect() -> None:
+    head = head_of(PAGE, f'"{hashlib.md5(PAGE).hexdigest()}"')
+    assert Look(is_image=False, suspect="it does not begin like an image") == look_of(PAGE, head)

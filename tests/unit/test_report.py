@@ -108,10 +108,16 @@ def test_image_that_appeared_meanwhile_is_nobodys_download() -> None:
     assert 0.0 == tally.image_seconds.percentile_seconds(1.0)
 
 
+def test_mislabelled_and_suspect_images_are_counted() -> None:
+    odd = [received()._replace(mislabelled=True), received()._replace(suspect="cut", mislabelled=True), received()]
+    tally = tally_of(*odd)
+    assert (3, 2, 1) == (tally.downloaded, tally.mislabelled, tally.suspect)
+
+
 def test_tallies_add_up_to_the_tally_of_all() -> None:
     """Without this, the totals of a run differ from the sum of its actors."""
-    one = [received(0, seconds=0.1), failure(1), appeared(2)]
-    other = [received(3, seconds=7.0, proof=Proof.LENGTH), failure(4, Kind.INTERRUPTED), received(5)]
+    one = [received(0, seconds=0.1)._replace(suspect="cut"), failure(1), appeared(2)]
+    other = [received(3, seconds=7.0, proof=Proof.LENGTH)._replace(mislabelled=True), failure(4, Kind.INTERRUPTED), received(5)]
     added = tally_of(*one)
     added.requests.update({"first": 2, "retry": 1})
     more = tally_of(*other)
@@ -120,7 +126,17 @@ def test_tallies_add_up_to_the_tally_of_all() -> None:
     whole = tally_of(*one, *other)
     assert {"first": 5, "retry": 1, "region": 1} == added.requests
     assert 1 == added.retries
-    for name in ("downloaded", "skipped", "failed", "unattempted", "size_bytes", "verified_by", "total"):
+    for name in (
+        "downloaded",
+        "skipped",
+        "failed",
+        "unattempted",
+        "size_bytes",
+        "verified_by",
+        "total",
+        "suspect",
+        "mislabelled",
+    ):
         assert getattr(whole, name) == getattr(added, name)
     assert vars(whole.image_seconds) == vars(added.image_seconds)
 
@@ -230,6 +246,8 @@ def test_facts_of_a_completed_run_are_the_contracts() -> None:
         "image_seconds_p95": 2.0,
         "image_seconds_max": 2.0,
         "verified_by": {"md5": 1, "length": 1},
+        "mislabelled": 0,
+        "suspect": 0,
         "cpu_seconds": 1.5,
         "max_rss_bytes": 50_000_000,
     } == report.completed_facts(104.0, 3.5, 50_000_000)

@@ -28,6 +28,7 @@ from daemon.core.model import Download, Failure, Kind, ObjectHead, ObjectRef, Ou
 from daemon.core.ports import Sink
 from daemon.core.retry import _clock_hint, delay_seconds, refusal
 from daemon.download import LONG_DELAY_SECONDS, Downloader, Trial
+from tests.support.trees import image_bytes
 
 # --- what an answer means ----------------------------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ def test_retry_after_is_honoured_up_to_a_minute(delay: float, retry_after: float
 
 # --- the one retry loop ------------------------------------------------------------------------------------------------
 
-BODY = b"\x89PNG\r\n\x1a\n" + bytes(1000)
+BODY = image_bytes("a", 1000)
 WHOLE = ObjectHead(len(BODY), f'"{hashlib.md5(BODY).hexdigest()}"')
 REF = ObjectRef("b", "a/0.png", region="us-west-1")
 SLOW_DOWN = refusal(503, "SlowDown", "injected")
@@ -421,6 +422,31 @@ def test_healthy_image_costs_one_request() -> None:
     )
     assert {"first": 1} == run.trial.requests
     assert [] == run.log.said
+
+
+def test_image_that_s3_serves_cut_is_kept_and_said() -> None:
+    cut = BODY[:-1]
+    run = Run(ScriptedStore((ObjectHead(len(cut), f'"{hashlib.md5(cut).hexdigest()}"'), cut)))
+    assert "the PNG has no end (IEND)" == run.outcome().suspect
+    assert {"0.png": cut} == run.folder.images
+    assert ["image.suspect"] == run.log.said
+
+
+def test_nothing_is_said_of_a_file_that_got_there_first() -> None:
+    cut = BODY[:-1]
+    store = ScriptedStore((ObjectHead(len(cut), f'"{hashlib.md5(cut).hexdigest()}"'), cut))
+    run = Run(store, MemoryFolder({"0.png": b"made here"}))
+    assert (Reason.APPEARED, "") == (run.outcome().reason, run.outcome().suspect)
+    assert [] == run.log.said
+
+
+def test_page_instead_of_an_image_fails_after_one_request() -> None:
+    page = b"<html>Please log in</html>"
+    run = Run(ScriptedStore((ObjectHead(len(page), content_type="text/html"), page)))
+    failure = run.failure()
+    assert "not-an-image" == failure.code
+    assert "content type 'text/html' and begins with '<html>Please log in</htm'" in failure.hint
+    assert {"first": 1} == run.trial.requests
 
 
 @pytest.mark.parametrize(
