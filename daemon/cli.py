@@ -190,7 +190,8 @@ def _sync_through_owner(config: Config, owned: DataDirOwned) -> int:
     Raises `owned` where its owner is no daemon.
     """
     publish = publisher(config)
-    answer = ask_daemon(config, {"ask": "sync", "actors": list(config.actors), "exclude": list(config.exclude)})
+    question = {"ask": "sync", "actors": list(config.actors), "exclude": list(config.exclude), "strict": config.strict}
+    answer = ask_daemon(config, question)
     output: Output | None = None
     try:
         for line in answer:

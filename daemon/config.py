@@ -291,6 +291,7 @@ SETTINGS: tuple[Setting, ...] = (
         "SIZE",
         "free space on the disk below which no image is started, such as 500M or 2G; 0 is none",
     ),
+    _setting("strict", False, _boolean, "", "a missing or pending manifest counts as failure: exit 1"),
     _setting("connect_timeout", 5.0, _seconds(), "SECONDS", "seconds to wait for a connection"),
     _setting("read_timeout", 30.0, _seconds(), "SECONDS", "seconds to wait for the next bytes"),
     _setting("image_timeout", 60.0, _seconds(), "SECONDS", "seconds without progress after which an image is tried again"),
@@ -394,6 +395,7 @@ class Config(NamedTuple):
     log_level: str
     report: str | None
     min_free: Size
+    strict: bool
     connect_timeout: float
     read_timeout: float
     image_timeout: float
@@ -697,6 +699,7 @@ RELOADABLE = frozenset(
         "concurrent_actors",
         "actors",
         "exclude",
+        "strict",
         "image_timeout",
         "max_attempts",
         "accept_opaque_etags",

@@ -30,8 +30,8 @@ class Runs:
         self.count = 0
         self.by_trigger: Counter[str] = Counter()
 
-    def begin(self, trigger: str, actors: int, **facts: object) -> RunReport:
-        """Open a run for that many actors; or let the open one grow by them."""
+    def begin(self, trigger: str, actors: int, *, strict: bool = False, **facts: object) -> RunReport:
+        """Open a run for that many actors; or let the open one grow by them. `strict`: see RunReport."""
         if self.open is not None:
             self.actors += actors
             return self.open
@@ -42,6 +42,7 @@ class Runs:
             time.monotonic(),
             self._usage().cpu_seconds,
             keep_results=self.publish is not None,
+            strict=strict,
         )
         self.log = self._base_log.bind(run_id=self.open.run_id)
         self.log.info("run.started", trigger=trigger, actors=actors, **facts)

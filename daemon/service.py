@@ -179,7 +179,8 @@ class Service:
         self._list_hints = Debouncer(config.quiet_seconds, config.max_wait_seconds)
         self._failing = FailingActors()
         self._names: dict[str, None] = {}  # the actors, in the order of the file
-        self._complete: set[str] = set()
+        self._ready_actors: set[str] = set()  # to train from, after their last run
+        self._not_ready: dict[str, str] = {}  # the others that ever ran, and why
         self._rescanned: set[str] = set()  # due because a rescan found what no event had told
         self._listing: str | None = None  # the trigger of the listing that is under way
         self._list_again: str | None = None  # asked for meanwhile
@@ -410,10 +411,12 @@ class Service:
             self._failing.failed(result.actor, failures, now, random.random())
         else:
             self._failing.forget(result.actor)
-        if result.success and result.problem is None:
-            self._complete.add(result.actor)
+        if why := result.not_ready:
+            self._ready_actors.discard(result.actor)
+            self._not_ready[result.actor] = why
         else:
-            self._complete.discard(result.actor)
+            self._ready_actors.add(result.actor)
+            self._not_ready.pop(result.actor, None)
         if self._failing.first_stopped and not self._breaker.errors:
             for actor in self._failing.release():
                 self._schedule.add(actor, Lane.RETRY)
@@ -477,7 +480,8 @@ class Service:
             self._schedule.remove(gone)
             self._changes.forget(gone)
             self._failing.forget(gone)
-            self._complete.discard(gone)
+            self._ready_actors.discard(gone)
+            self._not_ready.pop(gone, None)
         if self._ready:
             new = [name for name in names if name not in self._names]
             for name in new:
@@ -553,6 +557,7 @@ class Service:
             trigger,
             actors,
             version=__version__,
+            strict=config.strict,
             workers_per_actor=config.workers_per_actor,
             concurrent_actors=config.concurrent_actors,
         )
@@ -630,7 +635,9 @@ class Service:
         self._waiters.append(answer)
         if self._follow is not None:
             self._follow(answer)
-        self._begin_run("bulk", len(names)).keep_results = True
+        report = self._begin_run("bulk", len(names))
+        report.keep_results = True
+        report.strict |= bool(question.get("strict"))
         self._add_all(names, Lane.BULK)
         self._list("change")  # what stands there now counts, whatever events are still to come
 
@@ -665,7 +672,8 @@ class Service:
     def _status(self) -> dict[str, Any]:
         return status_document(
             actors=len(self._names),
-            complete=len(self._complete),
+            ready=len(self._ready_actors),
+            not_ready=self._not_ready,
             failing=self._failing,
             schedule=self._schedule,
             runs=self._runs,

@@ -17,7 +17,8 @@ MOST_FAILING_SHOWN = 20
 def status_document(
     *,
     actors: int,
-    complete: int,
+    ready: int,
+    not_ready: Mapping[str, str],
     failing: FailingActors,
     schedule: Schedule,
     runs: Runs,
@@ -26,7 +27,10 @@ def status_document(
     uptime_seconds: float,
     now: float,
 ) -> dict[str, Any]:
-    """Counts, and the first MOST_FAILING_SHOWN failing actors with their reasons; under 4,096 bytes as a log line."""
+    """`ready`: how many actors are ready to train. `not_ready`: of those that ever ran, the others, and why.
+
+    Counts, and the first MOST_FAILING_SHOWN failing actors with their reasons; under 4,096 bytes as a log line.
+    """
     by_code: Counter[str] = Counter()
     for row in failing.rows.values():
         by_code.update(row.codes.keys())
@@ -36,8 +40,9 @@ def status_document(
         "pid": os.getpid(),
         "uptime_seconds": round(uptime_seconds),
         "actors": actors,
-        "complete": complete,
-        "incomplete": actors - complete,
+        "ready": ready,
+        "not_ready": actors - ready,
+        "not_ready_by_reason": dict(Counter(not_ready.values()).most_common()),
         "failing": len(failing.rows),
         "failing_by_code": dict(by_code.most_common()),
         "failing_actors": {
@@ -59,7 +64,7 @@ def status_document(
 
 def status_text(status: Mapping[str, Any]) -> str:
     """One line for `systemctl status`."""
-    parts = [f"{status['complete']} of {status['actors']} actors complete"]
+    parts = [f"{status['ready']} of {status['actors']} actors ready"]
     if status["failing"]:
         parts.append(f"{status['failing']} failing")
     if status["run"]:
@@ -73,11 +78,13 @@ def status_table(status: Mapping[str, Any]) -> str:
     """For --status: a line for each count, then what fails and why."""
     lines = [f"{status_text(status)}", ""]
     for name, value in status.items():
-        if name in ("failing_by_code", "failing_actors", "down", "watch"):
+        if name in ("not_ready_by_reason", "failing_by_code", "failing_actors", "down", "watch"):
             continue
         lines.append(f"{name:<18} {'-' if value is None else value}")
     for name, value in (status.get("watch") or {}).items():
         lines.append(f"{name:<18} {value or 0}")
+    for reason, count in status["not_ready_by_reason"].items():
+        lines.append(f"not ready          {count} actors: {reason}")
     for code, count in status["failing_by_code"].items():
         lines.append(f"failing            {count} actors: {code}")
     for actor, row in status["failing_actors"].items():

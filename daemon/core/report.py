@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from daemon.core.errors import ActorsyncError
+from daemon.core.errors import ActorsyncError, ManifestMissing, ManifestPending
 from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received, Seen
 
 MAX_FAILURES_KEPT = 20  # for each actor: a count says the rest
+MAX_NOT_READY_NAMED = 5  # actors in run.completed, whose line is short
+
+# Why an actor is not ready, beside the codes of its manifest.
+INCOMPLETE = "incomplete"  # some of its images are not there
+NO_IMAGES = "no-images"  # its list is empty
+_NO_IMAGES_HINT = "list its images there, or take the actor out of actorsData.json"
 
 
 class Histogram:
@@ -118,8 +124,18 @@ class ActorResult(NamedTuple):
     seen: Seen | None = None  # the manifest that this came of
 
     @property
+    def not_ready(self) -> str:
+        """Why there is nothing whole to train from, as a code; "": every image of a non-empty manifest is there."""
+        if self.problem is not None:
+            return self.problem.code
+        if self.tally.failed or self.tally.unattempted:
+            return INCOMPLETE
+        return "" if self.tally.total else NO_IMAGES
+
+    @property
     def success(self) -> bool:
-        return not (self.tally.failed or self.tally.unattempted or self.manifest_failed)
+        """Whether the actor is ready to train."""
+        return not self.not_ready
 
     def document(self) -> dict[str, object]:
         """Its entry in the report's results[]."""
@@ -129,6 +145,8 @@ class ActorResult(NamedTuple):
             errors.append({"code": self.problem.code, "error": str(self.problem), "hint": self.problem.hint})
         if (more := self.tally.failed - len(failed)) > 0:
             errors.append({"code": "more", "error": f"and {more} more"})
+        if self.not_ready == NO_IMAGES:
+            errors.append({"code": NO_IMAGES, "error": "response.json lists no images", "hint": _NO_IMAGES_HINT})
         return {
             "actor": self.actor,
             "success": self.success,
@@ -157,8 +175,10 @@ class RunReport:
     started_at: float  # the clock's seconds, as all times here
     cpu_at_start: float
     keep_results: bool = False
+    strict: bool = False  # a missing or pending manifest is not enough for COMPLETE
     tally: Tally = field(default_factory=Tally)
     actors: int = 0
+    not_ready: dict[str, str] = field(default_factory=dict)  # actor -> why, after its last run
     manifests_failed: int = 0  # actorsData.json's bad entries among them
     interrupted: bool = False
     stopped_by: ActorsyncError | None = None  # nothing more was started because of it
@@ -168,6 +188,10 @@ class RunReport:
         self.actors += 1
         self.manifests_failed += result.manifest_failed
         self.tally.add(result.tally)
+        if why := result.not_ready:
+            self.not_ready[result.actor] = why
+        else:
+            self.not_ready.pop(result.actor, None)
         if self.keep_results:
             self.results.append(result)
 
@@ -176,7 +200,19 @@ class RunReport:
         if self.interrupted:
             return Status.INTERRUPTED
         failed = self.tally.failed or self.tally.unattempted or self.manifests_failed or self.stopped_by is not None
-        return Status.PARTIAL if failed else Status.COMPLETE
+        absent = self.strict and {ManifestMissing.code, ManifestPending.code} & set(self.not_ready.values())
+        return Status.PARTIAL if failed or absent else Status.COMPLETE
+
+    def readiness(self) -> dict[str, object]:
+        """How many actors are not ready to train and why, with the names of the first."""
+        reasons = Counter(self.not_ready.values())
+        return {
+            "not_ready": len(self.not_ready),
+            "not_ready_actors": list(self.not_ready)[:MAX_NOT_READY_NAMED],
+            "manifests_missing": reasons[ManifestMissing.code],
+            "manifests_pending": reasons[ManifestPending.code],
+            "manifests_without_images": reasons[NO_IMAGES],
+        }
 
     def completed_facts(self, now: float, cpu_seconds: float, max_rss_bytes: int) -> dict[str, object]:
         """The facts of `run.completed`; `cpu_seconds` is the total of all processes until now."""
@@ -191,6 +227,7 @@ class RunReport:
             "skipped": tally.skipped,
             "failed": tally.failed,
             "manifests_failed": self.manifests_failed,
+            **self.readiness(),
             "unattempted": tally.unattempted,
             "retries": tally.retries,
             "requests": dict(tally.requests),

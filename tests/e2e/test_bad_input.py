@@ -266,7 +266,9 @@ def test_manifest_without_images_is_no_failure(synced, actor):
     (said,) = synced.said_of(actor)
 
     assert (event, level) == (said["event"], said["level"])
-    assert synced.result_of(actor)["success"]
+    result = synced.result_of(actor)
+    assert not result["success"]  # nor is it ready to train
+    assert ["no-images" if event == "actor.synced" else event.replace(".", "-")] == [e["code"] for e in result["errors"]]
 
 
 def test_torn_manifest_that_is_completed_meanwhile_is_synced(actor_tree, product, fault_server):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -200,7 +201,16 @@ def test_report_tells_each_actor_and_the_facts_of_the_run(bulk):
     assert {"actor": listed[0], **whole} == results[listed[0]]
     (error,) = results[listed[3]]["errors"]
     assert "manifest-missing" == error["code"]
-    assert all(result["success"] for result in report["results"])
+    assert ["manifest-missing"] * 4 + ["no-images"] == sorted(errors_of(report))
+    assert (5, 4, 0, 1) == tuple(report[name] for name in READINESS)
+
+
+READINESS = ("not_ready", "manifests_missing", "manifests_pending", "manifests_without_images")
+
+
+def errors_of(report: dict[str, Any]) -> list[str]:
+    """The codes of the actors that are not ready to train."""
+    return [result["errors"][0]["code"] for result in report["results"] if not result["success"]]
 
 
 def test_second_report_counts_what_was_there(bulk):
@@ -208,7 +218,7 @@ def test_second_report_counts_what_was_there(bulk):
     report = bulk.second.report
 
     assert (0, IMAGES, 0) == (report["total_downloaded"], report["total_skipped"], report["total_failed"])
-    assert {True} == {result["success"] for result in report["results"]}
+    assert ["manifest-missing"] * 4 + ["no-images"] == sorted(errors_of(report))
 
 
 # --- against a server that verifies signatures ------------------------------------------------------------------------

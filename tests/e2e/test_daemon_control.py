@@ -54,7 +54,7 @@ def test_status_tells_what_is_complete_what_fails_and_how_changes_are_noticed(da
     asked = ask(daemon, product, "--status", "--log-format", "json")
     assert (0, "") == (asked.returncode, asked.stderr)
     status = json.loads(asked.stdout)
-    expected = {"pid": daemon.running.pid, "actors": 4, "complete": 3, "incomplete": 1, "failing": 1, "queued": 0, "syncing": 0}
+    expected = {"pid": daemon.running.pid, "actors": 4, "ready": 2, "not_ready": 2, "failing": 1, "queued": 0, "syncing": 0}
     assert expected == {name: status[name] for name in expected}
     assert {"object-not-found": 1} == status["failing_by_code"]
     assert {THIRD: {"codes": {"object-not-found": 1}, "times": 1}} == status["failing_actors"]
@@ -62,7 +62,7 @@ def test_status_tells_what_is_complete_what_fails_and_how_changes_are_noticed(da
     assert (4, 0) == (status["watch"]["watched"], status["watch"]["polled"])
 
     table = ask(daemon, product, "--status").stdout
-    assert "3 of 4 actors complete; 1 failing" in table
+    assert "2 of 4 actors ready; 1 failing" in table
     assert f"{THIRD}: object-not-found (1 runs)" in table
     assert "watched            4" in table
 
@@ -186,7 +186,7 @@ def test_once_has_the_daemon_do_a_full_pass(daemon, product, fault_server):
     assert 0 == whole.returncode
     assert missing.exists()
     assert f"{THIRD}: 1 downloaded, 1 skipped" in whole.stdout
-    assert "Sync Complete!" in whole.stdout
+    assert "Sync finished, 1 actor is not ready" in whole.stdout  # the sentinel has no images
 
 
 def test_once_for_some_actors_leaves_the_others_alone(daemon, product):

@@ -85,8 +85,8 @@ def test_the_daemon_says_now_and_then_that_it_lives(product, actor_tree, fault_s
     actor_tree.actor(SECOND, response=b"[]")
     with running_daemon(product, actor_tree, fault_server, "--alive-seconds", "1") as daemon:
         line = daemon.running.wait_for("service.alive", times=2)
-    facts = ("actors", "complete", "failing", "downloaded", "runs", "queued")
-    assert (3, 2, 1, 2, 1, 0) == tuple(line[name] for name in facts)
+    facts = ("actors", "ready", "failing", "downloaded", "runs", "queued")
+    assert (3, 1, 1, 2, 1, 0) == tuple(line[name] for name in facts)
     assert (3, 0) == (line["watch"]["watched"], line["watch"]["polled"])
     assert "run_id" not in line
 

@@ -129,7 +129,7 @@ Speed: 49.8 images/sec
         ({"failed": 2, "downloaded": 18}, "[1/287] ⚠️ 0001_european_25_male: 18 downloaded, 0 skipped, 2 failed\n"),
         ({"failed": 20, "downloaded": 0}, "[1/287] ❌ 0001_european_25_male: 0 downloaded, 0 skipped, 20 failed\n"),
         ({"failed": 1, "downloaded": 0, "skipped": 1}, "[1/287] ⚠️ 0001_european_25_male: 0 downloaded, 1 skipped, 1 failed\n"),
-        ({"downloaded": 0}, "[1/287] ✅ 0001_european_25_male: 0 downloaded, 0 skipped\n"),
+        ({"downloaded": 0}, "[1/287] ⚠️ 0001_european_25_male: 0 downloaded, 0 skipped, no images listed\n"),
         ({"downloaded": 0, "unattempted": 20}, "[1/287] ⚠️ 0001_european_25_male: 0 downloaded, 0 skipped, 20 not tried\n"),
     ],
 )
@@ -190,15 +190,42 @@ def test_other_events_are_readable_lines(event: dict, line: str):
 
 
 @pytest.mark.parametrize(
-    ("status", "line"),
+    ("facts", "line"),
     [
-        ("complete", "✅ Sync Complete!"),
-        ("partial", "⚠️ Sync finished with failures"),
-        ("interrupted", "🛑 Sync interrupted"),
+        ({}, "✅ Sync Complete!"),
+        ({"not_ready": 288}, "⚠️ Sync finished, 288 actors are not ready"),
+        ({"not_ready": 1}, "⚠️ Sync finished, 1 actor is not ready"),
+        ({"status": "partial", "failed": 1, "not_ready": 1}, "⚠️ Sync finished with failures"),
+        ({"status": "partial", "manifests_failed": 1}, "⚠️ Sync finished with failures"),
+        ({"status": "partial", "not_ready": 3}, "⚠️ Sync finished, 3 actors are not ready"),  # --strict
+        ({"status": "partial"}, "⚠️ Sync not finished"),
+        ({"status": "interrupted", "failed": 1, "not_ready": 1}, "🛑 Sync interrupted"),
     ],
 )
-def test_the_end_says_how_it_ended(status: str, line: str):
-    assert line == rendered(COMPLETED | {"status": status}).splitlines()[1]
+def test_the_end_says_how_it_ended(facts: dict, line: str):
+    assert line == rendered(COMPLETED | facts).splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"not_ready": 1, "not_ready_actors": ["a"], "manifests_missing": 1}, "1 of 287 actors: a (1 without response.json)"),
+        (
+            {
+                "not_ready": 12,
+                "not_ready_actors": ["a", "b"],
+                "manifests_missing": 4,
+                "manifests_pending": 2,
+                "manifests_without_images": 1,
+            },
+            "12 of 287 actors: a, b, and 10 more (4 without response.json, 2 whose job has not completed, "
+            "1 with an empty list)",
+        ),
+        ({"not_ready": 2, "not_ready_actors": ["a", "b"]}, "2 of 287 actors: a, b"),
+    ],
+)
+def test_the_end_names_actors_that_are_not_ready(facts: dict, line: str):
+    assert f"\n⚠️ Not ready: {line}\n{RULE}\n" in rendered(COMPLETED | {"actors": 287} | facts)
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -254,6 +281,7 @@ HOSTILE = "evil\x1b]0;title\x07\x1b[2J\r\n\x9b31m\x7f\u202egnp.\u2028\ud800\x00"
         {"level": "error", "event": "manifest.rejected", "actor": HOSTILE, "error": HOSTILE, "hint": HOSTILE, "code": HOSTILE},
         {"level": "warning", "event": HOSTILE, "error": HOSTILE, "hint": HOSTILE, "message": HOSTILE, HOSTILE: HOSTILE},
         {"level": "error", "event": "service.crashed", "exception": HOSTILE},
+        COMPLETED | {"not_ready": 2, "not_ready_actors": [HOSTILE], "actors": HOSTILE, "manifests_missing": HOSTILE},
     ],
 )
 def test_no_control_character_from_outside_reaches_the_terminal(event: dict):

@@ -4,10 +4,21 @@ import random
 
 import pytest
 
-from daemon.core.errors import DiskFull, ManifestMissing, ManifestRejected
+from daemon.core.errors import DiskError, DiskFull, ManifestMissing, ManifestPending, ManifestRejected
 from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received
-from daemon.core.report import MAX_FAILURES_KEPT, ActorResult, Histogram, Progress, RunReport, Status, Tally
+from daemon.core.report import (
+    MAX_FAILURES_KEPT,
+    MAX_NOT_READY_NAMED,
+    ActorResult,
+    Histogram,
+    Progress,
+    RunReport,
+    Status,
+    Tally,
+)
 
+MISSING = ManifestMissing("response.json is not there")
+PENDING = ManifestPending("its status is IN_PROGRESS")
 REJECTED = ManifestRejected("response.json is empty", code="manifest-empty", hint="write it again")
 
 
@@ -164,7 +175,7 @@ def test_actor_is_documented_by_the_contract() -> None:
     } == result_of(received(0), appeared(1), failure(2)).document()
 
 
-@pytest.mark.parametrize(("shown", "failed"), [(0, 0), (1, 1), (20, 20), (20, 21), (20, 5000)])
+@pytest.mark.parametrize(("shown", "failed"), [(1, 1), (20, 20), (20, 21), (20, 5000)])
 def test_errors_are_twenty_and_then_a_count(shown: int, failed: int) -> None:
     """Without this, a bucket without permission makes a report of a gigabyte, or one that hides how many failed."""
     errors = result_of(*(failure(n) for n in range(failed))).document()["errors"]
@@ -187,21 +198,28 @@ def test_images_that_were_not_tried_are_no_errors_and_hide_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("success", "result"),
+    ("not_ready", "result"),
     [
-        (True, ActorResult("a", Tally())),
-        (True, ActorResult("a", tally_of(received(), appeared()))),
-        (True, ActorResult("a", Tally(), problem=ManifestMissing("not there"))),
-        (False, ActorResult("a", tally_of(received(), failure()))),
-        (False, ActorResult("a", tally_of(failure(kind=Kind.SHARED)))),
-        (False, ActorResult("a", tally_of(failure(kind=Kind.INTERRUPTED)))),
-        (False, ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True)),
+        ("", ActorResult("a", tally_of(received(), appeared()))),
+        ("no-images", ActorResult("a", Tally())),
+        ("manifest-missing", ActorResult("a", Tally(), problem=MISSING)),
+        ("manifest-pending", ActorResult("a", Tally(), problem=PENDING)),
+        ("incomplete", ActorResult("a", tally_of(received(), failure()))),
+        ("incomplete", ActorResult("a", tally_of(failure(kind=Kind.SHARED)))),
+        ("incomplete", ActorResult("a", tally_of(failure(kind=Kind.INTERRUPTED)))),
+        ("manifest-empty", ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True)),
+        ("disk-error", ActorResult("a", tally_of(received()), problem=DiskError("injected"), manifest_failed=True)),
     ],
 )
-def test_success_means_that_everything_listed_is_there(success: bool, result: ActorResult) -> None:
-    """Without this, an actor that lacks an image is ticked off."""
-    assert success == result.success
-    assert success == result.document()["success"]
+def test_success_means_ready_to_train(not_ready: str, result: ActorResult) -> None:
+    assert not_ready == result.not_ready
+    assert (not not_ready) == result.success == result.document()["success"]
+
+
+def test_empty_list_is_among_the_errors_of_the_report() -> None:
+    """`success: false` without a word why sends people to the log."""
+    (error,) = ActorResult("a", Tally()).document()["errors"]  # type: ignore[misc]
+    assert ("no-images", "response.json lists no images") == (error["code"], error["error"])
 
 
 def test_problem_of_the_manifest_is_among_the_errors() -> None:
@@ -235,6 +253,11 @@ def test_facts_of_a_completed_run_are_the_contracts() -> None:
         "skipped": 1,
         "failed": 0,
         "manifests_failed": 0,
+        "not_ready": 0,
+        "not_ready_actors": [],
+        "manifests_missing": 0,
+        "manifests_pending": 0,
+        "manifests_without_images": 0,
         "unattempted": 0,
         "retries": 1,
         "requests": {"first": 2, "retry": 1},
@@ -275,7 +298,11 @@ def test_results_are_kept_only_for_a_report() -> None:
     [
         (Status.COMPLETE, [], {}),
         (Status.COMPLETE, [result_of(received())], {}),
-        (Status.COMPLETE, [ActorResult("a", Tally(), problem=ManifestMissing("not there"))], {}),
+        (Status.COMPLETE, [ActorResult("a", Tally(), problem=MISSING)], {}),
+        (Status.COMPLETE, [ActorResult("a", Tally())], {"strict": True}),  # an empty list is there, and readable
+        (Status.PARTIAL, [ActorResult("a", Tally(), problem=MISSING), result_of(received())], {"strict": True}),
+        (Status.PARTIAL, [ActorResult("a", Tally(), problem=PENDING)], {"strict": True}),
+        (Status.COMPLETE, [ActorResult("0001", Tally(), problem=PENDING), result_of(received())], {"strict": True}),
         (Status.PARTIAL, [result_of(received()), result_of(failure())], {}),
         (Status.PARTIAL, [result_of(failure(kind=Kind.SHARED))], {}),
         (Status.PARTIAL, [result_of(failure(kind=Kind.INTERRUPTED))], {}),
@@ -292,6 +319,29 @@ def test_status_says_whether_all_is_there(status: Status, results: list[ActorRes
     for name, value in changes.items():
         setattr(report, name, value)
     assert status is report.status
+
+
+def test_actors_that_are_not_ready_are_counted_by_reason_and_named() -> None:
+    """288 missing manifests were "Sync Complete!"."""
+    problems = {"manifests_missing": MISSING, "manifests_pending": PENDING, "manifests_without_images": None}
+    report = report_of(
+        *(ActorResult(f"{key}_{n}", Tally(), problem=problem) for key, problem in problems.items() for n in range(3)),
+        ActorResult("rejected", Tally(), problem=REJECTED, manifest_failed=True),
+        result_of(failure(), actor="failed"),
+        result_of(received(), actor="ready"),
+    )
+    facts = report.completed_facts(104.0, 3.5, 1)
+    assert {"not_ready": 11, **dict.fromkeys(problems, 3)}.items() <= facts.items()
+    assert ["manifests_missing_0", "manifests_missing_1", "manifests_missing_2"] == facts["not_ready_actors"][:3]  # type: ignore[index]
+    assert MAX_NOT_READY_NAMED == len(facts["not_ready_actors"])  # type: ignore[arg-type]
+    assert 11 == report.document(facts)["not_ready"]
+
+
+def test_actor_that_is_synced_again_in_one_run_is_what_it_is_at_last() -> None:
+    lacks, has = ActorResult("a", Tally(), problem=MISSING), result_of(received(), actor="a")
+    for count, results in ((0, (lacks, has)), (1, (has, lacks)), (1, (lacks, lacks))):
+        facts = report_of(*results).completed_facts(104.0, 3.5, 1)
+        assert (count, count) == (facts["not_ready"], facts["manifests_missing"])
 
 
 def test_run_of_no_time_has_no_speed_that_no_parser_reads() -> None:

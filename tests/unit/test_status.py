@@ -18,7 +18,8 @@ class Health:
 def document(**changes: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "actors": 10,
-        "complete": 8,
+        "ready": 8,
+        "not_ready": {"a": "no-images", "b": "manifest-missing"},
         "failing": FailingActors(),
         "schedule": Schedule(5),
         "runs": Runs(Lines(), None),
@@ -41,10 +42,10 @@ def failing_of(count: int, name: str = "{:04}_european_25_male") -> FailingActor
 def test_idle_daemon_says_what_there_is() -> None:
     """Without this, --status is a guess."""
     status = document()
-    expected = {"actors": 10, "complete": 8, "incomplete": 2, "failing": 0, "run": None, "uptime_seconds": 13, "down": []}
+    expected = {"actors": 10, "ready": 8, "not_ready": 2, "failing": 0, "run": None, "uptime_seconds": 13, "down": []}
     assert expected == {name: status[name] for name in expected}
     assert {"watched": 9, "polled": 1, "polled_because": {"watch-limit": 1}, "overflows": 0, "events": 7} == status["watch"]
-    assert "8 of 10 actors complete" == status_text(status)
+    assert "8 of 10 actors ready" == status_text(status)
     assert "watch" not in document(watch=None)
 
 
@@ -63,7 +64,7 @@ def test_run_that_is_open_counts_with_the_closed_ones() -> None:
     status = document(runs=runs, schedule=schedule, now=began + 2.0)
     assert (5, 1, 50) == (status["downloaded"], status["failed"], status["size_bytes"])
     assert ("change", 1, 1, 1, 1.5) == tuple(status[n] for n in ("run", "runs", "syncing", "queued", "images_per_second"))
-    assert "8 of 10 actors complete; syncing 1, 1 queued, 1.5 images/s" == status_text(status)
+    assert "8 of 10 actors ready; syncing 1, 1 queued, 1.5 images/s" == status_text(status)
 
 
 def test_failing_actors_are_told_with_their_reasons() -> None:
@@ -72,7 +73,7 @@ def test_failing_actors_are_told_with_their_reasons() -> None:
     assert (3, {"object-not-found": 3, "store-unavailable": 2}) == (status["failing"], status["failing_by_code"])
     assert {"object-not-found": 2} == status["failing_actors"]["0001_european_25_male"]["codes"]
     assert ["endpoint-down: x cannot be reached"] == status["down"]
-    assert "8 of 10 actors complete; 3 failing; endpoint-down: x cannot be reached" == status_text(status)
+    assert "8 of 10 actors ready; 3 failing; endpoint-down: x cannot be reached" == status_text(status)
 
 
 def test_hundreds_of_failing_actors_are_one_line_of_the_log() -> None:
@@ -88,10 +89,12 @@ def test_table_shows_every_count_and_every_reason() -> None:
     """Without this, people get less than programs do."""
     table = status_table(document(failing=failing_of(2), down=(EndpointDown("x cannot be reached"),)))
     lines = table.splitlines()
-    assert lines[0].startswith("8 of 10 actors complete; 2 failing")
+    assert lines[0].startswith("8 of 10 actors ready; 2 failing")
     for shown in (
         "actors             10",
-        "complete           8",
+        "ready              8",
+        "not_ready          2",
+        "not ready          1 actors: manifest-missing",
         "run                -",
         "watched            9",
         "polled             1",

@@ -4,13 +4,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from daemon.adapters.console.text import Style, shown
+from daemon.adapters.console.text import Style, counted, shown
 
 Event = Mapping[str, Any]
 
 RULE = "=" * 60
 MAX_CAUSES = 10  # shown at the end of a run, with
 MAX_EXAMPLES = 3  # images each: the table does not grow with the failures
+
+_REASONS = {
+    "manifests_missing": "without response.json",
+    "manifests_pending": "whose job has not completed",
+    "manifests_without_images": "with an empty list",
+}
 
 
 @dataclass(slots=True)
@@ -44,18 +50,41 @@ class RunSummary:
     def end(self, event: Event) -> str:
         """The end of the run, from its run.completed; the next run begins empty."""
         style = self._style
-        end = {
-            "partial": f"{style.sign('⚠️')} Sync finished with failures",
-            "interrupted": f"{style.sign('🛑')} Sync interrupted",
-        }.get(event.get("status", ""), f"{style.sign('✅')} Sync Complete!")
         downloaded, skipped, failed = (shown(event.get(key, 0)) for key in ("downloaded", "skipped", "failed"))
         return (
-            f"{RULE}\n{end}\n"
+            f"{RULE}\n{self._outcome(event)}\n"
             f"{style.icon('📊 ')}Total: {downloaded} downloaded, {skipped} skipped, {failed} failed\n"
             f"{style.icon('⏱️  ')}Time: {event.get('elapsed_seconds') or 0:.2f} seconds\n"
             f"{style.icon('🚀 ')}Speed: {event.get('images_per_second') or 0:.1f} images/sec\n"
+            f"{self._not_ready(event)}"
             f"{RULE}\n{self._grouped_failures()}"
         )
+
+    def _outcome(self, event: Event) -> str:
+        """The first line: a sign of success only where every actor is ready to train."""
+        status, not_ready = event.get("status"), event.get("not_ready")
+        if status == "interrupted":
+            return f"{self._style.sign('🛑')} Sync interrupted"
+        if status == "partial" and (event.get("failed") or event.get("manifests_failed")):
+            return f"{self._style.sign('⚠️')} Sync finished with failures"
+        if not_ready:
+            return f"{self._style.sign('⚠️')} Sync finished, {_are(not_ready)} not ready"
+        if status == "partial":
+            return f"{self._style.sign('⚠️')} Sync not finished"
+        return f"{self._style.sign('✅')} Sync Complete!"
+
+    def _not_ready(self, event: Event) -> str:
+        """Which actors cannot be trained, the first by name, and what their manifests lack."""
+        count = event.get("not_ready")
+        if not count:
+            return ""
+        names = [shown(name) for name in event.get("not_ready_actors") or ()]
+        if count > len(names):
+            names.append(f"and {count - len(names)} more")
+        text = f"Not ready: {shown(count)} of {counted(event.get('actors', 0), 'actor')}: {', '.join(names)}"
+        reasons = [f"{shown(event[key])} {words}" for key, words in _REASONS.items() if event.get(key)]
+        text += f" ({', '.join(reasons)})" if reasons else ""
+        return f"{self._style.sign('⚠️')} {self._style.painted('⚠️', text)}\n"
 
     def _grouped_failures(self) -> str:
         """Most frequent first; forgotten afterwards."""
@@ -75,3 +104,7 @@ class RunSummary:
         more = f", and {cause.count - MAX_EXAMPLES} more" if cause.count > MAX_EXAMPLES else ""
         text = f"{style.sign('❌')} {style.painted('❌', f'{cause.count} x {code}')}: {', '.join(cause.examples)}{more}\n"
         return f"{text}   {style.icon('💡 ')}{cause.hint}\n" if cause.hint else text
+
+
+def _are(count: object) -> str:
+    return f"{counted(count, 'actor')} {'is' if count == 1 else 'are'}"

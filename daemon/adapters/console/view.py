@@ -53,8 +53,12 @@ class ConsoleView:
         downloaded, skipped, failed, untried = (
             event.get(key) or 0 for key in ("downloaded", "skipped", "failed", "unattempted")
         )
-        sign = "✅" if not failed and not untried else "⚠️" if downloaded or skipped or untried else "❌"
+        sign = "⚠️" if downloaded or skipped or untried else "❌"
+        if not failed and not untried:
+            sign = "✅" if downloaded or skipped else "⚠️"
         text = f"{shown(event.get('actor'))}: {shown(downloaded)} downloaded, {shown(skipped)} skipped"
+        if not (downloaded or skipped or failed or untried):
+            text += ", no images listed"
         if failed:
             text += f", {shown(failed)} failed"
         if untried:
