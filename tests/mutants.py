@@ -101,8 +101,8 @@ MUTANTS = [
     Mutant(
         "clock is blamed though we did not sign",
         "daemon/adapters/http/store.py",
-        "clock=time.time() if signed else None",
-        "clock=time.time()",
+        "clock = time.time() if signed else None",
+        "clock = time.time()",
         f"{STORE} -k clock",
     ),
     Mutant(
@@ -177,6 +177,27 @@ MUTANTS = [
         "        if self._expected_size is None and after > _BEGIN_BYTES:\n",
         "        if self._expected_size is None:\n",
         INTEGRITY,
+    ),
+    Mutant(
+        "part of an image is a passing fault",
+        "daemon/adapters/http/answers.py",
+        "    if status < 300:  #",
+        "    if False:  #",
+        HTTP,
+    ),
+    Mutant(
+        "plain HTTP to a TLS port is a passing fault",
+        "daemon/adapters/http/store.py",
+        "if error.status is None and self._wants_tls(request.route):",
+        "if False:",
+        HTTP,
+    ),
+    Mutant(
+        "TLS to a plain port is a passing fault",
+        "daemon/adapters/http/dial.py",
+        "                if is_no_tls(error):\n",
+        "                if False:\n",
+        HTTP,
     ),
     Mutant(
         "cut image is not said",

@@ -242,6 +242,13 @@ class VersionIgnored(StoreError):
     )
 
 
+class WrongScheme(StoreError):
+    """Plain HTTP was spoken to a port that speaks TLS, or the other way around."""
+
+    code = "wrong-scheme"
+    hint = "correct the scheme or the port of --endpoint-url, or of the URL in response.json"
+
+
 class RequestRefused(StoreError):
     """Any other answer that asking again will not change."""
 

@@ -104,7 +104,6 @@ PASSING: dict[str, tuple[Fault, str]] = {
     "0018_garbage": (faults.garbage(), "store-unavailable"),
     "0019_head_without_end": (faults.huge_head(), "store-unavailable"),
     "0020_no_number_as_length": (faults.headers({"Content-Length": "many"}), "store-unavailable"),
-    "0022_part_of_it": (faults.bare_status(206), "store-unavailable"),
     "0023_retry_after": (faults.s3_error("SlowDown", retry_after=1), "store-unavailable"),
 }
 HANGS_UP = ("0008_reset_before_head", "0009_close_before_head")
@@ -272,6 +271,10 @@ STAYING = {
     ),
     "0008_redirect_nowhere": Staying((faults.redirect(None),), "region-redirect"),
     "0009_empty": Staying((faults.other_body(b"") & faults.no_etag(),), "object-empty", hint="upload"),
+    "0017_part_of_it": Staying((faults.bare_status(206),), "not-s3", hint="proxy"),
+    "0018_login": Staying(
+        (faults.bare_status(302) & faults.headers({"Location": "https://login.example.com/"}),), "not-s3", hint="login"
+    ),
     "0016_page": Staying((faults.page(),), "not-an-image", hint="content type 'text/html' and begins with '<!DOCTYPE html"),
     "0010_unverifiable": Staying((faults.no_etag() & faults.no_content_length(),), "unverifiable", hint="proxy"),
     "0011_etag_not_md5": Staying((faults.opaque_etag(),), "etag-not-md5", 2, hint="--accept-opaque-etags"),

@@ -38,11 +38,14 @@ from daemon.core.errors import (
     AccessDenied,
     ConnectFailed,
     ObjectNotFound,
+    RegionRedirect,
     RequestRefused,
     ShortBody,
     StoreError,
     StoreUnavailable,
     TimedOut,
+    Treatment,
+    WrongScheme,
 )
 from daemon.core.model import Credentials, ObjectHead, ObjectRef, Secret
 from tests.support import faults
@@ -50,6 +53,8 @@ from tests.support.account import ACCESS_KEY, SECRET_KEY
 from tests.support.certificates import Certificate
 from tests.support.fault_server import ANY, FaultServer, refusing_port, unanswering_port
 from tests.support.faults import Ending, Fault, Framing
+from tests.support.needs import find_program, not_installed
+from tests.support.processes import Child, free_ports, listens
 from tests.support.proxy_server import ProxyServer
 from tests.support.trees import image_bytes
 
@@ -933,15 +938,6 @@ class TestTls:
         with FaultServer(tls=context) as old, pytest.raises(ConnectFailed, match=r"(?i)protocol version|unsupported protocol"):
             fetch(make_store(old.endpoint_url))
 
-    def test_a_server_that_speaks_no_tls_is_told(self, server: FaultServer, trusting: None):
-        """Without this, https:// for http:// in --endpoint-url is a riddle."""
-        with (
-            contextlib.suppress(AssertionError),
-            FaultServer() as plain,
-            pytest.raises(ConnectFailed, match="no connection to"),
-        ):
-            fetch(make_store(plain.endpoint_url.replace("http:", "https:"), connect_timeout=0.5))
-
     def test_a_handshake_that_never_ends_is_ended(self, trusting: None):
         """Without this, a server that says nothing holds a download slot for ever."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -975,6 +971,128 @@ class TestTls:
 
         assert body == sink.body
         assert sink.pieces < len(body) // 16384
+
+
+# --- https for http, and the other way around -------------------------------------------------------------------------
+
+NGINX = """
+daemon off; master_process off; pid nginx.pid; error_log stderr;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    server {{ listen 127.0.0.1:{plain}; location /moved/ {{ return 301 https://127.0.0.1:{tls}$request_uri; }} }}
+    server {{ listen 127.0.0.1:{tls} ssl; ssl_certificate {certificate.file}; ssl_certificate_key {certificate.key_file}; }}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def nginx_ports(tmp_path_factory: pytest.TempPathFactory, tls_certificate: Certificate) -> Iterator[tuple[int, int]]:
+    """A plain port and a TLS port of a real nginx."""
+    folder = tmp_path_factory.mktemp("nginx")
+    plain, tls = free_ports(2)
+    (folder / "nginx.conf").write_text(NGINX.format(plain=plain, tls=tls, certificate=tls_certificate))
+    nginx = find_program("nginx")
+    if nginx is None:
+        pytest.skip(not_installed("nginx"))
+    command = [nginx, "-p", str(folder), "-e", "stderr", "-c", "nginx.conf"]
+    with Child(command, cwd=folder, env={}) as running:
+        running.wait_until_reachable(lambda: listens(plain) and listens(tls), timeout_seconds=10)
+        yield plain, tls
+
+
+class TestWrongScheme:
+    def test_https_to_a_plain_port_is_told(self, nginx_ports: tuple[int, int], trusting: None):
+        with pytest.raises(WrongScheme, match="does not speak TLS") as raised:
+            fetch(make_store(f"https://127.0.0.1:{nginx_ports[0]}"))
+
+        assert ("wrong-scheme", Treatment.PERMANENT) == (raised.value.code, raised.value.treatment)
+        assert "http:// in place of https://" in raised.value.hint
+
+    def test_http_to_a_tls_port_that_says_so_is_told(self, nginx_ports: tuple[int, int]):
+        with pytest.raises(WrongScheme, match="speaks TLS") as raised:
+            fetch(make_store(f"http://127.0.0.1:{nginx_ports[1]}"))
+
+        assert "https:// in place of http://" in raised.value.hint
+
+    def test_http_to_a_tls_port_that_hangs_up_is_told_after_one_trial(self, tls_server: FaultServer):
+        store = make_store(tls_server.endpoint_url.replace("https:", "http:"))
+
+        waiting = [gevent.spawn(fetch, store) for _ in range(5)]
+        gevent.joinall(waiting)
+
+        assert {WrongScheme} == {type(each.exception) for each in waiting}
+        assert () == tls_server.requests
+        assert 5 + 1 == tls_server.connections
+
+    def test_plain_server_that_hangs_up_is_no_tls_port(self, server: FaultServer):
+        store = make_store(server.endpoint_url)
+        server.inject(PATH, faults.close_before_head(), faults.reset_before_head(), faults.garbage())
+
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                fetch(store)
+        assert BODY == fetch(store)
+
+        assert 4 + 1 == server.connections
+
+    def test_server_that_answered_once_is_not_tried_with_tls(self, server: FaultServer):
+        store = make_store(server.endpoint_url)
+        fetch(store)
+        server.inject(PATH, faults.reset_before_head())
+
+        with pytest.raises(StoreUnavailable):
+            fetch(store, fresh_connection=True)
+
+        assert 2 == server.connections
+
+    @pytest.mark.parametrize(
+        "said", ["Client sent an HTTP request to an HTTPS server.\n", "speaking plain HTTP to an SSL port"]
+    )
+    def test_what_other_servers_say_is_understood(self, server: FaultServer, said: str):
+        """Go (SeaweedFS, MinIO, rclone) and Apache."""
+        server.inject(PATH, raw(f"HTTP/1.0 400 Bad Request\r\n\r\n{said}".encode()))
+
+        with pytest.raises(WrongScheme):
+            fetch(make_store(server.endpoint_url))
+
+        assert 1 == len(server.requests)
+
+    def test_redirect_of_the_same_host_to_https_is_told(self, nginx_ports: tuple[int, int]):
+        with pytest.raises(WrongScheme, match=r"answered 301 and sends us to https://127\.0\.0\.1"):
+            fetch(make_store(f"http://127.0.0.1:{nginx_ports[0]}"), ObjectRef("moved", "a.png"))
+
+
+class TestNoS3:
+    @pytest.mark.parametrize("status", [201, 203, 204, 206, 226])
+    def test_success_that_s3_does_not_know_is_refused_after_one_request(self, server: FaultServer, status: int):
+        store = make_store(server.endpoint_url)
+        server.inject(PATH, faults.bare_status(status))
+
+        with pytest.raises(RequestRefused, match=f"is {status}") as raised:
+            fetch(store)
+
+        assert ("not-s3", Treatment.PERMANENT) == (raised.value.code, raised.value.treatment)
+        assert "--endpoint-url" in raised.value.hint
+        assert BODY == fetch(store)
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_redirect_to_another_host_names_it_and_no_query(self, server: FaultServer, status: int):
+        location = "https://login.example.com/sign-in?back=/images/a.png&token=hunter2"
+        server.inject(PATH, faults.bare_status(status) & faults.headers({"Location": location}))
+
+        with pytest.raises(RequestRefused, match=f"answered {status} and sends us to https://login.example.com$") as raised:
+            fetch(make_store(server.endpoint_url))
+
+        assert "not-s3" == raised.value.code
+
+    @pytest.mark.parametrize("location", ["https://images.s3.eu-west-1.amazonaws.com/a.png", "/elsewhere", "https://[x", None])
+    def test_other_redirects_are_of_regions(self, server: FaultServer, location: str | None):
+        server.inject(PATH, faults.bare_status(307) & faults.headers({"Location": location}))
+
+        with pytest.raises(RegionRedirect):
+            fetch(make_store(server.endpoint_url))
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------

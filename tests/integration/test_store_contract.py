@@ -427,8 +427,6 @@ class TestTheAnswer:
             (faults.huge_head(), "StoreUnavailable", "store-unavailable", 0),
             (faults.garbage(b"HTTP/1.1 200 OK\r\nContent-Le"), None, None, 0),
             (faults.headers({"Content-Length": "many"}), "StoreUnavailable", "store-unavailable", 0),
-            (faults.bare_status(206), "StoreUnavailable", "store-unavailable", 0),
-            (faults.bare_status(204), "StoreUnavailable", "store-unavailable", 0),
         ],
         ids=repr,
     )

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-from daemon.core.errors import StoreError, UrlRefused
+from daemon.core.errors import RequestRefused, StoreError, UrlRefused, WrongScheme
 from daemon.core.head import Headers
 from daemon.core.integrity import CHECKSUMS
 from daemon.core.model import ObjectHead
@@ -14,6 +14,10 @@ _CHECKSUMS = {f"x-amz-checksum-{name}".encode(): name for name in (*CHECKSUMS, "
 _VERSION_ID = b"x-amz-version-id"
 _ENCRYPTION = b"x-amz-server-side-encryption"
 _CUSTOMER_KEY = b"x-amz-server-side-encryption-customer-algorithm"
+_WANTS_TLS = re.compile(rb"HTTP request to an HTTPS server|plain HTTP (?:request was sent )?to (?:an )?(?:HTTPS|SSL)")
+_LOCATION = re.compile(r"(https?)://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?![^/?#])", re.IGNORECASE)
+USE_HTTPS = "write https:// in place of http:// in --endpoint-url, or in the URL in response.json"
+_NOT_S3_HINT = "no S3 answers so: a proxy, a login page or another server does; check --endpoint-url and the proxy settings"
 _LONGEST_MESSAGE = 300
 _LONGEST_CODE = 64
 _ENTITY = re.compile(r"&(?:#([0-9]{1,7})|#x([0-9A-Fa-f]{1,6})|(amp|apos|gt|lt|quot));")
@@ -38,13 +42,18 @@ def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
     )
 
 
-def refusal_of(status: int, headers: Headers, body: bytes, *, clock: float | None = None) -> StoreError:
+def refusal_of(
+    status: int, headers: Headers, body: bytes, *, clock: float | None = None, origin: str | None = None
+) -> StoreError:
     """The error that an answer other than an object means. `body`: S3's error document, or anything else.
 
     `clock`: this machine's time, in seconds since the epoch; None: it does not matter, as we did not sign the request.
+    `origin`: `scheme://host[:port]` that was asked.
     """
     told_region = _element(body, "Region") or _text(headers.get(b"x-amz-bucket-region") or b"")
     s3_code = _element(body, "Code")
+    if s3_code is None and not told_region and (stranger := _no_s3(status, headers, body, origin)):
+        return stranger
     return refusal(
         status,
         printable(s3_code)[:_LONGEST_CODE] if s3_code else None,
@@ -53,6 +62,32 @@ def refusal_of(status: int, headers: Headers, body: bytes, *, clock: float | Non
         region=_plain_region(told_region) or _region_in(headers.get(b"location")),
         signed=clock is not None,
         clock_behind_seconds=_clock_behind_seconds(headers, clock) if clock is not None else None,
+    )
+
+
+def _no_s3(status: int, headers: Headers, body: bytes, origin: str | None) -> StoreError | None:
+    """The error where something that is no S3 answered in its place; None: it may have been S3.
+
+    | answer                                            | error           |
+    |---------------------------------------------------|-----------------|
+    | 2xx                                               | `not-s3`        |
+    | 3xx to https at the host that was asked by http   | WrongScheme     |
+    | 3xx to a host that is no S3's                     | `not-s3`        |
+    | 400 of a TLS port that was sent plain HTTP        | WrongScheme     |
+    """
+    if status < 300:  # without a Range, a condition or a HEAD, S3 knows no success but 200
+        return RequestRefused(f"the answer to a plain GET is {status}", code="not-s3", hint=_NOT_S3_HINT, status=status)
+    if status == 400 and _WANTS_TLS.search(body):
+        return WrongScheme("the server speaks TLS, and was sent plain HTTP", hint=USE_HTTPS, status=status)
+    location = _LOCATION.match(_text(headers.get(b"location", b"")))
+    if not 300 <= status < 400 or location is None or _region_in(headers[b"location"]):
+        return None
+    leads_to = location[0].lower()
+    host = (origin or "").partition("://")[2].partition(":")[0]
+    if location[1].lower() == "https" and location[2].lower() == host and (origin or "").startswith("http:"):
+        return WrongScheme(f"the server answered {status} and sends us to {leads_to}", hint=USE_HTTPS, status=status)
+    return RequestRefused(
+        f"the server answered {status} and sends us to {leads_to}", code="not-s3", hint=_NOT_S3_HINT, status=status
     )
 
 

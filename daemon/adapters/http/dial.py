@@ -10,8 +10,8 @@ from gevent import socket
 from gevent.lock import RLock
 
 from daemon.adapters.http.route import Proxy, Route
-from daemon.adapters.http.tls import CA_HINT, make_tls_context
-from daemon.core.errors import ConnectFailed, StoreUnavailable
+from daemon.adapters.http.tls import CA_HINT, is_no_tls, make_tls_context, trusting_context
+from daemon.core.errors import ConnectFailed, StoreUnavailable, WrongScheme
 from daemon.core.http1 import Response
 
 ADDRESSES_SECONDS = 30.0  # S3's own records live for seconds; each lookup costs a thread of gevent's pool
@@ -20,6 +20,7 @@ ROOM_BYTES = 2 * 1024 * 1024  # of one connection, for what has come and was not
 ROOM_BYTES_IN_ALL = 64 * ROOM_BYTES
 _FAILED_LOOKUP_SECONDS = 1.0  # long enough for all who waited for the same lookup
 _MOST_HOSTS = 256
+_TLS_TRIAL_SECONDS = 1.0
 
 Address = tuple[int, Any]  # family, and what connect takes
 
@@ -48,11 +49,28 @@ class Dialer:
             except ssl.SSLCertVerificationError as error:  # another address of the same name has no better one
                 raise ConnectFailed(f"{route.host} could not prove who it is: {error.verify_message}", hint=CA_HINT) from error
             except (OSError, StoreUnavailable) as error:
+                if is_no_tls(error):
+                    hint = "write http:// in place of https:// in --endpoint-url, or correct its port"
+                    raise WrongScheme(f"{route.host}:{route.port} does not speak TLS", hint=hint) from error
                 addresses.failed(address)
                 failed = error
         to = f"{route.host}:{route.port}" + (f" through {via}" if via else "")
         reason = failed.strerror or str(failed) if isinstance(failed, OSError) else failed
         raise ConnectFailed(f"no connection to {to}: {reason}") from failed
+
+    def speaks_tls(self, route: Route) -> bool:
+        """Whether the first address of a plain route answers to TLS; nothing is sent but the begin of a handshake."""
+        try:
+            with gevent.Timeout(min(self._timeout_seconds, _TLS_TRIAL_SECONDS), TimeoutError()):
+                family, address = self._addresses(route.host, route.port).in_turn()[0]
+                with socket.socket(family, socket.SOCK_STREAM) as connected:
+                    connected.connect(address)
+                    trusting_context().wrap_socket(connected, server_hostname=route.host).close()
+        except ssl.SSLError as error:
+            return "ALERT" in (error.reason or "")  # which is a record of TLS
+        except (OSError, ConnectFailed):
+            return False
+        return True
 
     def _dial_address(self, route: Route, address: Address) -> Any:
         connected = socket.socket(address[0], socket.SOCK_STREAM)

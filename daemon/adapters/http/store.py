@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from daemon.adapters.http.answers import object_head, refusal_of
+from gevent.lock import RLock
+
+from daemon.adapters.http.answers import USE_HTTPS, object_head, refusal_of
 from daemon.adapters.http.connection import Buffer, Connection, Departures
 from daemon.adapters.http.dial import Dialer
 from daemon.adapters.http.identity import Chain, FindCredentials, Identity
@@ -19,6 +21,7 @@ from daemon.core.errors import (
     ShortBody,
     StoreError,
     StoreUnavailable,
+    WrongScheme,
 )
 from daemon.core.http1 import Response
 from daemon.core.model import Credentials, Door, ObjectRef
@@ -85,6 +88,8 @@ class HttpStore:
         self._buckets: dict[tuple[str, Door, str], tuple[Route, str]] = {}  # and the beginning of the path there
         self._signers: dict[tuple[str, bool], Signer] = {}  # by region, and whether they ask for checksums
         self._takes_asking: dict[str, bool] = {}  # by origin: whether it lets itself be asked for checksums; absent: unknown
+        self._speaks_tls: dict[str, bool] = {}  # by origin, where plain HTTP got no answer
+        self._tls_lock = RLock()
         self._regions: dict[str, str] = {}  # bucket -> where a redirect said that it is
 
     # --- ObjectStore --------------------------------------------------------------------------------------------------
@@ -237,7 +242,24 @@ class HttpStore:
                 if used.answered:
                     raise
                 sink.again("stale")  # its server hung up as our request came: nothing is known to be wrong
-        self._exchange(request, self._pool.open(request.route), sink)
+        fresh = self._pool.open(request.route)
+        try:
+            self._exchange(request, fresh, sink)
+        except StoreUnavailable as error:
+            if error.status is None and self._wants_tls(request.route):
+                raise WrongScheme(f"{request.route.authority} speaks TLS, and was sent plain HTTP", hint=USE_HTTPS) from error
+            raise
+
+    def _wants_tls(self, route: Route) -> bool:
+        """Whether an origin that gave no answer to plain HTTP speaks TLS: tried once, where it never answered."""
+        if route.tls or route.proxy or route.origin in self._takes_asking:
+            return False
+        with self._tls_lock:  # one asks for all
+            if route.origin not in self._speaks_tls:
+                if len(self._speaks_tls) >= _MOST_ROUTES:
+                    self._speaks_tls.clear()
+                self._speaks_tls[route.origin] = self._dialer.speaks_tls(route)
+            return self._speaks_tls[route.origin]
 
     def _exchange(self, request: _Request, connection: Connection, sink: Sink) -> None:
         """Send the request and bring its answer to an end; the connection is given back clean, or closed."""
@@ -262,10 +284,9 @@ class HttpStore:
             raise refused
 
     def _refused(self, request: _Request, response: Response, document: bytes) -> StoreError:
-        if response.status < 300:
-            return StoreUnavailable(f"S3 answered {response.status} to a plain GET", status=response.status)
         signed = not (request.presigned or self._anonymous)
-        error = refusal_of(response.status, response.headers, document, clock=time.time() if signed else None)
+        clock = time.time() if signed else None
+        error = refusal_of(response.status, response.headers, document, clock=clock, origin=request.route.origin)
         if isinstance(error, RegionRedirect):
             error.tried_region = request.region
         if isinstance(error, IdentityRejected):

@@ -42,6 +42,24 @@ def make_tls_context() -> ssl.SSLContext:
     return context
 
 
+def trusting_context() -> ssl.SSLContext:
+    """Believes any certificate: to see whether TLS is spoken, never to send a request."""
+    context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def is_no_tls(error: Exception) -> bool:
+    """Whether a handshake failed since what came is no record of TLS. Another OpenSSL gives another reason."""
+    return isinstance(error, ssl.SSLError) and error.reason in (
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+    )
+
+
 def records_of(connected: Any) -> Any:
     """What reads and writes the records of a gevent.ssl socket. Not to be used once that is closed: OpenSSL has nothing but the
     number of its descriptor, which may be another file's by then.
