@@ -15,7 +15,7 @@ from daemon.adapters.control import ControlServer, Followers, ask
 from daemon.adapters.disk import Disk
 from daemon.adapters.http import HttpStore
 from daemon.adapters.lanes import Lanes
-from daemon.adapters.lock import OUR_FOLDER, DataDirLock, require_data_dir
+from daemon.adapters.lock import HEARTBEAT_SECONDS, OUR_FOLDER, DataDirLock, open_folder_to_ask, require_data_dir
 from daemon.adapters.log import LineWriter, journal_line, json_line, make_log, timestamp, under_journal
 from daemon.adapters.manifests import Manifests
 from daemon.adapters.processes import fork_processes
@@ -38,8 +38,9 @@ from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectSto
 from daemon.core.report import Progress
 from daemon.crew import Crew, Mate, share_of, tell_down
 from daemon.download import Downloader
+from daemon.lock_keeper import LockKeeper
 from daemon.runs import Runs
-from daemon.service import ActorHinted, ActorsHinted, Asked, EverythingHinted, Service
+from daemon.service import ActorHinted, ActorsHinted, Asked, Crashed, EverythingHinted, Service
 from daemon.sync import ActorSync
 
 if TYPE_CHECKING:
@@ -88,7 +89,11 @@ def open_data_dir(config: Config) -> tuple[ManifestSource, ImageDisk]:
 
 def ask_daemon(config: Config, question: Mapping[str, object]) -> Iterator[dict[str, Any]]:
     """What the daemon that owns the data directory answers, line by line. Raises DaemonUnreachable."""
-    return ask(config.data_dir / OUR_FOLDER, question)
+    folder = open_folder_to_ask(config.data_dir)
+    try:
+        yield from ask(folder, config.data_dir / OUR_FOLDER, question)
+    finally:
+        os.close(folder)
 
 
 def find_supervisor(environ: MutableMapping[str, str]) -> Supervisor | None:
@@ -201,14 +206,18 @@ def build(
         follow=followers.add,  # type: ignore[arg-type]  # the answers that the service knows are the control's replies
         supervisor=supervisor,
         reload=reload if reread is not None else None,
+        keep_lock=lambda: keeper.keep(),
     )
-    control = None if once else _open_control(config, log, service)
+    control = None if once else ControlServer(lambda question, reply: service.put(Asked(question, reply)))
+    keeper = LockKeeper(lock, control, log, lambda error: service.put(Crashed(error)), HEARTBEAT_SECONDS)
+    keeper.start()
 
     def stop(number: int) -> None:
         output.writer.lossless = False  # a reader of our lines that stands still must not hold us
         service.stop(number)
 
     def close() -> None:
+        keeper.close()
         if control is not None:
             control.close()
         service.close()
@@ -229,18 +238,6 @@ def _data_dir(config: Config, *, tidy: bool = True) -> tuple[ManifestSource, Ima
 def _share_ambient(config: Config) -> None:
     for name, text in ambient_aws(config.dotenv).items():
         os.environ.setdefault(name, text)
-
-
-def _open_control(config: Config, log: Log, service: Service) -> ControlServer | None:
-    """Some file systems take no sockets: the daemon then syncs all the same, and cannot be asked."""
-    try:
-        control = ControlServer(config.data_dir / OUR_FOLDER, lambda question, reply: service.put(Asked(question, reply)))
-    except OSError as error:
-        hint = "--status and --reload do not reach this daemon; SIGHUP and SIGUSR1 do"
-        log.warning("control.unavailable", error=f"no control socket: {error.strerror}", hint=hint)
-        return None
-    control.start()
-    return control
 
 
 def _store(

@@ -143,6 +143,7 @@ class Service:
 
     `watcher` None: one pass, then the end (--once). `follow` lets somebody read the log along. `reload` reads the
     configuration again, and gives it with the names of the settings that changed; None: it cannot.
+    `keep_lock` is called at each rescan: it raises DataDirOwned where another process has taken the data directory.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Service:
         follow: Callable[[Answer], None] | None = None,
         supervisor: Supervisor | None = None,
         reload: Callable[[], tuple[Config, tuple[str, ...]]] | None = None,
+        keep_lock: Callable[[], None] = lambda: None,
     ) -> None:
         config = live.now
         self._manifests = manifests
@@ -172,6 +174,7 @@ class Service:
         self._follow = follow
         self._supervisor = supervisor
         self._reload = reload
+        self._keep_lock = keep_lock
         self._inbox: Queue[object] = Queue()
         self._runners = Runners()
         self._schedule = Schedule(config.concurrent_actors)
@@ -347,6 +350,7 @@ class Service:
             case Asked():
                 self._asked(event, now)
             case Crashed():
+                self._actor_sync.abandon_all()  # another process may have the lock now
                 raise event.error
 
     def _spawn(self, work: Callable[[], object]) -> None:
@@ -519,6 +523,7 @@ class Service:
         names = tuple(self._names)
 
         def look() -> Reconciled:
+            self._keep_lock()
             if self._watcher is not None:
                 self._watcher.check()  # as in _read_list: watch first
             list_differs = self._manifests.stamp_of_actors() != self._list_stamp

@@ -36,6 +36,7 @@ BREAKER = "tests/unit/test_breaker.py"
 REPORT = "tests/unit/test_report.py"
 DISK = "tests/integration/test_disk.py"
 LOCK = "tests/integration/test_lock.py"
+CONTROL = "tests/integration/test_control.py"
 STORE = "tests/integration/test_store_contract.py"
 HTTP = "tests/integration/test_http_store.py"
 THREADS = "tests/integration/test_threads.py"
@@ -412,11 +413,116 @@ MUTANTS = [
         DISK,
     ),
     Mutant(
-        "two owners of one data directory",
-        "daemon/adapters/lock.py",
-        "fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "lock file is not locked",
+        "daemon/adapters/lock/lock_file.py",
+        "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         LOCK,
+    ),
+    Mutant(
+        "handle of the data directory is not locked",
+        "daemon/adapters/lock/data_dir_lock.py",
+        "fcntl.flock(self._data, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        LOCK,
+    ),
+    Mutant(
+        "lock file is opened through a link",
+        "daemon/adapters/lock/lock_file.py",
+        "_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK",
+        "_OPEN = os.O_NONBLOCK",
+        LOCK,
+    ),
+    Mutant(
+        "lock file may be a hard link to another",
+        "daemon/adapters/lock/lock_file.py",
+        "or found.st_nlink > 1",
+        "",
+        LOCK,
+    ),
+    Mutant(
+        "our folder is opened through a link",
+        "daemon/adapters/lock/own_folder.py",
+        "_FOLDER_FLAGS | os.O_NOFOLLOW",
+        "_FOLDER_FLAGS",
+        LOCK,
+    ),
+    Mutant(
+        "our folder may belong to anyone",
+        "daemon/adapters/lock/own_folder.py",
+        "if not _may_own(ours, parent):",
+        "if False:",
+        LOCK,
+    ),
+    Mutant(
+        "lock file that was removed while it was opened counts",
+        "daemon/adapters/lock/lock_file.py",
+        "if not lock.is_in_place():  # removed",
+        "if False:  # removed",
+        LOCK,
+    ),
+    Mutant(
+        "removed lock is not taken again",
+        "daemon/adapters/lock/data_dir_lock.py",
+        "self._folder_is_in_place() and self._lock.is_in_place()",
+        "True",
+        LOCK,
+    ),
+    Mutant(
+        "replaced data directory is not locked",
+        "daemon/adapters/lock/data_dir_lock.py",
+        "if not os.path.samestat(data, os.fstat(self._data)):",
+        "if False:",
+        LOCK,
+    ),
+    Mutant(
+        "living owner of a heartbeat loses it",
+        "daemon/adapters/lock/lock_file.py",
+        "return started is None or started == self.started",
+        "return False",
+        LOCK,
+    ),
+    Mutant(
+        "number of a dead owner counts as the owner",
+        "daemon/adapters/lock/lock_file.py",
+        "return started is None or started == self.started",
+        "return True",
+        LOCK,
+    ),
+    Mutant(
+        "process of another namespace is looked up in this one",
+        "daemon/adapters/lock/lock_file.py",
+        "return None not in mine and mine == (other.host, other.boot_id, other.pid_namespace)",
+        "return True",
+        LOCK,
+    ),
+    Mutant(
+        "heartbeat of another host is ignored by flock",
+        "daemon/adapters/lock/lock_file.py",
+        "                _refuse_heartbeat(place, lock)\n",
+        "",
+        LOCK,
+    ),
+    Mutant(
+        "group of the data directory is not given",
+        "daemon/adapters/lock/own_folder.py",
+        "os.fchown(handle, owner, parent.st_gid)",
+        "pass",
+        LOCK,
+    ),
+    Mutant(
+        "report is written through a link",
+        "daemon/adapters/report_file.py",
+        "if stat.S_ISLNK(mode):",
+        "if False:",
+        "tests/e2e/test_bulk.py tests/e2e/test_own_files.py -k link",
+    ),
+    Mutant(
+        "socket is asked through a link",
+        "daemon/adapters/control.py",
+        "os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "os.O_PATH | os.O_CLOEXEC",
+        CONTROL,
     ),
     Mutant(
         "idle greenlet is never used again",

@@ -1,8 +1,10 @@
 """The control socket: how a command asks the daemon that owns a data directory, and how it is answered."""
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,40 +79,44 @@ class Followers:
 class ControlServer:
     """Listens in the data directory's own folder, for its owner and group; `handle` is called in a greenlet of its own."""
 
-    def __init__(self, folder: Path, handle: Callable[[Document, Reply], None]) -> None:
-        """Takes the lock of that folder to be held: a socket that is there already is a dead one's. Raises OSError."""
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, handle: Callable[[Document, Reply], None]) -> None:
         self._handle = handle
         self._connections = Pool(MOST_CONNECTIONS)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET_NAME, dir_fd=self._folder)
-        umask = os.umask(0o117)  # there is no moment at which others may connect
-        try:
-            self._listener.bind(_address(self._folder))
-        finally:
-            os.umask(umask)
-        self._listener.listen(BACKLOG)
+        self._listener: _Listener | None = None
         self._acceptor: gevent.Greenlet | None = None
 
-    def start(self) -> None:
-        self._acceptor = gevent.spawn(self._accept)
+    @property
+    def is_in_place(self) -> bool:
+        """Others find the socket where they look for it."""
+        return self._listener is not None and self._listener.is_in_place
+
+    def listen(self, folder: int, path: Path) -> None:
+        """Listen in `folder`, whose path is `path`; answers under way go on. Raises OSError.
+
+        Takes the lock of that folder to be held: a socket that is there already is a dead process's.
+        """
+        listener = _Listener(folder, path)
+        self._stop_listening()
+        self._listener = listener
+        self._acceptor = gevent.spawn(self._accept, listener.socket)
 
     def close(self) -> None:
         """Let answers that were ended be read, then go."""
-        if self._acceptor is not None:
-            self._acceptor.kill()
-        self._listener.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET_NAME, dir_fd=self._folder)
+        self._stop_listening()
         self._connections.join(timeout=1)
         self._connections.kill()
-        os.close(self._folder)
 
-    def _accept(self) -> None:
+    def _stop_listening(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.kill()
+        if self._listener is not None:
+            self._listener.close()
+        self._acceptor = self._listener = None
+
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 gevent.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
@@ -135,15 +141,63 @@ class ControlServer:
                 reply.over = True
 
 
-def ask(folder: Path, question: Document) -> Iterator[dict[str, Any]]:
-    """The lines of the daemon's answer, the last one with "end". Raises DaemonUnreachable."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise DaemonUnreachable(f"no daemon ever ran here: {folder} cannot be opened ({error.strerror})") from error
+class _Listener:
+    """A bound socket, and the folder that it stands in."""
+
+    def __init__(self, folder: int, path: Path) -> None:
+        """Raises OSError."""
+        self._folder = os.dup(folder)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            found = self._look()
+            if found is not None and stat.S_ISSOCK(found.st_mode):
+                os.unlink(SOCKET_NAME, dir_fd=folder)
+            elif found is not None:  # nothing that we made, and a link would be followed
+                raise FileExistsError(errno.EEXIST, f"{path / SOCKET_NAME} is no socket")
+            umask = os.umask(0o117)  # there is no moment at which others may connect
+            try:
+                self.socket.bind(_address(folder, SOCKET_NAME) or str(path / SOCKET_NAME))
+            finally:
+                os.umask(umask)
+            with contextlib.suppress(OSError):  # not a member of that group: the socket keeps this process's
+                ours = os.fstat(folder)
+                owner = ours.st_uid if os.geteuid() == 0 else -1
+                os.chown(SOCKET_NAME, owner, ours.st_gid, dir_fd=folder, follow_symlinks=False)
+            self.socket.listen(BACKLOG)
+        except BaseException:
+            self.socket.close()
+            os.close(self._folder)
+            raise
+        self._bound = self._look()
+
+    @property
+    def is_in_place(self) -> bool:
+        found = self._look()
+        return found is not None and self._bound is not None and os.path.samestat(found, self._bound)
+
+    def close(self) -> None:
+        self.socket.close()
+        with contextlib.suppress(OSError):
+            if self.is_in_place:
+                os.unlink(SOCKET_NAME, dir_fd=self._folder)
+        os.close(self._folder)
+
+    def _look(self) -> os.stat_result | None:
+        try:
+            return os.stat(SOCKET_NAME, dir_fd=self._folder, follow_symlinks=False)
+        except OSError:
+            return None
+
+
+def ask(folder: int, path: Path, question: Document) -> Iterator[dict[str, Any]]:
+    """The lines of the daemon's answer, the last one with "end".
+
+    `folder` is the handle of the folder with its socket, whose path is `path`. Raises DaemonUnreachable.
+    """
+    data_dir = path.parent
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.connect(_address(handle))
+            _connect(connection, folder, path)
             connection.sendall(_line(question))
             with connection.makefile("rb") as answer:
                 for line in answer:
@@ -154,16 +208,29 @@ def ask(folder: Path, question: Document) -> Iterator[dict[str, Any]]:
         raise DaemonUnreachable("the daemon ended before it had answered", hint="look at its log")
     except PermissionError as error:
         hint = "its owner and group may: run this as the daemon's user"
-        raise DaemonUnreachable(f"the daemon of {folder.parent} may not be asked by this user", hint=hint) from error
+        raise DaemonUnreachable(f"the daemon of {data_dir} may not be asked by this user", hint=hint) from error
     except OSError as error:
-        raise DaemonUnreachable(f"no daemon answers for {folder.parent} ({error.strerror})") from error
+        raise DaemonUnreachable(f"no daemon answers for {data_dir} ({error.strerror or error})") from error
+
+
+def _connect(connection: socket.socket, folder: int, path: Path) -> None:
+    """Through a handle of the socket itself, which no link can lead elsewhere. Raises OSError."""
+    handle = os.open(SOCKET_NAME, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            raise OSError(errno.ENOTSOCK, f"{path / SOCKET_NAME} is no socket")
+        connection.connect(_address(handle) or str(path / SOCKET_NAME))
     finally:
         os.close(handle)
 
 
-def _address(folder_handle: int) -> str:
-    """Through the open folder: a path may be longer than the 108 bytes that an address holds. Source: unix(7)."""
-    return f"/proc/self/fd/{folder_handle}/{SOCKET_NAME}"
+def _address(handle: int, *names: str) -> str | None:
+    """Through the open handle: a path may be longer than the 108 bytes that an address holds. Source: unix(7).
+
+    None: there is no /proc.
+    """
+    through = f"/proc/self/fd/{handle}"
+    return "/".join((through, *names)) if os.path.exists(through) else None
 
 
 def _question(connection: socket.socket) -> Document:

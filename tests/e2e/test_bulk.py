@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from daemon.adapters.report_file import write_report
 from tests.support.fault_server import FaultServer, Request
 from tests.support.faults import held_until
 from tests.support.product import Finished, Product
@@ -269,14 +270,32 @@ def test_report_is_replaced_whole(small, product, fault_server):
     assert {"data", "report.json"} == set(os.listdir(small.root))
 
 
-def test_report_through_a_link_replaces_the_file_behind_it(small, product, fault_server, tmp_path):
-    """Without this, the report that a web server shows through a link is never seen again."""
-    (tmp_path / "shown.json").write_text("{}")
-    (small.root / "report.json").symlink_to(tmp_path / "shown.json")
-    product.run(["--once", "--report", "report.json"], small.root, env=fault_server.account.environment)
+def test_report_that_became_a_link_is_not_written_through(small, product, fault_server, tmp_path):
+    go_on = Event()
+    fault_server.inject("*", held_until(go_on))
+    (tmp_path / "precious").write_text("precious")
+    with product.start(["--once", "--report", "report.json"], small.root, env=fault_server.account.environment) as running:
+        fault_server.wait_until(lambda server: server.requests)
+        (small.root / "report.json").symlink_to(tmp_path / "precious")
+        (small.root / f".actorsync-report.{running.pid}.new").symlink_to(tmp_path / "precious")
+        go_on.set()
+        finished = running.finish()
 
-    assert (small.root / "report.json").is_symlink()
-    assert 6 == json.loads((tmp_path / "shown.json").read_bytes())["total_downloaded"]
+    assert 1 == finished.returncode
+    assert "a symbolic link is there" in finished.events("report.failed")[0]["error"]
+    assert "precious" == (tmp_path / "precious").read_text()
+
+
+def test_report_replaces_what_a_dead_process_of_its_number_left(small, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    left_over = tmp_path / f".actorsync-report.{os.getpid()}.new"
+    left_over.symlink_to(tmp_path / "precious")
+
+    write_report(tmp_path / "report.json", {"total": 1})
+
+    assert {"total": 1} == json.loads((tmp_path / "report.json").read_bytes())
+    assert "precious" == (tmp_path / "precious").read_text()
+    assert not left_over.is_symlink()
 
 
 @pytest.mark.parametrize("place", ["pipe", "folder", "nowhere/report.json", "pipe/report.json"])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters.control import LONGEST_ASK_BYTES, MOST_WAITING_LINES, SOCKET_NAME, ask
+from daemon.adapters.control import LONGEST_ASK_BYTES, MOST_WAITING_LINES, SOCKET_NAME, ControlServer, ask
 from daemon.core.errors import DaemonUnreachable
 from tests.support.product import ROOT
 
@@ -74,7 +74,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def answer_to(server: Server, question: dict[str, object]) -> list[dict[str, object]]:
-    return list(ask(server.folder, question))
+    return asked_in(server.folder, question)
+
+
+def asked_in(folder: Path, question: dict[str, object]) -> list[dict[str, object]]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        return list(ask(handle, folder, question))
+    finally:
+        os.close(handle)
 
 
 def test_question_is_answered_with_the_lines_of_its_answer(server: Server) -> None:
@@ -115,11 +123,25 @@ def test_socket_that_a_dead_one_left_is_replaced_and_ours_goes_with_us(tmp_path:
 
 def test_where_no_daemon_is_the_error_says_so(tmp_path: Path) -> None:
     """Without this, --status ends with a traceback."""
-    with pytest.raises(DaemonUnreachable, match="no daemon ever ran here") as raised:
-        list(ask(tmp_path / "nowhere", {"ask": "echo"}))
+    with pytest.raises(DaemonUnreachable, match="no daemon answers") as raised:
+        asked_in(tmp_path, {"ask": "echo"})
     assert raised.value.hint
-    with pytest.raises(DaemonUnreachable, match="no daemon answers"):
-        list(ask(tmp_path, {"ask": "echo"}))
+
+
+def test_linked_socket_is_neither_asked_nor_replaced(server: Server, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("linked")
+    (folder / SOCKET_NAME).symlink_to(server.folder / SOCKET_NAME)
+    with pytest.raises(DaemonUnreachable, match="is no socket"):
+        asked_in(folder, {"ask": "echo"})
+
+    other = ControlServer(lambda _question, _reply: None)
+    handle = os.open(folder, os.O_RDONLY)
+    with pytest.raises(FileExistsError, match="is no socket"):
+        other.listen(handle, folder)
+    os.close(handle)
+
+    assert (folder / SOCKET_NAME).is_symlink()
+    assert answer_to(server, {"ask": "echo"})
 
 
 def test_daemon_that_ends_before_it_has_answered_is_told_apart(server: Server) -> None:

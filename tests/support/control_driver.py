@@ -42,8 +42,8 @@ def main() -> None:
                 following.append(reply)
         say("handled")
 
-    server = ControlServer(folder, handle)
-    server.start()
+    server = ControlServer(handle)
+    server.listen(os.open(folder, os.O_RDONLY), folder)
     render = followers.tee(lambda event: f"rendered {event['event']}".encode(errors="replace"))
     say("ready")
     for line in FileObjectPosix(0, "rb"):
