@@ -16,7 +16,16 @@ from daemon.adapters.disk import Disk
 from daemon.adapters.http import HttpStore
 from daemon.adapters.lanes import Lanes
 from daemon.adapters.lock import HEARTBEAT_SECONDS, OUR_FOLDER, DataDirLock, open_folder_to_ask, require_data_dir
-from daemon.adapters.log import LineWriter, journal_line, json_line, make_log, timestamp, under_journal
+from daemon.adapters.log import (
+    LineWriter,
+    from_level,
+    journal_line,
+    json_line,
+    make_log,
+    timestamp,
+    under_journal,
+    write_now,
+)
 from daemon.adapters.manifests import Manifests
 from daemon.adapters.processes import fork_processes
 from daemon.adapters.report_file import report_bytes, require_folder, write_report
@@ -56,19 +65,27 @@ FindCredentials = Callable[[], Credentials | None]
 
 
 class Application(NamedTuple):
-    """Everything that one run needs, ready to go; `stop` is for signal handlers, `close` for after the service has run."""
+    """Everything that one run needs, ready to go; `close` is for after the service has run.
+
+    `stop` and `abort` are for signal handlers; `abort` leaves a clean terminal to a process that ends at once. `say` writes
+    words for people, which are no event.
+    """
 
     service: Service
     log: Log
+    say: Callable[[str], None]
     stop: Callable[[int], None]
+    abort: Callable[[], None]
     close: Callable[[], None]
 
 
 class Output(NamedTuple):
-    """Where events go: `log` takes new ones, `show` one that was logged elsewhere."""
+    """Where events go: `log` takes new ones, `show` one that was logged elsewhere; `say` and `abort` as of Application."""
 
     log: Log
     show: Callable[[Mapping[str, object]], None]
+    say: Callable[[str], None]
+    abort: Callable[[], None]
     writer: LineWriter
     close: Callable[[], None]
 
@@ -127,7 +144,7 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
         share = partial(share_of, number, 1 + count)
         manifests, disk = _data_dir(config)
         actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
-        Mate(channel, actor_sync, breaker, stopping, config.log_level).work()
+        Mate(channel, actor_sync, breaker, stopping, _logged_level(config)).work()
 
     raise_open_files(config)
     return fork_processes(count, work)
@@ -163,6 +180,7 @@ def build(
         lossless=once,
         on_broken=lambda: service.stop(signal.SIGPIPE),
         followers=followers,
+        times=not once,
     )
     log = output.log
     store = _store(config, environ, working_dir, find_credentials)
@@ -228,7 +246,7 @@ def build(
         crew.close()
         lock.release()
 
-    return Application(service, log, stop, close)
+    return Application(service, log, output.say, stop, output.abort, close)
 
 
 def _data_dir(config: Config, *, tidy: bool = True) -> tuple[ManifestSource, ImageDisk]:
@@ -278,44 +296,96 @@ def open_output(
     lossless: bool,
     on_broken: Callable[[], object] | None = None,
     followers: Followers | None = None,
+    times: bool = False,
 ) -> Output:
-    """The log in the format asked for; with a live bar where people watch both it and the lines."""
+    """The log in the format asked for; with a live bar where people watch both it and the lines.
+
+    `times`: the lines for people begin with the time of day.
+    """
     fd = STDERR if config.report == "-" else STDOUT
     writer = LineWriter(fd, lossless=lossless, on_broken=on_broken)
-    render, bar = _renderer(config, environ, fd, writer, progress)
-    log = make_log(followers.tee(render) if followers is not None else render, writer, config.log_level)
-    if bar is not None:
-        bar.start()
+    view = _view(config, environ, fd, writer, progress, times=times)
+    log = make_log(followers.tee(view.render) if followers is not None else view.render, writer, _logged_level(config))
+    if view.bar is not None:
+        view.bar.start()
+
+    def say(words: str) -> None:
+        text = words.encode("utf-8", "backslashreplace")
+        if view.bar is not None:
+            writer.write(view.bar.above(text), keep=True)
+        elif fd == STDERR or is_terminal(fd):
+            writer.write(text, keep=True)
+        else:
+            write_now(STDERR, text)
+
+    def abort() -> None:
+        writer.abandon(view.end)
 
     def close() -> None:
-        if bar is not None:
-            bar.stop()
+        if view.bar is not None:
+            view.bar.stop()
         writer.close(FLUSH_SECONDS)
 
-    return Output(log, lambda event: writer.write(render(event), keep=True), writer, close)
+    return Output(log, lambda event: writer.write(view.render(event), keep=True), say, abort, writer, close)
 
 
-def _renderer(
-    config: Config, environ: Mapping[str, str], fd: int, writer: LineWriter, progress: Callable[[], Progress | None]
-) -> tuple[Callable[[Mapping[str, object]], bytes], "ProgressBar | None"]:
-    """How an event looks; the bar, where there is one."""
-    terminal = os.isatty(STDOUT)
+def end_prompt_line() -> None:
+    """Where the terminal has echoed ^C, let the shell's prompt begin on a line of its own."""
+    if is_terminal(STDERR):
+        write_now(STDERR, b"\n")
+
+
+def is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+def _logged_level(config: Config) -> str:
+    """What is logged at least, whatever is shown: others may read along, and the summary counts what is not shown."""
+    return "debug" if config.log_level == "debug" else "info"
+
+
+class _View(NamedTuple):
+    """How an event looks, the bar if there is one, and the bytes that leave a clean terminal."""
+
+    render: Callable[[Mapping[str, object]], bytes]
+    bar: "ProgressBar | None" = None
+    end: bytes = b""
+
+
+def _view(
+    config: Config,
+    environ: Mapping[str, str],
+    fd: int,
+    writer: LineWriter,
+    progress: Callable[[], Progress | None],
+    *,
+    times: bool,
+) -> _View:
+    terminal = is_terminal(STDOUT)
     if config.log_format == "json" or (config.log_format == "auto" and not terminal):
-        return (journal_line if under_journal(environ, fd) else json_line), None
-    from daemon.adapters.console import (  # who wants JSON needs none of it
+        line = journal_line if under_journal(environ, fd) else json_line
+        return _View(from_level(config.log_level, line), end=b"\n" if is_terminal(fd) else b"")
+    from daemon.adapters.console import (  # JSON needs none of it
+        ERASE,
         ConsoleView,
         ProgressBar,
         shares_terminal,
         terminal_can_colour,
         terminal_can_emoji,
+        terminal_can_move,
+        with_times,
     )
 
     emoji = not terminal or terminal_can_emoji(environ)
     view = ConsoleView(emoji=emoji, colour=terminal and terminal_can_colour(environ), level=config.log_level)
-    if not terminal or not shares_terminal(STDOUT, STDERR):
-        return view.render, None
+    render = with_times(view.render) if times else view.render
+    if not terminal or not shares_terminal(STDOUT, STDERR) or not terminal_can_move(environ):
+        return _View(render, end=b"\n" if is_terminal(fd) else b"")
     bar = ProgressBar(lambda line: writer.write(line, keep=False), progress, behind=lambda: writer.behind, emoji=emoji)
-    return bar.around(view.render), bar
+    return _View(bar.around(render), bar, ERASE)
 
 
 def publisher(config: Config) -> Callable[[dict[str, object]], None] | None:

@@ -21,6 +21,7 @@ from daemon.bootstrap import (
     ask_daemon,
     build,
     count_mates,
+    end_prompt_line,
     find_supervisor,
     fork_mates,
     note_for_journal,
@@ -125,7 +126,8 @@ def _run(
     def on_stop(number: int, _: FrameType | None) -> None:
         asked.append(number)
         if application is None or len(asked) > 1:
-            os._exit(128 + asked[0] if once else OK)  # nothing to tidy: what is not committed has no name
+            (application.abort if application is not None else end_prompt_line)()
+            os._exit(128 + asked[0] if once else OK)  # nothing else to tidy: what is not committed has no name
         application.stop(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -151,12 +153,14 @@ def _run(
     if not once:
         signal.signal(signal.SIGHUP, lambda *_: service.put(Asked({"ask": "reload"}, None)))
         signal.signal(signal.SIGUSR1, lambda *_: service.put(Asked({"ask": "status"}, None)))
-    if settled_words:
-        service.settled.rawlink(lambda _: print(settled_words, file=sys.stderr))
+    if settled_words and not once:
+        service.settled.rawlink(lambda _: application.say(settled_words))
     try:
         return service.run()
     finally:
         application.close()
+        if settled_words and once and service.settled.is_set():
+            print(settled_words, file=sys.stderr)  # below the summary
 
 
 def _fork_mates(config: Config, working_dir: Path) -> list[Channel]:

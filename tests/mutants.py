@@ -84,6 +84,34 @@ MUTANTS = [
         "",
         "tests/e2e/test_exit_codes.py -k min_free",
     ),
+    Mutant(
+        "cursor is left behind the bar, where a narrower terminal wraps it",
+        "daemon/adapters/console/bar.py",
+        '_DRAW = b"\\x1b[?7l%b\\r\\x1b[?7h"',
+        '_DRAW = b"\\x1b[?7l%b\\x1b[?7h"',
+        "tests/e2e/test_terminal.py -k anew",
+    ),
+    Mutant(
+        "second signal leaves the bar",
+        "daemon/adapters/log.py",
+        "            write_now(self._fd, last)\n",
+        "            pass\n",
+        "tests/e2e/test_terminal.py -k second_ctrl_c",
+    ),
+    Mutant(
+        "second signal waits for a held terminal",
+        "daemon/adapters/log.py",
+        "        while self._writing and time.monotonic() < deadline:",
+        "        while self._writing:",
+        "tests/e2e/test_terminal.py -k held",
+    ),
+    Mutant(
+        "level hides the summary",
+        "daemon/adapters/console/view.py",
+        '_ALWAYS_SHOWN = {"run.completed", "log.dropped"}',
+        "_ALWAYS_SHOWN = frozenset[str]()",
+        "tests/unit/test_console.py",
+    ),
     # --- whole and right, or not at all
     Mutant(
         "length is not checked",

@@ -1,5 +1,6 @@
 """Structured events as lines, and one native thread that writes them: a slow reader of stdout stalls no greenlet."""
 
+import contextlib
 import os
 import select
 import sys
@@ -126,12 +127,23 @@ QUEUE_BYTES = 4 * 1024 * 1024
 _LINE_OVERHEAD_BYTES = 128  # of a queued line, beside its text: the bound on bytes is one on lines too
 _BATCH_BYTES = 64 * 1024  # what a pipe holds
 _POLL_SECONDS = 0.005
+_ABANDON_SECONDS = 0.2  # that a write under way may take when the process is about to end
 _GATHER_SECONDS = 0.01  # nobody sees a line later by that; a hand-over between threads for each line costs 60 us
 
 # gevent patches these; the thread and what it waits for must be the system's own.
 _start_new_thread = monkey.get_original("_thread", "start_new_thread")
 _allocate_lock: Callable[[], LockType] = monkey.get_original("_thread", "allocate_lock")
 _poll = monkey.get_original("select", "poll")
+_sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
+
+
+def write_now(fd: int, text: bytes) -> None:
+    """Write the text, unless that fails or would block, as on a terminal that is held (Ctrl-S)."""
+    ready = _poll()
+    ready.register(fd, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        if ready.poll(0):
+            os.write(fd, text)
 
 
 class LineWriter:
@@ -174,6 +186,7 @@ class LineWriter:
         self._number = 0
         self._idle = False
         self._closing = False
+        self._writing = False  # the thread has lines that are in no queue any more
         self._bell = _allocate_lock()  # held, but for the moment between a ring and the thread's waking up
         self._bell.acquire()
         self._hurry = _allocate_lock()  # held until the close
@@ -224,6 +237,16 @@ class LineWriter:
             self._on_broken.close()
         return self._ended and not self.broken
 
+    def abandon(self, last: bytes) -> None:
+        """Write nothing more but `last`, as far as that takes no waiting. For a signal handler that ends the process."""
+        # Never released. Where the interrupted code holds it, the thread can take no lines either.
+        self._lock.acquire(timeout=_ABANDON_SECONDS)
+        deadline = time.monotonic() + _ABANDON_SECONDS
+        while self._writing and time.monotonic() < deadline:
+            _sleep(_POLL_SECONDS)
+        if not self._writing:
+            write_now(self._fd, last)
+
     def _has_room(self, cost: int) -> bool:
         return self.broken or not self.waiting_bytes or self.waiting_bytes + cost <= self._queue_bytes
 
@@ -258,6 +281,7 @@ class LineWriter:
                     self._other.clear()
                 self._on_broken.send()
                 break
+            self._writing = False
         self._ended = True
 
     def _take(self) -> bytes:
@@ -271,6 +295,7 @@ class LineWriter:
                     size_bytes += len(lines[-1])
                 self.waiting_bytes -= size_bytes + _LINE_OVERHEAD_BYTES * len(lines)
                 if lines or self._closing:
+                    self._writing = bool(lines)
                     return b"".join(lines)
                 self._idle = True
             self._bell.acquire()
@@ -301,6 +326,19 @@ class LineWriter:
 
 
 # --- structlog between the two ----------------------------------------------------------------------------------------
+
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def from_level(level: str, render: Render) -> Render:
+    """`render`, with b"" for events below `level`. That lines were dropped is never hidden."""
+    hidden = frozenset(_LEVELS[: _LEVELS.index(level)])
+
+    def rendered(event: Mapping[str, Any]) -> bytes:
+        return b"" if event.get("level") in hidden and event["event"] != "log.dropped" else render(event)
+
+    return rendered if hidden else render
 
 
 def make_log(render: Render, writer: LineWriter, level: str, **bound: object) -> FilteringBoundLogger:

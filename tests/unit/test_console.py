@@ -1,12 +1,8 @@
 """The console view: the words that users know, nothing raw from outside, and a bar that leaves no trace."""
 
-import fcntl
 import itertools
 import os
-import pty
 import re
-import struct
-import termios
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -25,9 +21,12 @@ from daemon.adapters.console import (
     shown,
     terminal_can_colour,
     terminal_can_emoji,
+    terminal_can_move,
+    with_times,
 )
 from daemon.adapters.log import LineWriter, make_log
 from daemon.core.report import Progress
+from tests.support.terminal import Terminal
 
 STARTED = {
     "level": "info",
@@ -186,7 +185,7 @@ def test_a_change_in_the_daemon_says_so_and_has_no_position():
     ],
 )
 def test_other_events_are_readable_lines(event: dict, line: str):
-    assert line == rendered(event)
+    assert line == rendered(event, level="debug" if event["level"] == "debug" else "info")
 
 
 @pytest.mark.parametrize(
@@ -261,10 +260,19 @@ def test_the_table_of_failures_is_bounded():
     assert view.render(COMPLETED).decode().endswith(RULE + "\n")
 
 
-@pytest.mark.parametrize(("level", "shown"), [("debug", True), ("info", False), ("warning", True), ("error", True)])
-def test_an_image_has_its_own_line_at_debug_and_where_no_end_is_seen(level: str, shown: bool):
-    """At warning, run.completed is filtered out: a failure that waits for it would never be seen."""
+@pytest.mark.parametrize(("level", "shown"), [("debug", True), ("info", False), ("warning", False), ("error", False)])
+def test_failed_image_has_its_own_line_at_debug_only(level: str, shown: bool):
     assert shown == (rendered(FAILED, level=level) != "")
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_summary_is_shown_at_every_level(level: str):
+    pending = {"level": "warning", "event": "manifest.pending", "actor": "a", "error": "the job is IN_PROGRESS"}
+    text = rendered(STARTED, SYNCED, pending, FAILED, COMPLETED | {"status": "partial", "failed": 1}, level=level)
+    assert ("IN_PROGRESS" in text.partition(RULE)[0]) == (level == "warning")
+    assert "Starting sync" not in text and "0001_european" not in text
+    assert text[text.index(RULE) :].startswith(f"{RULE}\n⚠️ Sync finished with failures\n")
+    assert "1 x object-not-found" in text
 
 
 # --- what comes from outside ------------------------------------------------------------------------------------------
@@ -303,18 +311,19 @@ def test_a_value_without_end_is_cut():
 
 
 @pytest.mark.parametrize(
-    ("environ", "emoji", "colour"),
+    ("environ", "emoji", "colour", "move"),
     [
-        ({"TERM": "xterm-256color"}, True, True),
-        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, True, False),
-        ({"TERM": "xterm-256color", "NO_COLOR": ""}, True, True),  # no-color.org: present and not empty
-        ({"TERM": "linux"}, False, True),
-        ({"TERM": "dumb"}, False, False),
-        ({}, False, False),
+        ({"TERM": "xterm-256color"}, True, True, True),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, True, False, True),
+        ({"TERM": "xterm-256color", "NO_COLOR": ""}, True, True, True),  # no-color.org: present and not empty
+        ({"TERM": "linux"}, False, True, True),
+        ({"TERM": "dumb"}, False, False, False),
+        ({}, False, False, False),
     ],
 )
-def test_the_environment_says_what_the_terminal_can(environ: dict[str, str], emoji: bool, colour: bool):
+def test_the_environment_says_what_the_terminal_can(environ: dict[str, str], emoji: bool, colour: bool, move: bool):
     assert (emoji, colour) == (terminal_can_emoji(environ), terminal_can_colour(environ))
+    assert move == terminal_can_move(environ)
 
 
 def test_colour_marks_only_what_went_wrong():
@@ -332,9 +341,13 @@ RATES = Rates(images_per_second=49.8, bytes_per_second=17.4e6)
 
 
 def test_the_bar_says_how_far_how_fast_and_how_long():
-    expected = "████████████░░░░░░░░░░░░  50%  49.8 images/s  17.4 MB/s  0:58 left  143 of 287 actors"
+    expected = "████████░░░░░░░░  50%  2870 of 5740 images  0:58 left  49.8 images/s  1.00 GB  17.4 MB/s  143 of 287 actors"
     assert expected == bar_text(HALF, RATES, 120)
     assert expected.replace("█", "#").replace("░", "-") == bar_text(HALF, RATES, 120, emoji=False)
+
+
+def test_bar_of_a_usual_width_shows_images_and_bytes():
+    assert "████████░░░░░░░░  50%  2870 of 5740 images  0:58 left  49.8 images/s  1.00 GB" == bar_text(HALF, RATES, 80)
 
 
 def test_the_bar_is_always_narrower_than_the_terminal():
@@ -342,88 +355,34 @@ def test_the_bar_is_always_narrower_than_the_terminal():
     texts = [bar_text(HALF, RATES, columns) for columns in range(200)]
     assert all(len(text) < columns for columns, text in enumerate(texts) if columns)
     assert "" == texts[0]
-    assert "50%  49.8 images/s" == texts[20]
+    assert "50%" == texts[20]
+    assert "████████░░░░░░░░  50%  2870 of 5740 images" == texts[50]
 
 
 @pytest.mark.parametrize(
     ("progress", "rates", "words"),
     [
-        (Progress(0, 0, 0, 0, 0), Rates(0, 0), "  0%  0.0 images/s  0.0 MB/s  --:-- left  0 of 0 actors"),
-        (Progress(9, 5, 0, 5, 5), RATES, "100%  49.8 images/s  17.4 MB/s  0:00 left  5 of 5 actors"),
-        (
-            Progress(50, 100, 0, 1, 287, actors_known=5),
-            Rates(10, 0),
-            "  1%  10.0 images/s  0.0 MB/s  9:29 left  1 of 287 actors",
-        ),
-        (Progress(0, 100_000, 0, 0, 1), Rates(10, 0), "  0%  10.0 images/s  0.0 MB/s  2:46:40 left  0 of 1 actor"),
+        (Progress(0, 0, 0, 0, 0), Rates(0, 0), "  0%  0 of 0 images  --:-- left"),
+        (Progress(9, 5, 0, 5, 5), RATES, "100%  9 of 5 images  0:00 left"),
+        (Progress(50, 100, 0, 1, 287, actors_known=5), Rates(10, 0), "  1%  50 of ~5740 images  9:29 left"),
+        (Progress(0, 100_000, 0, 0, 1), Rates(10, 0), "  0%  0 of 100000 images  2:46:40 left"),
     ],
 )
 def test_the_bar_counts_on_manifests_that_are_not_read_yet(progress: Progress, rates: Rates, words: str):
     """Else it stands near 100% from the first second on: only the manifests of running actors are known."""
-    assert words == bar_text(progress, rates, 120)[25:]
+    assert bar_text(progress, rates, 120)[17:].startswith(words + "  ")
 
 
-class Screen:
-    """What a person sees: just enough of a terminal for newline, return, erase to the right edge, and colour."""
-
-    def __init__(self) -> None:
-        self.rows = [""]
-        self._column = 0
-
-    def feed(self, text: str) -> None:
-        for token in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|.", text, re.DOTALL):
-            match token:
-                case "\r":
-                    self._column = 0
-                case "\n":
-                    self.rows.append("")
-                case "\x1b[K":
-                    self.rows[-1] = self.rows[-1][: self._column]
-                case _:
-                    assert not token.startswith("\x1b"), f"unknown to this terminal: {token!r}"
-                    assert len(token) == 1
-                    self.rows[-1] = self.rows[-1][: self._column] + token + self.rows[-1][self._column + 1 :]
-                    self._column += 1
-
-
-class Terminal:
-    """A real pseudo-terminal and its screen."""
-
-    def __init__(self) -> None:
-        self._master, self.fd = pty.openpty()
-        os.set_blocking(self._master, False)
-        self.resize(100)
-        self.screen = Screen()
-        self.raw = ""
-
-    def resize(self, columns: int) -> None:
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-
-    def look(self) -> list[str]:
-        data = b""
-        try:
-            while piece := os.read(self._master, 65_536):
-                data += piece
-        except BlockingIOError:
-            pass
-        self.raw += data.decode()
-        self.screen.feed(data.decode())
-        return self.screen.rows
-
-    def look_until(self, holds: Callable[[list[str]], bool]) -> list[str]:
-        with gevent.Timeout(5):
-            while not holds(self.look()):
-                gevent.sleep(0.005)
-        return self.screen.rows
-
-    def close(self) -> None:
-        os.close(self.fd)
-        os.close(self._master)
+def look_until(terminal: Terminal, holds: Callable[[list[str]], bool]) -> list[str]:
+    with gevent.Timeout(5):
+        while not holds(terminal.look()):
+            gevent.sleep(0.005)
+    return terminal.look()
 
 
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
-    terminal = Terminal()
+    terminal = Terminal(rows=80)
     yield terminal
     terminal.close()
 
@@ -459,19 +418,19 @@ def run(terminal: Terminal) -> Iterator[Run]:
 def test_lines_stand_above_the_bar_and_never_in_it(terminal: Terminal, run: Run):
     """Without one order for both, half of a bar stands at the end of a line, or a line in the bar."""
     run.bar.start()
-    terminal.look_until(lambda rows: "images/s" in rows[-1])
-    for n in range(300):
-        run.progress = Progress(n, 300, n * 10**6, n, 300)
+    look_until(terminal, lambda rows: "images/s" in rows[-1])
+    for n in range(60):
+        run.progress = Progress(n, 60, n * 10**6, n, 60)
         run.log.info("actor.synced", actor=f"a{n}", downloaded=20, skipped=0, failed=0)
         if n % 10 == 0:
             gevent.sleep(0.01)
             terminal.look()
-    *lines, bar = terminal.look_until(lambda rows: len(rows) == 301)
-    assert [f"✅ a{n}: 20 downloaded, 0 skipped" for n in range(300)] == lines
-    assert re.fullmatch(r"[█░]{24} [ \d]{3}%  [\d.]+ images/s .*", bar)
+    *lines, bar = look_until(terminal, lambda rows: len(rows) == 61)
+    assert [f"✅ a{n}: 20 downloaded, 0 skipped" for n in range(60)] == lines
+    assert re.fullmatch(r"[█░]{16} [ \d]{3}%  \d+ of 60 images  .*", bar)
     run.end()
     *lines, below = terminal.look()
-    assert 300 == len(lines)
+    assert 60 == len(lines)
     assert "" == below, "the bar leaves no trace"
 
 
@@ -482,7 +441,7 @@ def test_the_bar_is_drawn_at_most_ten_times_a_second(terminal: Terminal, run: Ru
     for n in range(300):
         run.progress = Progress(n, 300, 0, 0, 1)
         gevent.sleep(0.002)
-    terminal.look_until(lambda rows: "images/s" in rows[-1])
+    look_until(terminal, lambda rows: "images/s" in rows[-1])
     assert 3 <= terminal.raw.count(ERASE.decode()) <= 1 + (time.monotonic() - started) / 0.1
 
 
@@ -497,29 +456,45 @@ def test_a_bar_that_did_not_change_is_not_drawn_again(terminal: Terminal, run: R
 def test_a_bar_that_was_stopped_does_not_come_back(terminal: Terminal, run: Run):
     """Without this, it is drawn over the last lines, or into the shell's prompt."""
     run.bar.start()
-    terminal.look_until(lambda rows: "images/s" in rows[-1])
+    look_until(terminal, lambda rows: "images/s" in rows[-1])
     run.bar.stop()
     run.progress = Progress(1, 2, 3, 4, 5)
     gevent.sleep(0.25)  # two ticks
-    terminal.look_until(lambda rows: rows == [""])
+    look_until(terminal, lambda rows: rows == [""])
 
 
 def test_the_bar_follows_the_width_of_the_terminal(terminal: Terminal, run: Run):
-    for number, (columns, width) in enumerate([(100, 84), (60, 53), (30, 29), (20, 17), (4, 3), (3, 0), (200, 84)], start=1):
+    widths = [(120, 106), (60, 54), (30, 21), (20, 3), (120, 106)]
+    for number, (columns, width) in enumerate(widths, start=1):
         terminal.resize(columns)
         run.bar.tick()
         run.log.info("daemon.alive")
-        rows = terminal.look_until(lambda rows, lines=number: len(rows) == lines + 1)
-        assert ["ℹ️ daemon.alive"] * number == rows[:-1]
+        rows = look_until(terminal, lambda rows, lines=number: len(rows) == lines + 1)
+        assert ["ℹ daemon.alive"] * number == rows[:-1]
         assert width == len(rows[-1])
+
+
+def test_line_that_comes_before_the_next_bar_does_not_wrap_the_old_one(terminal: Terminal, run: Run):
+    terminal.resize(120)
+    run.bar.tick()
+    look_until(terminal, lambda rows: "images/s" in rows[-1])
+    terminal.resize(40)  # the bar that is drawn again with the line is still the wide one
+    run.log.info("daemon.alive")
+    look_until(terminal, lambda rows: len(rows) == 2)
+    run.bar.tick()
+    line, bar = look_until(terminal, lambda rows: rows[-1].endswith("50%"))
+    assert "ℹ daemon.alive" == line
+    assert "████████░░░░░░░░  50%" == bar
+    run.end()
+    look_until(terminal, lambda rows: rows == ["ℹ daemon.alive", ""])
 
 
 def test_between_runs_there_is_no_bar(terminal: Terminal, run: Run):
     run.bar.tick()
-    terminal.look_until(lambda rows: "images/s" in rows[-1])
+    look_until(terminal, lambda rows: "images/s" in rows[-1])
     run.progress = None
     run.bar.tick()
-    terminal.look_until(lambda rows: rows == [""])
+    look_until(terminal, lambda rows: rows == [""])
 
 
 def test_a_terminal_that_is_held_is_not_sent_bars_to_catch_up_with(terminal: Terminal):
@@ -532,7 +507,8 @@ def test_a_terminal_that_is_held_is_not_sent_bars_to_catch_up_with(terminal: Ter
     assert [] == written
 
 
-def test_rates_are_those_of_the_last_seconds():
+def test_rates_are_those_of_the_last_seconds(terminal: Terminal):
+    terminal.resize(120)
     now = 0.0
     done = 0
     written: list[bytes] = []
@@ -540,23 +516,38 @@ def test_rates_are_those_of_the_last_seconds():
         written.append,
         lambda: Progress(done, 10_000, done * 1_000_000, 0, 1),
         behind=lambda: False,
-        fd=-1,
+        fd=terminal.fd,
         clock=lambda: now,
     )
     for _ in range(100):
         now += 0.1
         done += 5
         bar.tick()
-    assert b"50.0 images/s  50.0 MB/s" in written[-1]
+    assert b"50.0 images/s  500.0 MB  50.0 MB/s" in written[-1]
     for _ in range(60):
         now += 0.1
         bar.tick()
-    assert b" 0.0 images/s  0.0 MB/s  --:-- left" in written[-1]
+    assert b"--:-- left  0.0 images/s  500.0 MB  0.0 MB/s" in written[-1]
     # another run
     for done in range(1, 11):  # noqa: B007 - the bar's progress reads it
         now += 0.1
         bar.tick()
-    assert b"10.0 images/s  10.0 MB/s" in written[-1]
+    assert b"10.0 images/s  10.0 MB  10.0 MB/s" in written[-1]
+
+
+def test_daemon_lines_begin_with_the_time_of_day(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        render = with_times(ConsoleView().render)
+        at = {"timestamp": "2026-11-28T23:59:58.999999Z"}
+        text = b"".join(render(event | at) for event in (STARTED, SYNCED, FAILED, COMPLETED)).decode()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    lines = [line for line in text.splitlines() if line]
+    assert all(line.startswith("08:59:58 ") for line in lines)
+    assert "08:59:58 [1/287] ✅ 0001_european_25_male: 20 downloaded, 0 skipped" in lines
 
 
 def test_what_shows_nothing_leaves_the_bar_alone():

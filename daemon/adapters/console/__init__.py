@@ -2,8 +2,8 @@
 
 from daemon.adapters.console.bar import ERASE, ProgressBar, Rates, bar_text, shares_terminal
 from daemon.adapters.console.summary import RULE
-from daemon.adapters.console.text import shown, terminal_can_colour, terminal_can_emoji
-from daemon.adapters.console.view import ConsoleView
+from daemon.adapters.console.text import shown, terminal_can_colour, terminal_can_emoji, terminal_can_move
+from daemon.adapters.console.view import ConsoleView, with_times
 
 __all__ = [
     "ERASE",
@@ -16,4 +16,6 @@ __all__ = [
     "shown",
     "terminal_can_colour",
     "terminal_can_emoji",
+    "terminal_can_move",
+    "with_times",
 ]

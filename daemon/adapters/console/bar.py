@@ -12,11 +12,16 @@ import gevent
 from daemon.adapters.console.text import counted
 from daemon.core.report import Progress
 
-ERASE = b"\r\x1b[K"  # to the left edge, then clear to the right one: ECMA-48 8.3.41
+# Clear this line (ECMA-48 8.3.41) and all below it (8.3.39). The space: cleared from the top left corner, tmux keeps the old
+# screen in its history.
+ERASE = b"\r\x1b[K \x1b[J\r"
+# The cursor stays at the bar's left edge. Terminals that wrap its line anew when they are made narrower keep the cursor where
+# it is in the text, above all that wrapped; those that cut the line off have one line to erase. So ERASE is right in both.
+_DRAW = b"\x1b[?7l%b\r\x1b[?7h"  # without wrapping (DECAWM): the terminal may be narrower by now
 _TICK_SECONDS = 0.1
 _IDLE_TICK_SECONDS = 1.0
 _RATE_SECONDS = 5.0  # rates are over this long: steady enough to read, quick enough to believe
-_CELLS = 24
+_CELLS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,13 @@ def bar_text(progress: Progress, rates: Rates, columns: int, *, emoji: bool = Tr
     for text in (f"{full * cells}{empty * (_CELLS - cells)} {share:4.0%}", f"{share:.0%}", ""):
         if len(text) < columns:  # a full last column makes some terminals wrap, and one line could not be erased
             break
+    about = "~" if expected != progress.images_known else ""
     facts = (  # what matters most stands first
-        f"{rates.images_per_second:.1f} images/s",
-        f"{rates.bytes_per_second / 1e6:.1f} MB/s",
+        f"{progress.images_done} of {about}{round(expected)} images",
         f"{_clock(left_seconds)} left",
+        f"{rates.images_per_second:.1f} images/s",
+        _size(progress.bytes_done),
+        f"{rates.bytes_per_second / 1e6:.1f} MB/s",
         f"{progress.actors_done} of {counted(progress.actors_total, 'actor')}",
     )
     for fact in facts:
@@ -46,6 +54,10 @@ def bar_text(progress: Progress, rates: Rates, columns: int, *, emoji: bool = Tr
             break
         text += f"  {fact}"
     return text
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 def _clock(seconds: float | None) -> str:
@@ -62,10 +74,9 @@ class ProgressBar:
     Lines and bar cannot interleave, because both are one stream: `around` makes each rendered line into "erase the
     bar, the line, the bar again", one piece that goes through the one writer, and so do the bar's own ticks. Each piece
     begins with an erase and is whole by itself, so that one that is dropped spoils nothing. Hence the bar belongs only
-    where `shares_terminal(1, 2)`; what goes to standard error by another way lands behind the bar and stays.
+    where `shares_terminal(1, 2)`; what goes to standard error by another way lands on the bar.
 
-    The width is asked for at each tick. When a terminal is made narrower than the bar that it shows, its rest may stay
-    on the screen until it scrolls away: going up to erase it could erase a line of the product.
+    The width is asked for at each tick; a terminal that is made narrower shows a wrapped bar until the next one.
     """
 
     def __init__(
@@ -92,10 +103,13 @@ class ProgressBar:
         """`render`, with the bar taken away before and put back after."""
 
         def rendered(event: Mapping[str, Any]) -> bytes:
-            text = render(event)
-            return ERASE + text + self._drawn if text else text
+            return self.above(render(event))
 
         return rendered
+
+    def above(self, text: bytes) -> bytes:
+        """The text, as it is to be written while a bar may be there."""
+        return ERASE + text + self._drawn if text else text
 
     def start(self) -> None:
         self._ticker = gevent.spawn(self._run)
@@ -120,7 +134,8 @@ class ProgressBar:
         while True:
             gevent.sleep(_TICK_SECONDS if self.tick() else _IDLE_TICK_SECONDS)
 
-    def _draw(self, bar: bytes) -> None:
+    def _draw(self, text: bytes) -> None:
+        bar = _DRAW % text if text else b""
         if bar != self._drawn:
             self._drawn = bar
             self._write(ERASE + bar)

@@ -19,8 +19,13 @@ def terminal_can_emoji(environ: Mapping[str, str]) -> bool:
     return environ.get("TERM", "") not in ("", "dumb", "linux", "vt100", "vt220")
 
 
+def terminal_can_move(environ: Mapping[str, str]) -> bool:
+    """Whether the terminal knows escape sequences, which a bar takes."""
+    return environ.get("TERM", "") not in ("", "dumb")
+
+
 def terminal_can_colour(environ: Mapping[str, str]) -> bool:
-    return not environ.get("NO_COLOR") and environ.get("TERM", "") not in ("", "dumb")  # https://no-color.org
+    return not environ.get("NO_COLOR") and terminal_can_move(environ)  # https://no-color.org
 
 
 def shown(value: object) -> str:

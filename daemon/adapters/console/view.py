@@ -1,6 +1,7 @@
 """The view for people: the same events in the words that users know."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from daemon.adapters.console.summary import RunSummary
@@ -9,20 +10,23 @@ from daemon.adapters.console.text import Style, counted, shown
 Event = Mapping[str, Any]
 
 _LEVEL_SIGNS = {"critical": "❌", "error": "❌", "warning": "⚠️", "info": "ℹ️", "debug": "🔎"}
+_ALWAYS_SHOWN = {"run.completed", "log.dropped"}
 _NOT_SHOWN = {"timestamp", "level", "event", "run_id", "message", "error", "hint", "exception"}
 
 
 class ConsoleView:
     """Turns each event into what a person reads; `render` gives b"" for what is not shown.
 
-    Failed images are grouped by cause at the end of the run. That end is seen at level info; at debug every image is
-    a line of its own as well, and at warning or above, where no end is seen, it is only that.
+    Events below `level` are not shown, but counted: the summary is shown at every level. Failed images are grouped there by
+    cause; at debug each is a line of its own as well.
     """
 
     def __init__(self, *, emoji: bool = True, colour: bool = False, level: str = "info") -> None:
         self._style = Style(emoji=emoji, colour=colour)
         self._summary = RunSummary(self._style)
-        self._each_failure = level != "info"
+        levels = list(_LEVEL_SIGNS)  # the gravest first
+        self._hidden = frozenset(levels[levels.index(level) + 1 :])
+        self._each_failure = level == "debug"
         self._views: Mapping[str, Callable[[Event], str]] = {
             "run.started": self._run_started,
             "actor.synced": self._actor_synced,
@@ -36,7 +40,8 @@ class ConsoleView:
         }
 
     def render(self, event: Event) -> bytes:
-        return self._views.get(event["event"], self._other)(event).encode()
+        text = self._views.get(event["event"], self._other)(event)
+        return b"" if event.get("level") in self._hidden and event["event"] not in _ALWAYS_SHOWN else text.encode()
 
     def _run_started(self, event: Event) -> str:
         trigger = event.get("trigger", "bulk")
@@ -94,6 +99,19 @@ class ConsoleView:
         text = f"{' '.join(parts).removesuffix(':')}{_hint(event)}"
         traceback = "".join(f"    {shown(line)}\n" for line in str(event.get("exception", "")).splitlines())
         return f"{self._style.sign(sign)} {self._style.painted(sign, text)}\n{traceback}"
+
+
+def with_times(render: Callable[[Event], bytes]) -> Callable[[Event], bytes]:
+    """`render`, with the local time of the event before each line that is not empty."""
+
+    def rendered(event: Event) -> bytes:
+        text = render(event)
+        if not text:
+            return text
+        at = datetime.fromisoformat(event["timestamp"]).astimezone().strftime("%H:%M:%S ").encode()
+        return b"".join(at + line if line.strip() else line for line in text.splitlines(keepends=True))
+
+    return rendered
 
 
 def _position(event: Event) -> str:
