@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -17,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters.disk import FLOOR_BYTES, Disk, Folder, listing, staging
-from daemon.adapters.disk.commit import Way
+from daemon.adapters.disk import FLOOR_BYTES, Disk, Folder, commit, listing, staging
+from daemon.adapters.disk import folder as folder_module
+from daemon.adapters.disk.commit import Way, choose_way, open_new
 from daemon.adapters.disk.file_system import ErrorsCome
 from daemon.adapters.disk.listing import list_sizes_in_python
 from daemon.core.errors import (
@@ -36,6 +38,7 @@ from tests.support.file_systems import small_file_system
 from tests.support.needs import NO_COMPILER, NO_NATIVE, can_compile, needs_root
 from tests.support.other_user import run_as_other_user
 from tests.support.processes import Child
+from tests.support.product import ROOT
 
 ACTOR = "0001_european_25_male"
 BODY = b"\x89PNG and all the rest of it"
@@ -69,12 +72,11 @@ def without_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", refusing)
 
 
-@pytest.fixture(params=["nameless", "dot-file"])
-def either_way(request: pytest.FixtureRequest) -> str:
-    """Both ways to stage a file keep the same promises."""
-    if request.param == "dot-file":
-        request.getfixturevalue("without_nameless_files")
-    return str(request.param)
+@pytest.fixture(params=list(Way), ids=lambda way: way.name.lower())
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+    """Each way to commit keeps the same promises."""
+    monkeypatch.setattr(folder_module, "choose_way", lambda *_: request.param)
+    return request.param
 
 
 @pytest.fixture(params=["compiled", "in Python"])
@@ -130,8 +132,7 @@ def test_nobody_sees_an_image_before_its_commit(where, folder):
     assert BODY == (where / "a.png").read_bytes()
 
 
-@pytest.mark.usefixtures("either_way")
-def test_reader_who_looks_all_the_time_sees_whole_images_only(where, folder):
+def test_reader_who_looks_all_the_time_sees_whole_images_only(where, folder, way):
     """Without this, a name is there before its bytes are, if only for a moment."""
     body = BODY * 10_000
     seen: set[int] = set()
@@ -152,10 +153,10 @@ def test_reader_who_looks_all_the_time_sees_whole_images_only(where, folder):
         done.set()
         reader.join()
 
-    assert {len(body)} == seen
+    assert {len(body)} == seen - ({0} if way is Way.RESERVE else set())
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
 def test_image_has_the_mode_that_the_umask_leaves(where, folder, umask):
     """Without this, images are private to the sync's user, or open to everyone against the admin's will."""
@@ -168,7 +169,7 @@ def test_image_has_the_mode_that_the_umask_leaves(where, folder, umask):
     assert 0o666 & ~umask == stat.S_IMODE((where / "a.png").stat().st_mode)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_discard_leaves_nothing(where, folder):
     """Without this, every failed attempt leaves a file behind."""
     staged = folder.stage("a.png")
@@ -179,7 +180,7 @@ def test_discard_leaves_nothing(where, folder):
     assert [] == os.listdir(where)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_discard_after_a_commit_does_nothing(where, folder):
     """Without this, tidying up takes the image with it."""
     staged = folder.stage("a.png")
@@ -190,7 +191,7 @@ def test_discard_after_a_commit_does_nothing(where, folder):
     assert ["a.png"] == os.listdir(where)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_a_thousand_images_leak_no_file_handle(where, folder):
     """Without this, a daemon runs out of open files after some hours."""
     (where / "taken").mkdir()
@@ -223,7 +224,7 @@ def test_opening_and_closing_folders_leaks_no_file_handle(where):
     assert before == open_files()
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     "name",
     ["n" * 251 + ".png", "ü" * 125 + ".png", "0001 é 日本 👩‍👩‍👧.png", "a\\b.png", "-rf", "~", "a:b*?.png", "%2e%2e"],
@@ -438,7 +439,7 @@ def test_a_question_that_fails_half_way_keeps_no_memory_either(where, list_sizes
 # --- what stands in the way -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("make", OCCUPIED)
 def test_what_is_no_file_is_left_alone_and_is_an_error(where, folder, make: Callable[[Path], object]):
     """Without this, a user's folder or link is replaced by an image, or the image written through the link."""
@@ -455,7 +456,7 @@ def test_what_is_no_file_is_left_alone_and_is_an_error(where, folder, make: Call
     assert {"a.png"} == set(os.listdir(where))
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_file_that_appears_before_the_commit_is_kept(where, folder):
     """Without this, an image that somebody made while we downloaded is overwritten."""
     assert {} == folder.kinds({"a.png"})
@@ -469,7 +470,7 @@ def test_file_that_appears_before_the_commit_is_kept(where, folder):
     assert ["a.png"] == os.listdir(where)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_link_to_a_file_is_never_written_through(where, folder):
     """Without this, what a user linked into the folder is overwritten where it really is."""
     make_link_to_a_file(where / "a.png")
@@ -480,7 +481,7 @@ def test_link_to_a_file_is_never_written_through(where, folder):
     assert (where / "a.png").is_symlink()
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_empty_file_is_replaced(where, folder):
     """Without this, an image that another tool left empty stays so for ever."""
     make_empty_file(where / "a.png")
@@ -490,7 +491,7 @@ def test_empty_file_is_replaced(where, folder):
     assert BODY == (where / "a.png").read_bytes()
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_link_to_an_empty_file_is_kept(where, folder):
     """Without this, the file behind a user's link is emptied or replaced: only regular files are ours to replace."""
     (where / "empty").touch()
@@ -560,6 +561,119 @@ def test_look_that_is_not_to_tidy_touches_nothing(where):
     assert [".dead.png.4194304.actorsync"] == os.listdir(where)
 
 
+# --- how an image gets its name ---------------------------------------------------------------------------------------
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, number: int, *functions: str) -> None:
+    """An injected fault: the file system has no such function."""
+
+    def refusing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in functions:
+        monkeypatch.setattr(commit, name, refusing)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES])
+def test_best_way_that_is_not_refused_is_chosen(where, monkeypatch, number: int):
+    handle = os.open(where, os.O_RDONLY)
+    try:
+        found = [choose_way(handle, (".1", ".2"))]
+        for name in ("open_nameless", "_link_dot_file", "_rename_exclusively"):
+            refuse(monkeypatch, number, name)
+            found.append(choose_way(handle, (".1", ".2")))
+        assert list(Way) == found
+        refuse(monkeypatch, number, "_rename_over_reserved")
+        with pytest.raises(OSError, match=os.strerror(number)):
+            choose_way(handle, (".1", ".2"))
+        assert [] == os.listdir(where)
+    finally:
+        os.close(handle)
+
+
+def test_error_that_is_no_refusal_chooses_nothing(where, folder, monkeypatch):
+    refuse(monkeypatch, errno.ENOSPC, "link_nameless")
+    with pytest.raises(DiskFull):
+        folder.require_room(0)
+    monkeypatch.undo()
+    folder.require_room(0)
+    assert Way.NAMELESS is folder.file_system.way
+
+
+def test_way_is_chosen_once_for_each_file_system(where, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(folder_module, "choose_way", lambda *_: chosen.append(1) or Way.LINK)
+    disk = Disk(data_dir_of(where), floor_bytes=0)
+    for _ in range(3):
+        opened = disk.open_folder(ACTOR)
+        assert {} == opened.kinds({"a.png"})
+        opened.require_room(0)
+        opened.require_room(0)
+        opened.close()
+    assert [1] == chosen
+
+
+def test_trial_removes_what_a_killed_one_left(where, folder):
+    for name in (staging.dot_name("/trial 1"), staging.dot_name("/trial 2")):
+        make_file(where / name)
+    folder.require_room(0)
+    assert [] == os.listdir(where)
+
+
+def test_c_library_without_exclusive_rename_is_a_refusal(where, folder, monkeypatch):
+    monkeypatch.setattr(commit, "_renameat2", lambda: None)
+    make_file(where / "a")
+    with pytest.raises(OSError, match="not implemented"):
+        commit.name_dot_file(Way.RENAME, folder.handle, "a", "b")
+
+
+def test_reserved_name_that_another_program_wrote_to_is_its_own(where, folder, monkeypatch):
+    def reserve(handle: int, name: str) -> int:
+        reserved = open_new(handle, name)
+        (where / name).write_bytes(b"not ours")
+        return reserved
+
+    monkeypatch.setattr(commit, "open_new", reserve)
+    make_file(where / ".staged")
+    with pytest.raises(FileExistsError):
+        commit.name_dot_file(Way.RESERVE, folder.handle, ".staged", "a.png")
+    assert b"not ours" == (where / "a.png").read_bytes()
+
+
+def test_rename_that_fails_gives_the_reserved_name_up(where, folder, monkeypatch):
+    make_file(where / ".staged")
+    monkeypatch.setattr(os, "rename", lambda *_, **__: os.stat("/nothing"))  # an injected fault
+    with pytest.raises(FileNotFoundError):
+        commit.name_dot_file(Way.RESERVE, folder.handle, ".staged", "a.png")
+    assert [".staged"] == os.listdir(where)
+
+
+def test_kill_after_the_reservation_leaves_an_empty_file(where):
+    """Which counts as missing, and is replaced."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from daemon.adapters.disk import Disk, folder
+from daemon.adapters.disk.commit import Way, choose_way, open_new
+folder.choose_way = lambda *_: Way.RESERVE
+opened = Disk(Path({str(data_dir_of(where))!r})).open_folder({ACTOR!r})
+staged = opened.stage("a.png")
+staged.write(memoryview(b"all of it"))
+os.rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+staged.commit()
+"""
+    with Child([sys.executable, "-c", code], cwd=ROOT) as killed:
+        assert -signal.SIGKILL == killed.wait()
+    assert b"" == (where / "a.png").read_bytes()
+
+    folder = Disk(data_dir_of(where)).open_folder(ACTOR)
+    assert {"a.png": FileKind.EMPTY} == folder.kinds({"a.png"})
+    assert put(folder, "a.png")
+    folder.close()
+    assert ["a.png"] == os.listdir(where)
+    assert BODY == (where / "a.png").read_bytes()
+
+
 # --- what a file system says at close ---------------------------------------------------------------------------------
 
 
@@ -616,7 +730,7 @@ def test_unknown_file_system_is_asked_to_sync(where, folder, monkeypatch):
     assert ["a.png"] == os.listdir(where)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_last_close_that_fails_leaves_no_image(where, folder, monkeypatch):
     """A handle whose close failed is not closed again: its number may be another file's by then."""
     folder.require_room(0)
@@ -652,7 +766,7 @@ def test_file_that_replaced_ours_outlives_the_close_that_failed(where, folder, m
     assert b"not ours" == (where / "a.png").read_bytes()
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_image_whose_bytes_are_not_all_there_gets_no_name(where, folder):
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
@@ -664,7 +778,7 @@ def test_image_whose_bytes_are_not_all_there_gets_no_name(where, folder):
     assert [] == os.listdir(where)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_close_of_what_is_discarded_may_fail(where, folder, monkeypatch):
     staged = folder.stage("a.png")
     closing = Closing(monkeypatch, duplicates=False)
@@ -721,10 +835,10 @@ def test_quota_of_btrfs_is_told_before_the_image_has_its_name(tmp_path):
 
 
 @needs_root
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_disk_that_fills_in_mid_write_leaves_nothing(small_disk):
     """Without this, a full disk holds half an image under its name, or the space of one for ever."""
-    folder = Disk(data_dir_of(small_disk)).open_folder(ACTOR)
+    folder = Disk(data_dir_of(small_disk), floor_bytes=0).open_folder(ACTOR)
     before, free = open_files(), os.statvfs(small_disk).f_bfree
     staged = folder.stage("a.png")
 
@@ -760,7 +874,7 @@ def test_floor_is_256_mb(where):
     assert 256 * 1024 * 1024 == FLOOR_BYTES
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_folder_that_moves_while_we_write_takes_the_image_along(where, folder):
     """Without this, renaming an actor in mid-sync puts its images into a folder of the old name."""
     staged = folder.stage("a.png")
@@ -774,7 +888,7 @@ def test_folder_that_moves_while_we_write_takes_the_image_along(where, folder):
     assert not where.exists()
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("way")
 def test_folder_removed_in_mid_write_is_named_as_gone(where, folder):
     folder.require_room(0)
     staged = folder.stage("a.png")

@@ -78,11 +78,15 @@ def link_nameless(folder: int, handle: int, name: str) -> None:
 def name_dot_file(way: Way, folder: int, dot_name: str, name: str) -> None:
     """Give a dot-file its final name; the dot-name may be left. Raises OSError, FileExistsError where the name is taken."""
     if way is Way.LINK:
-        os.link(dot_name, name, src_dir_fd=folder, dst_dir_fd=folder)
+        _link_dot_file(folder, dot_name, name)
     elif way is Way.RENAME:
         _rename_exclusively(folder, dot_name, name)
     else:
         _rename_over_reserved(folder, dot_name, name)
+
+
+def _link_dot_file(folder: int, dot_name: str, name: str) -> None:
+    os.link(dot_name, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _rename_exclusively(folder: int, old: str, new: str) -> None:
