@@ -17,12 +17,13 @@ from pathlib import Path
 from threading import Event, Thread
 
 import gevent
+import gevent.ssl
 import pytest
 from gevent import socket as gevent_socket
 from gevent.pool import Group
 from gevent.server import StreamServer
 
-from daemon.adapters.http import HttpStore, dial
+from daemon.adapters.http import HttpStore, dial, tls
 from daemon.adapters.http.connection import (
     BUFFER_BYTES,
     GATHERED_BYTES,
@@ -946,8 +947,18 @@ class TestTls:
             with pytest.raises(ConnectFailed, match=r"no connection within 0.3 s"):
                 fetch(store)
 
-    def test_an_end_without_tlss_own_is_no_end_of_a_body(self, tls_server: FaultServer, trusting: None):
+    @pytest.mark.parametrize("options", [0, ssl.OP_IGNORE_UNEXPECTED_EOF], ids=["this Python's defaults", "Debian 12's"])
+    def test_an_end_without_tlss_own_is_no_end_of_a_body(
+        self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch, options: int
+    ):
         """Without this, whoever can cut a connection can cut an image that has no length."""
+
+        def make_context(protocol: int) -> ssl.SSLContext:
+            context = gevent.ssl.SSLContext(protocol)
+            context.options |= options
+            return context
+
+        monkeypatch.setattr(tls, "SSLContext", make_context)
         tls_server.inject(PATH, faults.no_content_length())  # the server closes the socket, and says no goodbye
 
         with pytest.raises((StoreUnavailable, ShortBody)):

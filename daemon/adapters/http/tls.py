@@ -38,6 +38,8 @@ def make_tls_context() -> ssl.SSLContext:
     except OSError as error:  # an ssl.SSLError, too: a file that is no PEM
         raise ConnectFailed(f"{name}={bundle} cannot be read: {error.strerror or error}", hint=CA_HINT) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Debian 12's Python sets this by default: a connection that anyone cut would be the end of an image without a length.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
