@@ -1,5 +1,6 @@
 """What every test can ask for: servers, the product, and data directories."""
 
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ from tests.support.trees import ActorTree
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked long, at full size")
+
+
+def pytest_configure() -> None:
+    # Started in the background (sh -c "... &"), we and all our children would ignore Ctrl-C: POSIX, Shell & Utilities, 2.11.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

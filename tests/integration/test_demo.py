@@ -298,9 +298,14 @@ with demo.prepare(Path(sys.argv[1])).server() as server:
 """
 
 
-def patched_parent(small: Demo, what: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def patched_parent(small: Demo, what: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", PATCHED_PARENT, str(small.folder.parent), what]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            yield parent
+        finally:
+            parent.kill()  # a failed test does not wait for it
 
 
 def test_server_starts_and_ends_under_gevent(small):
