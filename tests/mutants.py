@@ -163,6 +163,13 @@ MUTANTS = [
         STORE,
     ),
     Mutant(
+        "cut connection is an image's end on Debian 12",
+        "daemon/adapters/http/tls.py",
+        '    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)\n',
+        "",
+        f"{HTTP} -k without_tls",
+    ),
+    Mutant(
         "checksum is not compared", "daemon/core/integrity.py", "if digest != self._promise.digest:", "if False:", INTEGRITY
     ),
     Mutant(
@@ -417,6 +424,14 @@ MUTANTS = [
         "return self._verifier.verify(), ",
         "return Proof.LENGTH, ",
         RETRY,
+    ),
+    # --- the service
+    Mutant(
+        "service names a folder that need not be there",
+        "systemd/actorsync.service",
+        "NoExecPaths=-/var/lib/actorsync",
+        "NoExecPaths=/var/lib/actorsync",
+        "tests/e2e/test_readme_service.py -k 'variant and home'",
     ),
     # --- files
     Mutant(

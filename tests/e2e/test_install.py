@@ -9,24 +9,26 @@ import pytest
 
 from tests.support.account import ACCESS_KEY
 from tests.support.fault_server import FaultServer
+from tests.support.installing import keep_releases, make_version
 from tests.support.product import ROOT
 from tests.support.sdbox import Answer, SystemdBox
 from tests.support.trees import ActorTree
 
 SERVICES = ("actorsync.service", "actorsync@.service", "actorsync-once.service")
 OFFLINE = ("--wheelhouse", "/wheelhouse")
+NO_OTHER_PACKAGES = {"PIP_FIND_LINKS": ""}
 CURRENT = "/opt/actorsync/current"
 
 
 def _install(box: SystemdBox, *options: str, source: str = "/src", check: bool = True) -> Answer:
-    return box.run(f"{source}/systemd/install.sh", *OFFLINE, *options, check=check)
+    return box.run(f"{source}/systemd/install.sh", *options, check=check)
 
 
 @pytest.fixture(scope="module")
 def installed(systemd_box: SystemdBox) -> SystemdBox:
     """Installed from nothing, with no option, by a root whose files nobody else may read."""
-    systemd_box.run("bash", "-c", f"umask 077 && /src/systemd/install.sh {' '.join(OFFLINE)}")
-    systemd_box.run("cp", "-a", "/opt/actorsync/releases", "/built/")
+    systemd_box.run("bash", "-c", "umask 077 && /src/systemd/install.sh")
+    keep_releases(systemd_box)
     return systemd_box
 
 
@@ -117,15 +119,6 @@ def test_the_compiled_part_is_installed(installed: SystemdBox) -> None:
 # --- upgrades ---------------------------------------------------------------------------------------------------------
 
 
-def _version(box: SystemdBox, version: str) -> str:
-    """The project as it would be at another version: where it is."""
-    source = f"/tmp/source-{version}"
-    what = "daemon native systemd requirements.txt README.md .env.example"
-    box.run("bash", "-c", f"mkdir -p {source} && cd /src && cp -r {what} {source}")
-    box.run("sed", "-i", f's/^__version__ = .*/__version__ = "{version}"/', f"{source}/daemon/__init__.py")
-    return source
-
-
 def _running_version(box: SystemdBox) -> str:
     """Of the live process: the release that it works in."""
     pid = box.main_pid("actorsync.service")
@@ -141,8 +134,9 @@ def test_an_upgrade_restarts_what_runs_and_can_be_taken_back(installed: SystemdB
     assert "restarting" not in _install(installed).stdout  # nothing new
     assert pid == installed.main_pid("actorsync.service")
 
-    assert "restarting actorsync.service" in _install(installed, source=_version(installed, "9.0.0")).stdout
+    assert "restarting actorsync.service" in _install(installed, source=make_version(installed, "9.0.0")).stdout
     assert "9.0.0" == _running_version(installed)
+    keep_releases(installed)
 
     installed.run("/src/systemd/install.sh", "--rollback")
     assert was == _running_version(installed)
@@ -161,10 +155,10 @@ def test_an_upgrade_restarts_what_runs_and_can_be_taken_back(installed: SystemdB
 )
 def test_a_release_that_cannot_be_built_changes_nothing(installed: SystemdBox, spoil: str, told: str) -> None:
     """Without this, a network that fails midway leaves a service that cannot start."""
-    source = _version(installed, "6.6.6")
+    source = make_version(installed, "6.6.6")
     installed.run("bash", "-c", f"cd {source} && {spoil}")
     before = installed.run("readlink", CURRENT).stdout
-    failed = _install(installed, source=source, check=False)
+    failed = _install(installed, *OFFLINE, source=source, check=False)
     assert 1 == failed.returncode
     assert told in failed.stderr
     assert before == installed.run("readlink", CURRENT).stdout
@@ -297,10 +291,10 @@ def test_the_options_are_plain_text(installed: SystemdBox) -> None:
 def test_without_a_compiler_it_is_installed_all_the_same_and_again_with_one(installed: SystemdBox) -> None:
     """Without this, a machine that cannot compile gets nothing, nobody is told why it is slower, or what is told is vain."""
     installed.run("bash", "-c", "cp -r /wheelhouse /tmp/wheels && rm /tmp/wheels/actorsync_native-*")
-    source = _version(installed, "8.0.0")
+    source = make_version(installed, "8.0.0")
     where = ("--prefix", "/opt/uncompiled", "--wheelhouse", "/tmp/wheels")
 
-    said = installed.run(f"{source}/systemd/install.sh", *where).stdout
+    said = installed.run(f"{source}/systemd/install.sh", *where, env=NO_OTHER_PACKAGES).stdout
 
     assert "note: native/ could not be compiled" in said
     python = "/opt/uncompiled/current/venv/bin/python"
@@ -308,7 +302,7 @@ def test_without_a_compiler_it_is_installed_all_the_same_and_again_with_one(inst
     assert installed.run("bash", "-c", f"cd /opt/uncompiled/current && {python} -m daemon --version").stdout
 
     installed.run("bash", "-c", "cp /wheelhouse/actorsync_native-* /tmp/wheels")  # as is said there
-    said = installed.run(f"{source}/systemd/install.sh", *where).stdout
+    said = installed.run(f"{source}/systemd/install.sh", *where, env=NO_OTHER_PACKAGES).stdout
 
     assert "note: native/" not in said
     installed.run(python, "-I", "-c", "import http_head, md5_lanes, sized_listing")

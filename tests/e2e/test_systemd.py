@@ -15,6 +15,7 @@ import pytest
 from tests.support.account import ACCESS_KEY, SECRET_KEY, Account
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import held_until, s3_error
+from tests.support.installing import bring_releases, keep_releases
 from tests.support.product import ROOT
 from tests.support.sdbox import Answer, SystemdBox
 from tests.support.trees import ABSENT, ActorTree
@@ -123,11 +124,11 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def installed(systemd_box: SystemdBox, built_releases: Path) -> SystemdBox:
+def installed(systemd_box: SystemdBox) -> SystemdBox:
     """Installed with no option; every Python of the venv reads HOOK first."""
-    if any(built_releases.iterdir()):
-        systemd_box.run("bash", "-c", "mkdir /opt/actorsync && cp -a /built/releases /opt/actorsync/")
-    systemd_box.run("/src/systemd/install.sh", "--wheelhouse", "/wheelhouse")
+    bring_releases(systemd_box)
+    systemd_box.run("/src/systemd/install.sh")
+    keep_releases(systemd_box)
     packages = systemd_box.run("bash", "-c", "echo /opt/actorsync/current/venv/lib/python3.*/site-packages").stdout.strip()
     systemd_box.write(f"{packages}/actorsync_test_hook.py", HOOK)
     systemd_box.write(f"{packages}/actorsync_test_hook.pth", "import actorsync_test_hook\n")
@@ -627,36 +628,3 @@ def test_one_sync_that_is_stopped_has_not_failed(service: Service, server: Fault
     server.wait_until(lambda s: bool(s.requests))
     once.stop()
     assert "ended: success, exited 143" in once.said()
-
-
-@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "systemd/drop-ins").glob("*.conf")))
-def test_the_drop_ins_do_as_they_say(service: Service, server: FaultServer, example: str) -> None:
-    """Without this, an example that does not work is copied into production."""
-    box = service.box
-    box.run("bash", "-c", "id me 2>/dev/null || useradd --create-home me")
-    service.drop_in((ROOT / "systemd/drop-ins" / example).read_text(), "example")
-    root, owner = {
-        "data-root.conf": ("/srv/training", "actorsync"),
-        "data-in-home.conf": ("/home/me/project/data", "me"),
-    }.get(example, (DATA_ROOT, "actorsync"))
-    box.run("bash", "-c", f"rm -rf {root}; mkdir -p {root}")
-    service.tree = _tree_at(box, root)
-    _small_tree(service, server, actors=1, images=1)
-    box.run("chown", "-R", f"{owner}:{owner}", root, ENV_FILE)
-    box.run("chmod", "755", "/etc/actorsync")
-    if example == "credentials.conf":
-        _lay_credentials(box, "AKIAFROMFILESFROMFIL", folder="/etc/actorsync", prefix="")
-    service.start()
-    service.wait_for_images()
-    service.tree.assert_matches()
-    assert Answer(0, "", "") == box.run("systemd-analyze", "verify", UNIT, check=False)
-    if example == "credentials.conf":
-        assert 1 == len(_signed_with(server, "AKIAFROMFILESFROMFIL"))
-    if example == "report.conf":
-        service.wait_until(lambda: (box.files / "run/actorsync/report.json").exists(), "the report is there")
-        assert 1 == json.loads(box.read("/run/actorsync/report.json"))["total_downloaded"]
-    if example == "no-metadata-service.conf":
-        assert "AWS_EC2_METADATA_DISABLED=true" in service.show("Environment")
-        assert "169.254.169.254" in service.show("IPAddressDeny")
-    service.stop()
-    box.run("chown", "actorsync:actorsync", ENV_FILE)

@@ -59,6 +59,7 @@ class SystemdBox:
         self.server = server
         self.init = init
         self.files = Path(f"/proc/{init}/root")
+        self.environment: dict[str, str] = {}  # of every command, besides the usual
 
     def run(
         self, *command: str, check: bool = True, timeout_seconds: float = 120, env: Mapping[str, str] | None = None
@@ -67,7 +68,7 @@ class SystemdBox:
         enter = ("nsenter", "-t", str(self.init), "-m", "-u", "-i", "-n", "-p", "-C", "--root", "--wd")
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         clean = ("env", "-i", "container=actorsync-box", path, "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_PAGER=")
-        extra = [f"{name}={text}" for name, text in (env or {}).items()]
+        extra = [f"{name}={text}" for name, text in (self.environment | dict(env or {})).items()]
         done = subprocess.run(
             [*enter, *clean, *extra, *command],
             stdin=subprocess.DEVNULL,

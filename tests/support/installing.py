@@ -1,0 +1,24 @@
+"""install.sh in a box; what one box built is brought to the next, since a release takes ten seconds to build."""
+
+from tests.support.sdbox import SystemdBox
+
+# What a pip in the box asks instead of the network.
+PACKAGES = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheelhouse"}
+
+
+def bring_releases(box: SystemdBox) -> None:
+    """Those that were kept; install.sh finds them built already."""
+    box.run("bash", "-c", "mkdir -p /opt/actorsync/releases && cp -an /built/. /opt/actorsync/releases/")
+
+
+def keep_releases(box: SystemdBox) -> None:
+    box.run("bash", "-c", "cp -an /opt/actorsync/releases/. /built/")
+
+
+def make_version(box: SystemdBox, version: str) -> str:
+    """The project as it would be at another version: where it is."""
+    source = f"/tmp/source-{version}"
+    what = "daemon native systemd requirements.txt README.md .env.example"
+    box.run("bash", "-c", f"mkdir -p {source} && cd /src && cp -r {what} {source}")
+    box.run("sed", "-i", f's/^__version__ = .*/__version__ = "{version}"/', f"{source}/daemon/__init__.py")
+    return source
