@@ -41,14 +41,15 @@ from daemon.config import (
     reread_dotenv,
 )
 from daemon.core.breaker import Breaker
-from daemon.core.errors import ConfigError
+from daemon.core.errors import ConfigError, DiskError, OutputUnwritable
 from daemon.core.model import Credentials
 from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
 from daemon.crew import Crew, Mate, share_of, tell_down
 from daemon.download import Downloader
 from daemon.lock_keeper import LockKeeper
-from daemon.runs import Runs
+from daemon.printing import print_bytes
+from daemon.runs import Publish, Runs
 from daemon.service import ActorHinted, ActorsHinted, Asked, Crashed, EverythingHinted, Service
 from daemon.sync import ActorSync
 
@@ -69,6 +70,8 @@ class Application(NamedTuple):
 
     `stop` and `abort` are for signal handlers; `abort` leaves a clean terminal to a process that ends at once. `say` writes
     words for people, which are no event.
+
+    `unwritten`, after that: why some lines could not be written to standard output; None: they were.
     """
 
     service: Service
@@ -77,6 +80,7 @@ class Application(NamedTuple):
     stop: Callable[[int], None]
     abort: Callable[[], None]
     close: Callable[[], None]
+    unwritten: Callable[[], OSError | None]
 
 
 class Output(NamedTuple):
@@ -88,6 +92,7 @@ class Output(NamedTuple):
     abort: Callable[[], None]
     writer: LineWriter
     close: Callable[[], None]
+    unwritten: Callable[[], OSError | None]
 
 
 def require_startable(config: Config, environ: Mapping[str, str]) -> None:
@@ -167,7 +172,7 @@ def build(
     reload. Raises ConfigError, DataDirOwned.
     """
     raise_open_files(config)
-    publish = publisher(config)
+    publish = publisher(config) if once else _go_on_without(publisher(config))
     lock = DataDirLock(config.data_dir)
     _share_ambient(config)
     live = LiveConfig(config)
@@ -246,7 +251,7 @@ def build(
         crew.close()
         lock.release()
 
-    return Application(service, log, output.say, stop, output.abort, close)
+    return Application(service, log, output.say, stop, output.abort, close, output.unwritten)
 
 
 def _data_dir(config: Config, *, tidy: bool = True) -> tuple[ManifestSource, ImageDisk]:
@@ -326,7 +331,10 @@ def open_output(
             view.bar.stop()
         writer.close(FLUSH_SECONDS)
 
-    return Output(log, lambda event: writer.write(view.render(event), keep=True), say, abort, writer, close)
+    def unwritten() -> OSError | None:
+        return writer.failed if fd == STDOUT else None
+
+    return Output(log, lambda event: writer.write(view.render(event), keep=True), say, abort, writer, close, unwritten)
 
 
 def end_prompt_line() -> None:
@@ -388,17 +396,26 @@ def _view(
     return _View(bar.around(render), bar, ERASE)
 
 
-def publisher(config: Config) -> Callable[[dict[str, object]], None] | None:
+def _go_on_without(publish: Publish | None) -> Publish | None:
+    """For a daemon: a report that finds no standard output fails like one that finds no disk."""
+    if publish is None:
+        return None
+
+    def published(document: dict[str, object]) -> None:
+        try:
+            publish(document)
+        except OutputUnwritable as error:
+            raise DiskError(str(error), code=error.code, hint=error.hint) from error
+
+    return published
+
+
+def publisher(config: Config) -> Publish | None:
     """Where the report goes after each run."""
     if config.report is None:
         return None
     if config.report == "-":
-
-        def print_report(document: dict[str, object]) -> None:
-            with os.fdopen(os.dup(STDOUT), "wb") as stdout:
-                stdout.write(report_bytes(document))
-
-        return print_report
+        return lambda document: print_bytes(report_bytes(document))
     path = Path(config.report)
     require_folder(path)
     return lambda document: write_report(path, document)

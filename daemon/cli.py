@@ -1,10 +1,10 @@
 """argv and environment -> exit status."""
 
 import argparse
-import contextlib
+import errno
 import os
 import signal
-import sys
+import stat
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,15 +39,16 @@ from daemon.config import (
     settings_table,
     unknown_settings,
 )
-from daemon.core.errors import ActorsyncError, ConfigError, DaemonUnreachable, DataDirOwned
+from daemon.core.errors import ActorsyncError, ConfigError, DaemonUnreachable, DataDirOwned, OutputUnwritable
 from daemon.core.json_text import dump_json
 from daemon.core.model import Plan
 from daemon.core.ports import Channel, Supervisor
+from daemon.printing import output_unwritable, print_error, print_text
 from daemon.service import Asked, list_actors
 from daemon.status import status_table
 from daemon.sync import plan_actor
 
-OK, FAILED, USAGE, CRASH, OWNED, CONFIG = 0, 1, 2, 70, 75, 78
+OK, FAILED, USAGE, CRASH, UNWRITABLE, OWNED, CONFIG = 0, 1, 2, 70, 74, 75, 78
 DATA_DIR_POLL_SECONDS = 2.0
 _OF_THE_DEMO = (*CONCURRENCY, "log_format", "log_level", "report")
 
@@ -71,6 +72,9 @@ def main(argv: Sequence[str]) -> int:
     except DataDirOwned as error:
         _complain(error)
         return OWNED
+    except OutputUnwritable as error:
+        _complain(error)
+        return UNWRITABLE
     except ActorsyncError as error:  # an actorsData.json that gives no plan
         _complain(error)
         return FAILED
@@ -85,14 +89,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     arguments = parse_arguments(argv)
-    working_dir = Path.cwd()
+    working_dir = _working_dir()
     if arguments.demo:
         return _demo(arguments, working_dir)
     config = load_config(vars(arguments), os.environ, working_dir)
     for warning in unknown_settings(os.environ, config.dotenv):
         _say("warning", "setting.unknown", f"actorsync: {warning}", error=warning)
     if arguments.check_config:
-        _print(settings_table(effective_settings(config, os.environ)))
+        print_text(settings_table(effective_settings(config, os.environ)))
         require_startable(config, os.environ)
         return OK
     if arguments.dry_run:
@@ -106,6 +110,17 @@ def _main(argv: Sequence[str]) -> int:
         once=arguments.once,
         reread=lambda: load_config(vars(arguments), os.environ, working_dir),
     )
+
+
+def _working_dir() -> Path:
+    """Raises ConfigError."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the working directory cannot be used: {error.strerror}",
+            hint="it was removed, or may not be entered: change to a directory that is there",
+        ) from error
 
 
 def _run(
@@ -156,11 +171,19 @@ def _run(
     if settled_words and not once:
         service.settled.rawlink(lambda _: application.say(settled_words))
     try:
-        return service.run()
+        status = service.run()
     finally:
         application.close()
         if settled_words and once and service.settled.is_set():
-            print(settled_words, file=sys.stderr)  # below the summary
+            print_error(settled_words)  # below the summary
+    return _unless_unwritten(status, application.unwritten()) if once else status
+
+
+def _unless_unwritten(status: int, error: OSError | None) -> int:
+    """The exit status of a run whose lines could not all be written to standard output. Raises OutputUnwritable."""
+    if error is not None and status == OK:
+        raise output_unwritable(error)
+    return status
 
 
 def _fork_mates(config: Config, working_dir: Path) -> list[Channel]:
@@ -174,15 +197,23 @@ def _fork_mates(config: Config, working_dir: Path) -> list[Channel]:
 
 def _wait_for_data_dir(config: Config, supervisor: Supervisor | None) -> None:
     """The daemon may be started before its data is there."""
-    if config.data_dir.is_dir():
+    if _can_be_opened(config.data_dir):
         return
     words = f"{config.data_dir} is not there yet: waiting for it"
     _say("warning", "data.missing", f"actorsync: {words}", error=words)
-    while not config.data_dir.is_dir():
+    while not _can_be_opened(config.data_dir):
         if supervisor is not None:
             supervisor.status(words)
             supervisor.extend_timeout(DATA_DIR_POLL_SECONDS * 10)
         gevent.sleep(DATA_DIR_POLL_SECONDS)
+
+
+def _can_be_opened(data_dir: Path) -> bool:
+    """Also where it is certain to be refused: the lock then says why."""
+    try:
+        return stat.S_ISDIR(os.stat(data_dir).st_mode)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.ELOOP)
 
 
 # --- a daemon that runs already ---------------------------------------------------------------------------------------
@@ -207,7 +238,8 @@ def _sync_through_owner(config: Config, owned: DataDirOwned) -> int:
                     publish(line["report"])
                 if line.get("error"):
                     _say("error", "sync.refused", f"actorsync: {line['error']}", error=line["error"])
-                return int(line["exit"])
+                output.close()
+                return _unless_unwritten(int(line["exit"]), output.unwritten())
     except DaemonUnreachable as error:
         if output is None:
             raise owned from error
@@ -223,7 +255,7 @@ def _ask(config: Config, question: str) -> int:
     *_, end = ask_daemon(config, {"ask": question})
     if question == "status" and "status" in end:
         status = end["status"]
-        _print(_json(status) if config.log_format == "json" else status_table(status))
+        print_text(_json(status) if config.log_format == "json" else status_table(status))
     if end.get("error"):
         _say("error", f"{question}.refused", f"actorsync: {question} refused: {end['error']}", error=end["error"])
     return int(end["exit"])
@@ -239,7 +271,7 @@ def _dry_run(config: Config) -> int:
     as_json = config.log_format == "json"
     sums = {"actors": len(actors.names), "to_download": 0, "present": 0, "problems": len(actors.invalid)}
     for invalid in actors.invalid:
-        _print(_json({"problem": _problem(invalid)}) if as_json else f"! {_in_words(invalid)}")
+        print_text(_json({"problem": _problem(invalid)}) if as_json else f"! {_in_words(invalid)}")
     for glob in actors.unmatched:
         _say("warning", "exclude.unmatched", f"actorsync: --exclude {glob!r} matches no actor", glob=glob)
     for actor in actors.names:
@@ -247,14 +279,14 @@ def _dry_run(config: Config) -> int:
             plan = plan_actor(actor, manifests, disk, config.endpoint_url)
         except ActorsyncError as error:
             sums["problems"] += 1
-            _print(_json({"actor": actor, "problem": _problem(error)}) if as_json else f"{actor}: {_in_words(error)}")
+            print_text(_json({"actor": actor, "problem": _problem(error)}) if as_json else f"{actor}: {_in_words(error)}")
             continue
         sums["to_download"] += len(plan.downloads)
         sums["present"] += len(plan.present)
         sums["problems"] += len(plan.failures)
-        _print(_json(_plan_document(plan)) if as_json else _plan_text(plan))
+        print_text(_json(_plan_document(plan)) if as_json else _plan_text(plan))
     in_words = "\n{actors} actors: {to_download} to download, {present} present, {problems} problems".format_map(sums)
-    _print(_json({"total": sums}) if as_json else in_words)
+    print_text(_json({"total": sums}) if as_json else in_words)
     return OK
 
 
@@ -295,7 +327,7 @@ def _demo(arguments: argparse.Namespace, working_dir: Path) -> int:
             del os.environ[name]
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     prepared = demo.prepare(working_dir)
-    print(prepared.opening_words(), file=sys.stderr)
+    print_error(prepared.opening_words())
     with prepared.server() as server:
         flags = {name: getattr(arguments, name) for name in _OF_THE_DEMO}
         flags |= {"data_dir": prepared.data_dir, "endpoint_url": server.endpoint_url}
@@ -313,12 +345,6 @@ def _demo(arguments: argparse.Namespace, working_dir: Path) -> int:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _print(text: str) -> None:
-    """To stdout: UTF-8, whatever the locale."""
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    sys.stdout.buffer.flush()
-
-
 def _complain(error: ActorsyncError) -> None:
     facts = {"code": error.code, "error": str(error), "hint": error.hint}
     _say("error", "start.failed", f"actorsync: {_in_words(error)}", **facts)
@@ -327,8 +353,7 @@ def _complain(error: ActorsyncError) -> None:
 def _say(level: str, event: str, words: str, **facts: object) -> None:
     """To stderr: words for people; where that is the journal, the JSON line that its readers expect."""
     line = note_for_journal(os.environ, level, event, **facts)
-    with contextlib.suppress(OSError):  # a stderr that is closed or full: the exit status says it too
-        os.write(2, line or f"{words}\n".encode("utf-8", "backslashreplace"))
+    print_error(line or words)
 
 
 def _in_words(error: ActorsyncError) -> str:

@@ -9,6 +9,7 @@ from typing import NoReturn
 from daemon import __version__
 from daemon.config import SETTINGS, add_setting_flags, quoted, setting
 from daemon.core.errors import ConfigError
+from daemon.printing import print_text
 
 COMMANDS = ("sync", "status", "reload", "demo")  # the same as no command, and as the flags of these names
 CONCURRENCY = ("workers_per_actor", "concurrent_actors")  # the two numbers, in this order
@@ -66,6 +67,10 @@ def refuse_settings(arguments: argparse.Namespace, taken: Iterable[str], mode: s
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, self.format_usage())
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        """--help and --version: argparse's own loses them where standard output cannot be written."""
+        print_text(message.rstrip("\n"))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -158,8 +158,8 @@ class LineWriter:
 
     `lossless` may be turned off at any time, as when a stop was asked for: nobody waits from then on. What was
     `dropped` is counted, and said by `dropped_line(count)` once half of the room has returned. What a file refuses (its
-    disk is full) counts as dropped. A reader that went away makes the writer `broken`: it takes no more, and the hub
-    calls `on_broken` once, which must not block.
+    disk is full) counts as dropped, and `failed` is its last error. A reader that went away makes the writer `broken`: it
+    takes no more, and the hub calls `on_broken` once, which must not block.
 
     Made, used and closed in the hub's thread.
     """
@@ -174,6 +174,7 @@ class LineWriter:
     ) -> None:
         self.lossless = lossless
         self.broken = False
+        self.failed: OSError | None = None
         self.waiting_bytes = 0
         self.dropped = 0  # since it was last said
         self.dropped_line: Callable[[int], bytes] = b"%d lines dropped\n".__mod__
@@ -319,8 +320,9 @@ class LineWriter:
                 ready.poll()
             except (BrokenPipeError, ConnectionResetError):
                 raise
-            except OSError:  # a full disk, a terminal that is gone: the images matter more than the lines about them
+            except OSError as error:  # a full disk, a terminal that is gone: the images matter more than the lines about them
                 with self._lock:
+                    self.failed = error
                     self.dropped += bytes(rest).count(b"\n")
                 return
 

@@ -72,6 +72,13 @@ class DaemonUnreachable(ActorsyncError):
     hint = "is it running? start it with `python -m daemon`, or name its data directory with --data-dir"
 
 
+class OutputUnwritable(ActorsyncError):
+    """Standard output takes no more, and nobody closed it on purpose: exit 74."""
+
+    code = "output-unwritable"
+    hint = "see whether the disk that standard output is redirected to is full"
+
+
 # --- manifests --------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ from daemon import __version__
 from tests.support.account import ACCESS_KEY, SECRET_KEY
 from tests.support.fault_server import ANY, FaultServer, refusing_port
 from tests.support.faults import hang_before_head
+from tests.support.needs import needs_root
+from tests.support.other_user import run_as_other_user
 from tests.support.product import COMMAND, ROOT, Product
 from tests.support.trees import BUCKET, ActorTree, s3_url
 
@@ -220,6 +222,89 @@ def limited(product: Product, limit: str, tree: ActorTree, env: dict[str, str]) 
         text=True,
         timeout=30,
     )
+
+
+def test_removed_working_directory_is_told(tmp_path, product):
+    (tmp_path / "gone").mkdir()
+    finished = shell(product, 'rmdir ../gone; exec "$@"', "--once", cwd=tmp_path / "gone")
+
+    assert 78 == finished.returncode
+    assert "the working directory cannot be used: No such file or directory\n  -> it was removed" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert 0 == shell(product, 'rmdir ../gone; exec "$@"', "--version", cwd=tmp_path / "gone", make=True).returncode
+
+
+@needs_root
+@pytest.mark.parametrize("args", ["", "--once"])
+def test_data_directory_below_a_closed_folder_is_told(tmp_path, product, args):
+    """Its owner must be told what is closed, also where a daemon would wait for a missing data directory."""
+    (tmp_path / "closed" / "data").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0o700)
+    code = f"import os; os.chdir('/'); status = main([*{args.split()!r}, '--data-dir', {str(tmp_path / 'closed' / 'data')!r}])"
+    told = run_as_other_user("from daemon.__main__ import main", f"{code}; print(status)", cwd=tmp_path)
+
+    assert "78\n" == told
+
+
+# --- 74: standard output ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", ["--dry-run", "--dry-run --log-format json", "--check-config", "--help", "--version"])
+def test_full_standard_output_ends_with_74(tree, product, args):
+    finished = shell(product, 'exec "$@" > /dev/full', *args.split(), cwd=tree.root)
+
+    assert 74 == finished.returncode
+    assert "output-unwritable: standard output cannot be written: No space left on device\n  ->" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_run_whose_report_or_lines_find_no_room_ends_with_74(tree, product, fault_server):
+    env = fault_server.account.environment
+    for args in (["--once", "--report", "-"], ["--once"], ["--once", "--log-format", "console"]):
+        finished = shell(product, 'exec "$@" > /dev/full', *args, cwd=tree.root, env=env)
+
+        assert 74 == finished.returncode, finished.stderr
+        assert "standard output cannot be written: No space left on device" in finished.stderr
+        assert "Traceback" not in finished.stderr
+        tree.assert_matches()
+
+
+def test_daemon_on_a_full_standard_output_goes_on(tree, product, fault_server):
+    """The disk that its log is on may be full for an hour."""
+    script = 'exec "$@" > /dev/full'
+    args = [*COMMAND, "--report", "-", "--log-format", "json"]
+    command = ("bash", "-c", script, "bash")
+    with Product(product.home, command=command).start(args, tree.root, env=fault_server.account.environment) as running:
+        running.wait_for("report.failed")
+        asked = shell(product, script, "--status", cwd=tree.root)
+        assert (74, True) == (asked.returncode, "output-unwritable" in asked.stderr)
+        running.send(signal.SIGTERM)
+        assert 0 == running.wait()
+    tree.assert_matches()
+
+
+@pytest.mark.parametrize("args", ["--dry-run", "--help", "--check-config"])
+def test_closed_pipe_ends_quietly(tree, product, args):
+    finished = shell(product, 'set -o pipefail; "$@" | true; exit ${PIPESTATUS[0]}', *args.split(), cwd=tree.root)
+
+    assert finished.returncode in (0, 128 + signal.SIGPIPE)
+    assert "" == finished.stderr
+
+
+def test_full_standard_error_changes_no_status(tree, product):
+    finished = shell(product, 'exec "$@" 2> /dev/full', "--once", "--workers-per-actor", "0", cwd=tree.root)
+
+    assert 2 == finished.returncode
+
+
+def shell(
+    product: Product, script: str, *args: str, cwd: Path, env: dict[str, str] | None = None, make: bool = False
+) -> "subprocess.CompletedProcess[str]":
+    """The product with these arguments as the "$@" of a bash script. `make`: the working directory."""
+    if make:
+        cwd.mkdir()
+    command = ["bash", "-c", script, "bash", *COMMAND, *args]
+    return subprocess.run(command, cwd=cwd, env=product.environment(env), capture_output=True, text=True, timeout=30)
 
 
 # --- 75: another instance ---------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.lock import DataDirLock, lock_file, open_folder_to_ask
-from daemon.adapters.lock.lock_file import STALE_SECONDS, HeartbeatFile, Owner, Place
+from daemon.adapters.lock.lock_file import STALE_SECONDS, HeartbeatFile, Owner, Place, take_lock
 from daemon.core.errors import ConfigError, DaemonUnreachable, DataDirOwned, DiskOutage
 from tests.support.file_systems import small_file_system
 from tests.support.needs import needs_root
@@ -90,6 +90,24 @@ def test_lock_of_an_older_version_is_respected(tmp_path, own):
         assert b'{"pid": 7}' == (own / "lock").read_bytes()
 
     DataDirLock(tmp_path).release()
+
+
+def test_lock_file_removed_before_it_is_locked_is_not_trusted(place, own, monkeypatch):
+    """An injected moment: another process removes it after it was opened."""
+    real_flock, removed = fcntl.flock, []
+
+    def removing(handle: int, operation: int) -> None:
+        if not removed:
+            (own / "lock").unlink()
+            removed.append(handle)
+        real_flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removing)
+
+    lock = take_lock(place)
+
+    assert removed and lock.is_in_place()
+    lock.release()
 
 
 def test_data_directory_locked_by_another_program_is_told(tmp_path):
