@@ -91,7 +91,13 @@ def fill(writer: LineWriter, fd: int) -> int:
         writer.write(b"first %d\n" % count, keep=False)
         count += 1
         gevent.sleep(0)
-    return count
+    while True:  # the thread may still be about to take what waits, late on a busy machine
+        waiting_bytes = writer.waiting_bytes
+        gevent.sleep(0.1)
+        if waiting_bytes and waiting_bytes == writer.waiting_bytes:
+            return count
+        writer.write(b"first %d\n" % count, keep=False)
+        count += 1
 
 
 # --- json_line --------------------------------------------------------------------------------------------------------
