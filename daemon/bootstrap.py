@@ -6,11 +6,12 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import gevent
 from gevent.event import Event
 
-from daemon.adapters.aws_chain import find_chain_credentials, find_profile_region
+from daemon.adapters.aws.profile import find_profile, find_profile_region
 from daemon.adapters.control import ControlServer, Followers, ask
 from daemon.adapters.disk import Disk
 from daemon.adapters.http import HttpStore
@@ -38,6 +39,7 @@ from daemon.config import (
     changed_settings,
     find_static_credentials,
     incomplete_credentials,
+    load_config,
     reread_dotenv,
 )
 from daemon.core.breaker import Breaker
@@ -60,8 +62,10 @@ STDOUT, STDERR = 1, 2
 FILES_PER_DOWNLOAD = 3  # a connection, the nameless file, and its folder, for it may be the last image of its actor
 FILES_BESIDE = 128  # folders, manifests, logs, libraries
 FLUSH_SECONDS = 5.0
+FILE_SECONDS = 5.0  # for settings and keys that are read again
 MOST_PROCESSES = 4  # unless more are asked for: each takes some 20 MB
 
+Read = TypeVar("Read")
 FindCredentials = Callable[[], Credentials | None]
 
 
@@ -102,6 +106,13 @@ def require_startable(config: Config, environ: Mapping[str, str]) -> None:
     publisher(config)
     if not config.anonymous:
         find_static_credentials(environ, config.dotenv)
+
+
+def read_config(
+    flags: Mapping[str, object], environ: Mapping[str, str], working_dir: Path, previous: Config | None = None
+) -> Config:
+    """The configuration, with what the AWS profile sets. `previous`: the one in force. Raises ConfigProblems."""
+    return load_config(flags, environ, working_dir, find_profile=find_profile, previous=previous)
 
 
 def open_data_dir(config: Config) -> tuple[ManifestSource, ImageDisk]:
@@ -163,13 +174,13 @@ def build(
     once: bool,
     mates: Sequence[Channel] = (),
     find_credentials: FindCredentials | None = None,
-    reread: Callable[[], Config] | None = None,
+    reread: Callable[[Config], Config] | None = None,
     supervisor: Supervisor | None = None,
 ) -> Application:
     """Take the data directory's lock and put everything together; nothing is asked of the network yet.
 
     `find_credentials` stands in for the configured ones (the demo's). `reread` gives the configuration as it is at a
-    reload. Raises ConfigError, DataDirOwned.
+    reload, from the one in force. Raises ConfigError, DataDirOwned.
     """
     raise_open_files(config)
     publish = publisher(config) if once else _go_on_without(publisher(config))
@@ -200,7 +211,7 @@ def build(
 
     def reload() -> tuple[Config, tuple[str, ...]]:
         assert reread is not None
-        new = reread()
+        new = _off_hub(partial(reread, live.now))
         changed = changed_settings(live.now, new)
         raise_open_files(new)
         store.forget_identity()
@@ -261,16 +272,41 @@ def _data_dir(config: Config, *, tidy: bool = True) -> tuple[ManifestSource, Ima
 def _share_ambient(config: Config) -> None:
     for name, text in ambient_aws(config.dotenv).items():
         os.environ.setdefault(name, text)
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):  # set to nothing, botocore looks for a profile of that name
+        if not os.environ.get(name, "x").strip():
+            del os.environ[name]
+
+
+def _off_hub(read: Callable[[], Read]) -> Read:
+    """What `read` gives, called in a thread: a file may lie on a disk that does not answer. Raises ConfigError, as it does."""
+
+    def run() -> Read | ConfigError:
+        try:
+            return read()
+        except ConfigError as error:
+            return error  # raised over there, gevent would print it too
+
+    try:
+        result: Read | ConfigError = gevent.get_hub().threadpool.spawn(run).get(timeout=FILE_SECONDS)
+    except gevent.Timeout as late:
+        hint = "is its disk, or the server of its file system, down?"
+        raise ConfigError(f"the env file cannot be read within {FILE_SECONDS:g} s", hint=hint) from late
+    if isinstance(result, ConfigError):
+        raise result
+    return result
 
 
 def _store(
     config: Config, environ: Mapping[str, str], working_dir: Path, find_credentials: FindCredentials | None
 ) -> ObjectStore:
-    def configured_credentials() -> Credentials | None:
-        return find_static_credentials(environ, reread_dotenv(config, working_dir))
+    def dotenv() -> Mapping[str, str]:
+        return reread_dotenv(config, working_dir)
 
     def look_for() -> str:
-        halves = incomplete_credentials(environ, reread_dotenv(config, working_dir))
+        try:
+            halves = _off_hub(lambda: incomplete_credentials(environ, dotenv()))
+        except ConfigError:  # it went bad this moment
+            halves = ()
         found = f" ({'; '.join(halves)})" if halves else ""
         return (
             "looked for systemd's credentials, AWS_ACCESS_KEY and AWS_ACCESS_SECRET, AWS_ACCESS_KEY_ID and "
@@ -278,13 +314,19 @@ def _store(
             "in .env, or give --anonymous where the bucket is public"
         )
 
+    def ask_chain() -> Credentials | None:
+        from daemon.adapters.aws.chain import find_chain_credentials  # a run whose keys are in .env needs none of it
+
+        return find_chain_credentials(config.region)
+
     return HttpStore(
-        find_credentials=find_credentials or configured_credentials,
-        ask_chain=find_chain_credentials,
+        find_credentials=find_credentials or (lambda: _off_hub(lambda: find_static_credentials(environ, dotenv()))),
+        ask_chain=ask_chain,
         profile_region=find_profile_region,
         look_for=look_for,
         endpoint_url=config.endpoint_url,
         region=config.region,
+        ca_bundle=config.ca_bundle,
         anonymous=config.anonymous,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,

@@ -28,6 +28,7 @@ from daemon.bootstrap import (
     open_data_dir,
     open_output,
     publisher,
+    read_config,
     require_startable,
 )
 from daemon.command_line import CONCURRENCY, UsageError, parse_arguments, refuse_settings
@@ -92,7 +93,7 @@ def _main(argv: Sequence[str]) -> int:
     working_dir = _working_dir()
     if arguments.demo:
         return _demo(arguments, working_dir)
-    config = load_config(vars(arguments), os.environ, working_dir)
+    config = read_config(vars(arguments), os.environ, working_dir)
     for warning in unknown_settings(os.environ, config.dotenv):
         _say("warning", "setting.unknown", f"actorsync: {warning}", error=warning)
     if arguments.check_config:
@@ -108,7 +109,7 @@ def _main(argv: Sequence[str]) -> int:
         config,
         working_dir,
         once=arguments.once,
-        reread=lambda: load_config(vars(arguments), os.environ, working_dir),
+        reread=lambda previous: read_config(vars(arguments), os.environ, working_dir, previous),
     )
 
 
@@ -129,7 +130,7 @@ def _run(
     *,
     once: bool,
     find_credentials: FindCredentials | None = None,
-    reread: Callable[[], Config] | None = None,
+    reread: Callable[[Config], Config] | None = None,
     settled_words: str = "",
 ) -> int:
     """Sync, once or on and on, until done or told to stop. `settled_words` are said when the first pass is done."""

@@ -1,10 +1,8 @@
 """What a run was told: each setting once in a table, read from flag > environment > .env > default."""
 
 import argparse
-import io
 import ipaddress
 import math
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +11,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from daemon.core.errors import ConfigError
-from daemon.core.model import Credentials, Secret
+from daemon.core.model import AwsProfile, Credentials, Secret
+from daemon.env_file import EnvFile, default_env_file, read_env_file
 
 SEE_EXAMPLE = "see .env.example"
 MOST_SECONDS = 31_536_000.0  # a year; beyond it timers overflow instead of waiting
@@ -166,9 +165,9 @@ class Setting(NamedTuple):
     """One setting: flags, environment, .env, --check-config and .env.example are all made from it or held to it.
 
     `name` is the field of Config; `flag` None: there is none. `env_names` are looked for in this order, `in_dotenv` False:
-    in the real environment only. `parse` takes one text and raises ConfigError; a repeatable setting is a tuple of what it
-    gives, its texts separated by commas in the environment, one to each flag. `help` stands in --help and in .env.example.
-    `unset` says for people what no value means.
+    in the real environment only; `in_profile`: the AWS profile may set it too. `parse` takes one text and raises
+    ConfigError; a repeatable setting is a tuple of what it gives, its texts separated by commas in the environment, one to
+    each flag. `help` stands in --help and in .env.example. `unset` says for people what no value means.
     """
 
     name: str
@@ -181,6 +180,7 @@ class Setting(NamedTuple):
     unset: str = ""
     repeatable: bool = False
     in_dotenv: bool = True
+    in_profile: bool = False
 
     def from_flag(self, text: str) -> object:
         """For argparse's `type`: one text from the command line. Raises ArgumentTypeError, which is a usage error."""
@@ -260,6 +260,7 @@ SETTINGS: tuple[Setting, ...] = (
         "S3-compatible store that every unsigned S3 URL goes to, such as http://localhost:9000",
         unset="AWS",
         aliases=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        in_profile=True,
     ),
     _setting("anonymous", False, _boolean, "", "send requests unsigned, for public buckets: no credentials are looked for"),
     _setting(
@@ -345,6 +346,16 @@ SETTINGS: tuple[Setting, ...] = (
         unset="the profile's, else us-west-1",
         aliases=("AWS_REGION", "AWS_DEFAULT_REGION"),
     ),
+    _setting(
+        "ca_bundle",
+        None,
+        _file_name,
+        "FILE",
+        "file or directory of the certificates to trust, instead of the system's",
+        unset="the system's",
+        aliases=("AWS_CA_BUNDLE",),
+        in_profile=True,
+    ),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -380,7 +391,9 @@ class Config(NamedTuple):
     """The settings in force; the fields are the rows of SETTINGS, which says what each is and what it is by default.
 
     `env_file` is the file that was read, None where there was none. `dotenv` is what it held, secrets too: never shown.
-    `sources`: field -> "flag --x", "ACTORSYNC_X in the environment", "ACTORSYNC_X in .env" or "default".
+    `dotenv_once`: it was a pipe, which is not read again.
+    `sources`: field -> "flag --x", "ACTORSYNC_X in the environment", "ACTORSYNC_X in .env", "profile x in ~/.aws/config" or
+    "default".
     """
 
     data_dir: Path
@@ -408,53 +421,77 @@ class Config(NamedTuple):
     accept_opaque_etags: bool
     env_file: Path | None
     region: str | None
+    ca_bundle: str | None
     dotenv: Mapping[str, str]
+    dotenv_once: bool
     sources: Mapping[str, str]
 
     def __repr__(self) -> str:
         return f"Config({', '.join(f'{row.name}={getattr(self, row.name)!r}' for row in SETTINGS)})"
 
 
-def load_config(flags: Mapping[str, object], environ: Mapping[str, str], working_dir: Path) -> Config:
-    """Flag > environment > .env > default, for each setting by itself.
+_NO_PROFILE = AwsProfile()
+
+
+def load_config(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    working_dir: Path,
+    *,
+    find_profile: Callable[[Mapping[str, str]], AwsProfile] = lambda _: _NO_PROFILE,
+    previous: Config | None = None,
+) -> Config:
+    """Flag > environment > .env > AWS profile > default, for each setting by itself.
 
     `flags`: field -> value as argparse made it, None where not given; other keys are ignored. An empty value in the
     environment or .env is not set. Relative --env-file and `.env` are looked for in `working_dir`; other paths stay as given.
+    `find_profile`: the AWS profile that an environment chooses. `previous`: what is in force, at a reload.
     Raises ConfigProblems with all that is wrong.
     """
     problems: list[ConfigError] = []
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
 
-    def resolve(row: Setting, dotenv: Mapping[str, str], file_name: str) -> None:
+    def resolve(row: Setting, dotenv: Mapping[str, str], file_name: str, profile: AwsProfile = _NO_PROFILE) -> None:
         try:
-            values[row.name], sources[row.name] = _find(row, flags, environ, dotenv, file_name)
+            values[row.name], sources[row.name] = _find(row, flags, environ, dotenv, file_name, profile)
         except ConfigError as error:
             problems.append(error)
 
     resolve(setting("env_file"), {}, "")
-    dotenv: Mapping[str, str] = {}
     file_name = ".env"
     named = values.get("env_file")
     if named is not None:
         file_name = str(named)
         values["env_file"] = working_dir / named
     elif "env_file" in values:  # else its own value is the problem: another file must not stand in
-        values["env_file"] = _default_env_file(working_dir)
-    if values.get("env_file") is not None:
-        dotenv, unread = _read_dotenv(values["env_file"])
-        problems += unread
+        values["env_file"] = default_env_file(working_dir)
+    path, kept = values.get("env_file"), None
+    if previous is not None and (path == previous.env_file or (path is None and previous.dotenv_once)):  # gone, a pipe may be
+        path, kept = previous.env_file, EnvFile(previous.dotenv, once=previous.dotenv_once)
+        values["env_file"] = path
+    read = EnvFile()
+    if path is not None:
+        read = read_env_file(path, kept)
+        problems += read.problems
+    dotenv = read.entries
+    profile = find_profile({**ambient_aws(dotenv), **environ})
     for row in SETTINGS:
         if row.name != "env_file":
-            resolve(row, dotenv, file_name)
+            resolve(row, dotenv, file_name, profile)
     problems += _contradictions(values, sources)
     if problems:
         raise ConfigProblems(problems)
-    return Config(**values, dotenv=MappingProxyType(dict(dotenv)), sources=MappingProxyType(sources))
+    return Config(**values, dotenv=MappingProxyType(dict(dotenv)), dotenv_once=read.once, sources=MappingProxyType(sources))
 
 
 def _find(
-    row: Setting, flags: Mapping[str, object], environ: Mapping[str, str], dotenv: Mapping[str, str], file_name: str
+    row: Setting,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    dotenv: Mapping[str, str],
+    file_name: str,
+    profile: AwsProfile,
 ) -> tuple[object, str]:
     """A setting's value and its source. Raises ConfigError."""
     given = flags.get(row.name)
@@ -463,13 +500,21 @@ def _find(
     for variables, where in ((environ, "the environment"), (dotenv if row.in_dotenv else {}, file_name)):
         for name in row.env_names:
             text = variables.get(name, "")
-            if not text.strip():
+            if not text.strip() or (profile.ignores_endpoints and name.startswith("AWS_ENDPOINT_URL")):
                 continue
             try:
                 return row.from_variable(text), f"{name} in {where}"
             except ConfigError as error:
                 raise ConfigError(f"{name}={error} (in {where})", hint=error.hint or SEE_EXAMPLE) from None
-    return row.default, "default"
+    of_profile = profile.values.get(row.name) if row.in_profile else None
+    if isinstance(of_profile, ConfigError):
+        raise of_profile
+    if of_profile is None or (profile.ignores_endpoints and row.name == "endpoint_url"):
+        return row.default, "default"
+    try:
+        return row.parse(of_profile.text), of_profile.source
+    except ConfigError as error:
+        raise ConfigError(f"{row.name} = {error} ({of_profile.source})", hint=error.hint or "correct that file") from None
 
 
 def _contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterable[ConfigError]:
@@ -485,66 +530,18 @@ def _contradictions(values: Mapping[str, Any], sources: Mapping[str, str]) -> It
 # --- .env -------------------------------------------------------------------------------------------------------------
 
 
-def read_dotenv(path: Path) -> Mapping[str, str]:
-    """The NAME=value lines of a file, nothing interpolated: a secret may hold a `$`.
-
-    The last of two lines with one name counts. Raises ConfigProblems where it cannot be read, is not UTF-8, or holds
-    malformed lines, which are told by number and never shown.
-    """
-    entries, problems = _read_dotenv(path)
-    if problems:
-        raise ConfigProblems(problems)
-    return entries
-
-
 def reread_dotenv(config: Config, working_dir: Path) -> Mapping[str, str]:
     """What the file of `config` holds now, for renewed keys; a `.env` that came or went since the start is as good.
 
-    Raises ConfigProblems as read_dotenv does, so also where a file that was named is gone.
+    What a pipe gave once stands. Raises ConfigProblems where it is unusable, so also where a file that was named is gone.
     """
-    path = config.env_file if config.sources["env_file"] != "default" else _default_env_file(working_dir)
-    return read_dotenv(path) if path is not None else {}
-
-
-def _default_env_file(working_dir: Path) -> Path | None:
-    path = working_dir / ".env"
-    # lexists: a dangling link was meant to be read. A directory is somebody's virtual environment.
-    return path if os.path.lexists(path) and not path.is_dir() else None
-
-
-def _read_dotenv(path: Path) -> tuple[Mapping[str, str], list[ConfigError]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        hint = "name a file that is there and readable: --env-file, or ACTORSYNC_ENV_FILE, or .env in the working directory"
-        return {}, [ConfigError(f"{_printable(path)} cannot be read: {error.strerror}", hint=hint)]
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        # not chained: the error carries the whole file
-        return {}, [ConfigError(f"{_printable(path)} line {line} is not UTF-8", hint="save the file as UTF-8")]
-    from dotenv.parser import parse_stream  # who has no such file needs none of it
-
-    entries: dict[str, str] = {}
-    problems: list[ConfigError] = []
-    # not dotenv_values(): it skips malformed lines, and logs instead of telling us
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error or (binding.key is not None and binding.value is None):
-            leading = binding.original.string[: len(binding.original.string) - len(binding.original.string.lstrip())]
-            line = binding.original.line + len(re.findall(r"\r\n|\n|\r", leading))
-            problems.append(
-                ConfigError(
-                    f"{_printable(path)} line {line} is not NAME=value (not shown: it may be a secret)",
-                    hint=f"put a value with spaces or quotes in single quotes; {SEE_EXAMPLE}",
-                )
-            )
-        elif binding.key is not None:
-            entries[binding.key] = binding.value or ""
-    return entries, problems
-
-
-def _printable(path: Path) -> str:
-    text = str(path)
-    return text if text.isprintable() else repr(text)
+    path = config.env_file if config.sources["env_file"] != "default" else default_env_file(working_dir)
+    if path is None and not config.dotenv_once:
+        return {}
+    read = read_env_file(path or Path(), EnvFile(config.dotenv, once=config.dotenv_once))
+    if read.problems:
+        raise ConfigProblems(read.problems)
+    return read.entries
 
 
 def unknown_settings(environ: Mapping[str, str], dotenv: Mapping[str, str]) -> tuple[str, ...]:
@@ -645,7 +642,7 @@ _AMBIENT = re.compile(
     r"AWS_(DEFAULT_)?PROFILE|AWS_CONFIG_FILE|AWS_SHARED_CREDENTIALS_FILE"
     r"|AWS_ROLE_ARN|AWS_WEB_IDENTITY_TOKEN_FILE|AWS_ROLE_SESSION_NAME"
     r"|AWS_CONTAINER_[A-Z0-9_]+|AWS_EC2_METADATA_[A-Z0-9_]+"
-    r"|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|SSL_CERT_FILE"
+    r"|AWS_IGNORE_CONFIGURED_ENDPOINT_URLS|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|SSL_CERT_FILE"
     r"|HTTPS_PROXY|HTTP_PROXY|NO_PROXY|https_proxy|http_proxy|no_proxy"
 )
 

@@ -42,6 +42,10 @@ HTTP = "tests/integration/test_http_store.py"
 THREADS = "tests/integration/test_threads.py"
 LANES = "tests/integration/test_lanes.py"
 RUNNERS = "tests/unit/test_runners.py"
+IDENTITY = "tests/integration/test_identity.py"
+CHAIN = "tests/integration/test_aws_chain.py"
+PROFILE = "tests/integration/test_aws_profile.py"
+ENV_FILE = "tests/unit/test_env_file.py"
 
 
 class Mutant(NamedTuple):
@@ -933,6 +937,128 @@ MUTANTS = [
         "self._first[key] = now + self._max_wait_seconds",
         "self._first[key] = float('inf')",
         "tests/unit/test_debounce.py",
+    ),
+    # --- keys
+    Mutant(
+        "each request waits for its own lookup",
+        "daemon/adapters/http/identity.py",
+        "        if self._lookup is not None:\n            return self._lookup\n",
+        "",
+        IDENTITY,
+    ),
+    Mutant(
+        "failure of a lookup is not shared",
+        "daemon/adapters/http/identity.py",
+        "if self._failure is not None and time.monotonic() < self._failed_until:",
+        "if False:",
+        IDENTITY,
+    ),
+    Mutant(
+        "keys are refreshed for each request",
+        "daemon/adapters/http/identity.py",
+        "self._refresh_at = min(kept.expires_at, now + REFRESH_SECONDS)",
+        "pass",
+        IDENTITY,
+    ),
+    Mutant(
+        "keys are used after they expired",
+        "daemon/adapters/http/identity.py",
+        "if kept.expires_at is not None and now < kept.expires_at:\n                self._refresh_at",
+        "if kept.expires_at is not None:\n                self._refresh_at",
+        IDENTITY,
+    ),
+    Mutant(
+        "lookup of before a reload brings its keys back",
+        "daemon/adapters/http/identity.py",
+        "        if lookup is self._lookup:\n            self._failure = None\n",
+        "        if True:\n            self._failure = None\n",
+        IDENTITY,
+    ),
+    Mutant(
+        "bug in a lookup leaves all waiting",
+        "daemon/adapters/http/identity.py",
+        "            lookup.set_exception(bug)\n",
+        "",
+        IDENTITY,
+    ),
+    Mutant(
+        "credential source asks on a terminal",
+        "daemon/adapters/aws/chain.py",
+        '.get_provider("assume-role")._prompter = _refuse_prompt',
+        "",
+        CHAIN,
+    ),
+    Mutant(
+        "unknown error of botocore is a crash",
+        "daemon/adapters/aws/chain.py",
+        "        raise explain(error, method) from None",
+        "        raise",
+        CHAIN,
+    ),
+    Mutant(
+        "botocore asks its source twice",
+        "daemon/adapters/aws/chain.py",
+        "found._advisory_refresh_timeout = found._mandatory_refresh_timeout = 0",
+        "pass",
+        CHAIN,
+    ),
+    Mutant(
+        "credential_process may take for ever",
+        "daemon/adapters/aws/tool.py",
+        "status = self._process.wait(TOOL_SECONDS)",
+        "status = self._process.wait()",
+        CHAIN,
+    ),
+    Mutant(
+        "credential_process may print without end",
+        "daemon/adapters/aws/tool.py",
+        "if len(self.data) > MOST_BYTES:",
+        "if False:",
+        CHAIN,
+    ),
+    Mutant("secret of a URL is shown", "daemon/adapters/aws/words.py", '_URL_SECRETS.sub("***", ', "(", CHAIN),
+    Mutant(
+        "long random word is shown",
+        "daemon/adapters/aws/words.py",
+        'if match["arn"] or not _looks_random(match[0])',
+        "if True",
+        CHAIN,
+    ),
+    Mutant(
+        "pipe is read again for keys",
+        "daemon/env_file.py",
+        "    if kept is not None and kept.once:\n        return kept\n",
+        "",
+        ENV_FILE,
+    ),
+    Mutant(
+        "file that became a pipe is read on the hub",
+        "daemon/env_file.py",
+        "            if once and kept is not None:\n",
+        "            if False:\n",
+        ENV_FILE,
+    ),
+    Mutant(
+        "pipe is waited for without end",
+        "daemon/env_file.py",
+        "poll.poll(max(0.0, deadline - time.monotonic()) * 1000)",
+        "poll.poll(1000)",
+        ENV_FILE,
+    ),
+    Mutant("env file has no bound", "daemon/env_file.py", "while len(content) <= MOST_BYTES:", "while True:", ENV_FILE),
+    Mutant(
+        "profile's endpoint goes before its services section",
+        "daemon/adapters/aws/profile.py",
+        'values |= {"endpoint_url": of_s3} if of_s3 is not None else {}',
+        'values = {"endpoint_url": of_s3} | values if of_s3 is not None else values',
+        PROFILE,
+    ),
+    Mutant(
+        "endpoints are used that are to be ignored",
+        "daemon/config.py",
+        '(profile.ignores_endpoints and row.name == "endpoint_url")',
+        "False",
+        PROFILE,
     ),
     # --- what is said
     Mutant(

@@ -6,7 +6,7 @@ from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from daemon.core.errors import ActorsyncError
+from daemon.core.errors import ActorsyncError, ConfigError
 
 
 class Secret:
@@ -37,15 +37,36 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A pair of AWS keys from one source, with the session token of that same source."""
+    """A pair of AWS keys from one source, with the session token of that same source.
+
+    `expires_at`: seconds since the epoch; None where the source does not say.
+    """
 
     access_key: str
     secret_key: Secret
     session_token: Secret | None
     source: str  # for people: "AWS_ACCESS_KEY in the environment"
+    expires_at: float | None = None
 
     def __repr__(self) -> str:
         return f"Credentials(access_key='****{self.access_key[-4:]}', source={self.source!r})"
+
+
+class ProfileValue(NamedTuple):
+    """A text that an AWS profile sets; `source` for people: "profile minio in ~/.aws/config"."""
+
+    text: str
+    source: str
+
+
+class AwsProfile(NamedTuple):
+    """What the AWS profile in force sets, by the names of its settings; a ConfigError where that cannot be known.
+
+    `ignores_endpoints`: AWS_IGNORE_CONFIGURED_ENDPOINT_URLS, or the profile, says to use none that AWS's own names give.
+    """
+
+    values: Mapping[str, ProfileValue | ConfigError] = MappingProxyType({})
+    ignores_endpoints: bool = False
 
 
 class Door(StrEnum):

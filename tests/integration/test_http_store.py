@@ -926,7 +926,7 @@ class TestTls:
             bundle.write_bytes(content)
         monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
 
-        with pytest.raises(ConnectFailed, match=f"AWS_CA_BUNDLE={bundle} cannot be read"):
+        with pytest.raises(ConnectFailed, match=f"the CA bundle {bundle} cannot be read"):
             fetch(make_store(tls_server.endpoint_url))
 
     def test_a_server_that_only_speaks_an_old_tls_is_refused(self, tls_certificate: Certificate, trusting: None):
@@ -1261,12 +1261,12 @@ class TestIdentity:
         assert [ACCESS_KEY, ACCESS_KEY, "AKIAI44QH8DHBEXAMPLE"] == [scope[0] for scope in signed]
         assert ["eu-west-1", "eu-west-1", "eu-west-2"] == [scope[2] for scope in signed]
 
-    def test_credentials_that_change_by_themselves_sign_as_they_are_now(self, server: FaultServer):
-        """Without this, a role's keys are used beyond their hour."""
-        now = [PAIR]
-        store = make_store(server.endpoint_url, find_credentials=lambda: None, ask_chain=lambda: lambda: now[0])
+    def test_expired_credentials_of_the_chain_are_looked_up_again(self, server: FaultServer):
+        new = replace(PAIR, access_key="AKIAI44QH8DHBEXAMPLE", session_token=Secret("token"))
+        found = iter([replace(PAIR, expires_at=time.time() + 0.2), new])
+        store = make_store(server.endpoint_url, find_credentials=lambda: None, ask_chain=lambda: next(found))
         fetch(store)
-        now[0] = replace(PAIR, access_key="AKIAI44QH8DHBEXAMPLE", session_token=Secret("token"))
+        gevent.sleep(0.25)
         fetch(store)
 
         assert [None, "token"] == [request.headers.get("x-amz-security-token") for request in server.requests]

@@ -18,7 +18,8 @@ import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 from gevent.lock import RLock  # noqa: E402
 
-from daemon.adapters.aws_chain import find_chain_credentials, find_profile_region  # noqa: E402
+from daemon.adapters.aws.chain import find_chain_credentials  # noqa: E402
+from daemon.adapters.aws.profile import find_profile_region  # noqa: E402
 from daemon.adapters.http import HttpStore  # noqa: E402
 from daemon.core.errors import ActorsyncError, StoreError  # noqa: E402
 from daemon.core.model import Credentials, Door, ObjectHead, ObjectRef, Secret  # noqa: E402

@@ -28,10 +28,11 @@ Address = tuple[int, Any]  # family, and what connect takes
 class Dialer:
     """Makes connections; many greenlets at once may ask."""
 
-    def __init__(self, timeout_seconds: float, connections: int) -> None:
+    def __init__(self, timeout_seconds: float, connections: int, ca_bundle: str | None = None) -> None:
         """`timeout_seconds`: for a lookup, and for each address from its first packet to the end of the TLS handshake.
-        `connections`: that there will be at once.
+        `connections`: that there will be at once. `ca_bundle`: whom to trust, see make_tls_context.
         """
+        self._ca_bundle = ca_bundle
         self._timeout_seconds = timeout_seconds
         self._room_bytes = min(ROOM_BYTES, ROOM_BYTES_IN_ALL // connections)
         self._hosts: dict[tuple[str, int], Addresses] = {}
@@ -106,7 +107,7 @@ class Dialer:
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._context is None:
-            self._context = make_tls_context()
+            self._context = make_tls_context(self._ca_bundle)
         return self._context
 
 

@@ -1,86 +1,160 @@
-"""Who asks: looked for when first needed, and looked for again, once for all, when S3 rejects it."""
+"""The AWS keys in force: one lookup for all who need them, refreshed before they expire, looked up again when rejected."""
 
+import math
+import time
 from collections.abc import Callable
 
-from gevent.lock import RLock
+import gevent
+from gevent.event import AsyncResult
 
 from daemon.core.errors import ConfigError, CredentialsMissing, IdentityRejected
 from daemon.core.model import Credentials
 
+FAILURE_SECONDS = 4.0  # a failed lookup answers for so long; less than the 5 s until an outage is first probed
+REFRESH_SECONDS = 60.0  # between two refreshes of keys that still hold
+REFRESH_BEFORE_SECONDS = 600.0  # keys expire
+SAME_KEYS_SECONDS = 5.0  # after a renewal that gave the same keys, their source is not asked for others
+
 _NOT_CONFIGURED = "AWS credentials not configured"
 
 FindCredentials = Callable[[], Credentials | None]
-Chain = Callable[[], FindCredentials | None]
 
 
 class Identity:
-    """The credentials in force; many greenlets at once may ask.
+    """Credentials for any number of greenlets at once.
 
-    A lookup counts one generation. Who was rejected says which generation it was signed with: the first of them to come
-    looks again, and the others learn whether that found anybody else.
+    | the keys | a request |
+    |---|---|
+    | hold | uses them |
+    | hold, and expire within 10 minutes | uses them; one refresh in the background, at most one a minute |
+    | never found, forgotten, or expired | waits for the one lookup; its failure is everyone's for 4 s |
+
+    Each successful lookup is a generation. A rejected request says which one signed it: the first to come looks again, the
+    others learn whether that found other keys. A lookup runs in a greenlet of its own: an image that is given up while it
+    waits does not end it.
     """
 
-    def __init__(self, find_credentials: FindCredentials, ask_chain: Chain, look_for: Callable[[], str]) -> None:
-        """`find_credentials`: the pair that the settings give. Where that is None, `ask_chain` finds a source whose
-        credentials may change by themselves, and is asked for the current ones each time; None: there is none.
-        `look_for`: what was looked for and what to set, when nothing is found.
+    def __init__(self, find_credentials: FindCredentials, ask_chain: FindCredentials, look_for: Callable[[], str]) -> None:
+        """`find_credentials`: the pair that the settings give. Where that is None, `ask_chain` asks boto3's sources, which
+        may take seconds. `look_for`: what was looked for and what to set, when nothing is found.
         """
         self._find_credentials = find_credentials
         self._ask_chain = ask_chain
         self._look_for = look_for
-        self._lock = RLock()
-        self._current: FindCredentials | None = None
-        self._last: tuple[object, ...] | None = None  # the keys that the last lookup found
+        self._kept: Credentials | None = None
+        self._from_chain = False
+        self._refresh_at = 0.0  # by the wall clock, as expiry is
+        self._lookup: AsyncResult[tuple[Credentials, int] | CredentialsMissing] | None = None  # under way
+        self._failure: CredentialsMissing | None = None
+        self._failed_until = 0.0
         self._lookups = 0
-        self._last_since = 0  # the lookup that found another identity than the one before
+        self._last: tuple[object, ...] | None = None  # the keys of the last successful lookup
+        self._last_since = 0  # the lookup that found other keys than the one before
+        self._same_until = 0.0
 
     def current(self) -> tuple[Credentials, int]:
         """The credentials to sign with, and their generation. Raises CredentialsMissing."""
-        current = self._current
-        if current is None:
-            with self._lock:
-                current = self._current or self._look()
-        try:
-            credentials = current()
-        except CredentialsMissing as error:  # they ran out, and their source gives no new ones
-            raise self._missing(error) from error
-        if credentials is None:
-            raise self._missing(None)
-        return credentials, self._lookups
+        kept = self._kept
+        if kept is not None:
+            now = time.time()
+            if now < self._refresh_at:
+                return kept, self._lookups
+            if kept.expires_at is not None and now < kept.expires_at:
+                self._refresh_at = min(kept.expires_at, now + REFRESH_SECONDS)
+                self._begin()
+                return kept, self._lookups
+        return self._wait_for_lookup()
 
     def renew(self, rejected: IdentityRejected) -> bool:
-        """Look again, unless somebody did since the rejected request was signed. True: there is another identity now.
+        """Look for other keys, unless that was done since the rejected request was signed. True: there are.
 
-        Raises CredentialsMissing.
+        False also where the source fails, but keys are there that have not expired. Raises CredentialsMissing.
         """
-        with self._lock:
-            if rejected.generation == self._lookups:
-                self._current = None
-                self._look()
-            return rejected.generation < self._last_since
+        if rejected.generation == self._lookups and time.monotonic() >= self._same_until:
+            try:
+                self._wait_for_lookup()
+            except CredentialsMissing:
+                kept = self._kept
+                if kept is not None and kept.expires_at is not None and time.time() < kept.expires_at:
+                    return False
+                self._kept = None
+                raise
+            if self._from_chain and rejected.generation >= self._last_since:
+                self._same_until = time.monotonic() + SAME_KEYS_SECONDS
+        return rejected.generation < self._last_since
 
     def forget(self) -> None:
         """Look again before the next request that needs credentials."""
-        with self._lock:
-            self._current = None
+        self._kept = self._lookup = self._failure = None
+        self._same_until = 0.0
 
-    def _look(self) -> FindCredentials:
+    def _wait_for_lookup(self) -> tuple[Credentials, int]:
+        outcome = self._begin().get()
+        if isinstance(outcome, CredentialsMissing):
+            raise CredentialsMissing(str(outcome), hint=outcome.hint)  # each its own: a raise writes into the exception
+        found: tuple[Credentials, int] = outcome
+        return found
+
+    def _begin(self) -> "AsyncResult[tuple[Credentials, int] | CredentialsMissing]":
+        """The lookup under way, the failure that still counts, or a new lookup."""
+        if self._lookup is not None:
+            return self._lookup
+        lookup: AsyncResult[tuple[Credentials, int] | CredentialsMissing] = AsyncResult()
+        if self._failure is not None and time.monotonic() < self._failed_until:
+            lookup.set(self._failure)
+            return lookup
+        self._lookup = lookup
+        gevent.spawn(self._look, lookup)
+        return lookup
+
+    def _look(self, lookup: "AsyncResult[tuple[Credentials, int] | CredentialsMissing]") -> None:
+        """`lookup` is set however this ends: others wait for it."""
         try:
-            static = self._find_credentials()
-            current = self._ask_chain() if static is None else lambda: static
-            found = current() if current is not None else None
-        except ConfigError as error:  # a .env that went bad since the start, a key that cannot be one, a broken profile
-            raise self._missing(error) from error
-        if current is None or found is None:
-            raise self._missing(None)
+            outcome = self._outcome(lookup)
+        except BaseException as bug:
+            lookup.set_exception(bug)
+            raise  # a background refresh has no one else to tell
+        else:
+            lookup.set(outcome)
+        finally:
+            if lookup is self._lookup:
+                self._lookup = None
+
+    def _outcome(self, lookup: object) -> tuple[Credentials, int] | CredentialsMissing:
+        try:
+            found, from_chain = self._find()
+        except CredentialsMissing as error:
+            if lookup is self._lookup:  # not forgotten meanwhile
+                self._failure, self._failed_until = error, time.monotonic() + FAILURE_SECONDS
+            return error
+        if lookup is self._lookup:
+            self._failure = None
+            self._take(found, from_chain)
+        return found, self._lookups
+
+    def _take(self, found: Credentials, from_chain: bool) -> None:
         self._lookups += 1
         keys = (found.access_key, found.secret_key, found.session_token)
         if keys != self._last:
             self._last, self._last_since = keys, self._lookups
-        self._current = current
-        return current
+        self._kept = found if found != self._kept else self._kept  # the same object has a signer already
+        self._from_chain = from_chain
+        self._refresh_at = math.inf
+        if found.expires_at is not None:
+            soonest = time.time() + REFRESH_SECONDS
+            self._refresh_at = min(found.expires_at, max(found.expires_at - REFRESH_BEFORE_SECONDS, soonest))
 
-    def _missing(self, error: ConfigError | None) -> CredentialsMissing:
-        reason = f": {error}" if error is not None else ""
-        hint = error.hint if error is not None and error.hint else self._look_for()
-        return CredentialsMissing(f"{_NOT_CONFIGURED}{reason}", hint=hint)
+    def _find(self) -> tuple[Credentials, bool]:
+        """The credentials, and whether they are the chain's. Raises CredentialsMissing."""
+        error: ConfigError | None = None  # a .env that went bad since the start, a key that cannot be one, a failing source
+        static = found = None
+        try:
+            static = self._find_credentials()
+            found = static or self._ask_chain()
+        except ConfigError as raised:
+            error = raised
+        if found is None:
+            reason = f": {error}" if error is not None else ""
+            hint = error.hint if error is not None and error.hint else self._look_for()
+            raise CredentialsMissing(f"{_NOT_CONFIGURED}{reason}", hint=hint) from error
+        return found, static is None

@@ -9,7 +9,7 @@ from gevent.lock import RLock
 from daemon.adapters.http.answers import USE_HTTPS, object_head, refusal_of
 from daemon.adapters.http.connection import Buffer, Connection, Departures
 from daemon.adapters.http.dial import Dialer
-from daemon.adapters.http.identity import Chain, FindCredentials, Identity
+from daemon.adapters.http.identity import FindCredentials, Identity
 from daemon.adapters.http.patience import Patience
 from daemon.adapters.http.pool import Pool
 from daemon.adapters.http.route import Route, find_route
@@ -57,7 +57,7 @@ class HttpStore:
         self,
         *,
         find_credentials: FindCredentials,
-        ask_chain: Chain,
+        ask_chain: FindCredentials,
         look_for: Callable[[], str],
         endpoint_url: str | None,
         region: str | None,
@@ -66,12 +66,13 @@ class HttpStore:
         read_timeout: float,
         connections: int,
         gather_seconds: float = 1.0,
+        ca_bundle: str | None = None,
         profile_region: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`find_credentials`, `ask_chain`, `look_for`: see Identity. `profile_region`: of the AWS profile, asked only where
-        neither a URL nor `region` says one. Times in seconds. `gather_seconds`: how long a body is let come before it is looked
-        at, twice that at most. `connections`: how many requests are made at once;
-        no more connections are kept.
+        neither a URL nor `region` says one. `ca_bundle`: whom to trust, see make_tls_context. Times in seconds.
+        `gather_seconds`: how long a body is let come before it is looked at, twice that at most. `connections`: how many
+        requests are made at once; no more connections are kept.
         """
         self._identity = Identity(find_credentials, ask_chain, look_for)
         self._endpoint_url = endpoint_url
@@ -79,7 +80,7 @@ class HttpStore:
         self._default_region = region
         self._profile_region = profile_region
         self._anonymous = anonymous
-        self._dialer = Dialer(connect_timeout, connections)
+        self._dialer = Dialer(connect_timeout, connections, ca_bundle)
         self._buffer = Buffer()
         self._patience = Patience(read_timeout, gather_seconds)
         self._departures = Departures()

@@ -16,17 +16,15 @@ _RECORD_BYTES = 16 * 1024  # RFC 8446 5.1
 LARGEST_RECORD_BYTES = _RECORD_BYTES + 2048 + 5  # as it is sent: RFC 5246 6.2.3
 
 
-def make_tls_context() -> ssl.SSLContext:
+def make_tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
     """TLS 1.2 or later, certificate and host verified, over gevent's sockets. Raises ConnectFailed.
 
-    Trusted is what the first of these names: AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE (a file or a directory), OpenSSL's own
-    (SSL_CERT_FILE, SSL_CERT_DIR, else the system's), and, on a system without any, botocore's.
+    Trusted is what the first of these names: `ca_bundle`, AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE (a file or a directory), OpenSSL's
+    own (SSL_CERT_FILE, SSL_CERT_DIR, else the system's), and, on a system without any, botocore's.
     """
-    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
-        if bundle := os.environ.get(name):
-            break
-    else:
-        name, bundle = "the certificates that came with botocore", _bundle_of_botocore() if _system_has_none() else None
+    bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or None
+    if bundle is None and _system_has_none():
+        bundle = _bundle_of_botocore()
     context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and host
     try:
         if bundle is None:
@@ -36,7 +34,7 @@ def make_tls_context() -> ssl.SSLContext:
         else:
             context.load_verify_locations(cafile=bundle)
     except OSError as error:  # an ssl.SSLError, too: a file that is no PEM
-        raise ConnectFailed(f"{name}={bundle} cannot be read: {error.strerror or error}", hint=CA_HINT) from error
+        raise ConnectFailed(f"the CA bundle {bundle} cannot be read: {error.strerror or error}", hint=CA_HINT) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Debian 12's Python sets this by default: a connection that anyone cut would be the end of an image without a length.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
