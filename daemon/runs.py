@@ -72,7 +72,7 @@ class Runs:
     def reject(self, event: str, error: ActorsyncError) -> None:
         """A part of actorsData.json, or all of it, cannot be used."""
         assert self.open is not None
-        self.open.manifests_failed += 1
+        self.open.reject(error)
         self.log.error(event, code=error.code, error=str(error), hint=error.hint)
 
     def end(self, *, interrupted: bool) -> tuple[bool, dict[str, object]]:

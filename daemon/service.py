@@ -192,6 +192,7 @@ class Service:
         self._reconciling = False
         self._reconcile_again = False
         self._waiters: list[Answer] = []  # for the end of the open run
+        self._not_begun: list[str] = []  # actors whose turn did not come before the stop
         self._stop_signal: int | None = None
         self._abandon_at: float | None = None
         self._everything_there = True  # after the last run
@@ -579,6 +580,9 @@ class Service:
         report = self._runs.open
         if report is None:
             return
+        for actor in self._not_begun:
+            self._runs.fold(ActorResult.not_begun(actor))
+        self._not_begun.clear()
         self._everything_there, document = self._runs.end(interrupted=self._stop_signal is not None)
         self.settled.set()
         for answer in self._waiters:
@@ -600,6 +604,7 @@ class Service:
         if self._supervisor is not None:
             self._supervisor.stopping()
             self._supervisor.extend_timeout(self._live.now.grace_seconds + STOP_MARGIN_SECONDS)
+        self._not_begun += self._schedule.not_begun
         for attempt in self._schedule.drop_waiting():
             self._runs.fold(attempt.given_up(now))
 

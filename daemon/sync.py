@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from daemon.changes import NOTHING_SEEN, seen_in
 from daemon.config import LiveConfig
+from daemon.core.causes import Causes
 from daemon.core.errors import (
     ActorsyncError,
     DiskError,
@@ -42,11 +43,16 @@ class Attempt:
     failures: list[Failure] = field(default_factory=list)
     waiting: list[Trial] = field(default_factory=list)
     seen: Seen = NOTHING_SEEN
+    causes: Causes | None = None
 
     def count(self, outcome: Outcome) -> None:
         self.tally.count(outcome)
-        if isinstance(outcome, Failure) and outcome.kind is not Kind.INTERRUPTED and len(self.failures) < MAX_FAILURES_KEPT:
-            self.failures.append(outcome)
+        if isinstance(outcome, Failure) and outcome.kind is not Kind.INTERRUPTED:
+            if self.causes is None:
+                self.causes = Causes()
+            self.causes.add(outcome, self.actor)
+            if len(self.failures) < MAX_FAILURES_KEPT:
+                self.failures.append(outcome)
 
     def result(self, now: float, problem: ActorsyncError | None = None) -> ActorResult:
         return ActorResult(
@@ -57,12 +63,16 @@ class Attempt:
             problem,
             manifest_failed=isinstance(problem, (ManifestRejected, DiskError)),
             seen=self.seen,
+            causes=self.causes,
         )
 
     def given_up(self, now: float) -> ActorResult:
         """The result if what waits is not waited for any more; the attempt stays as it is."""
         ended = Attempt(self.actor, self.log, self.started_at, failures=[*self.failures], seen=self.seen)
         ended.tally.add(self.tally)
+        if self.causes is not None:
+            ended.causes = Causes()
+            ended.causes.merge(self.causes)
         for trial in self.waiting:
             image = trial.download.name
             ended.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), Kind.INTERRUPTED))

@@ -34,6 +34,7 @@ JSON_TEXT = "tests/unit/test_json_text.py"
 SCHEDULE = "tests/unit/test_schedule.py"
 BREAKER = "tests/unit/test_breaker.py"
 REPORT = "tests/unit/test_report.py"
+CAUSES = "tests/unit/test_causes.py"
 DISK = "tests/integration/test_disk.py"
 LOCK = "tests/integration/test_lock.py"
 CONTROL = "tests/integration/test_control.py"
@@ -784,9 +785,59 @@ MUTANTS = [
     Mutant(
         "run without images is called complete",
         "daemon/adapters/console/summary.py",
-        "        if not_ready:\n",
-        "        if False:\n",
+        "    if not_ready:\n",
+        "    if False:\n",
         "tests/unit/test_console.py",
+    ),
+    # --- the last screen
+    Mutant(
+        "each image is a cause of its own",
+        "daemon/core/causes.py",
+        "        if bare in names:\n",
+        "        if False:\n",
+        CAUSES,
+    ),
+    Mutant(
+        "causes are told apart by their code alone",
+        "daemon/core/causes.py",
+        "CauseKey(failure.code, cause_of(failure.error, failure.image, actor))",
+        'CauseKey(failure.code, "")',
+        CAUSES,
+    ),
+    Mutant(
+        "causes of one code have no bound",
+        "daemon/core/causes.py",
+        "for row in self._rows) >= MAX_CAUSES_OF_CODE:",
+        "for row in self._rows) >= 10**9:",
+        CAUSES,
+    ),
+    Mutant(
+        "failures without a row are not counted",
+        "daemon/core/causes.py",
+        "                self._unlisted += count\n",
+        "",
+        CAUSES,
+    ),
+    Mutant(
+        "actors whose turn did not come are left out",
+        "daemon/service.py",
+        "        self._not_begun += self._schedule.not_begun\n",
+        "",
+        "tests/e2e/test_last_screen.py -k interrupted",
+    ),
+    Mutant(
+        "paused actor counts as not begun",
+        "daemon/core/schedule.py",
+        "for actor in self._queued if actor not in self._resting)",
+        "for actor in self._queued)",
+        SCHEDULE,
+    ),
+    Mutant(
+        "long list of causes becomes a text",
+        "daemon/adapters/log.py",
+        'return [*first, {"cut": len(value) - len(first)}]',
+        "return str(first)",
+        "tests/unit/test_log.py",
     ),
     Mutant(
         "list is looked for from the outside",

@@ -113,12 +113,24 @@ def _cut(facts: Mapping[str, Any]) -> bytes:
 
 
 def _shortened(value: object, room: int) -> object:
-    """The value, or the two ends of its text: a traceback says most at its end."""
+    """The value; or the first objects of a list; or the two ends of its text: a traceback says most at its end."""
     text = value if isinstance(value, str) else _dumps(value).decode().rstrip("\n")
     if len(text) <= room:
         return value
+    if isinstance(value, list) and isinstance(value[0], dict) and (first := _first_items(value, room)):
+        return [*first, {"cut": len(value) - len(first)}]
     half = room // 2
     return f"{text[:half]}…[{len(text) - 2 * half} characters cut]…{text[-half:]}"
+
+
+def _first_items(items: list[object], room: int) -> list[object]:
+    fitting: list[object] = []
+    for item in items:
+        room -= len(_dumps(item))
+        if room < _SHORTEST_CUT:
+            break
+        fitting.append(item)
+    return fitting
 
 
 # --- lines to a file descriptor ---------------------------------------------------------------------------------------

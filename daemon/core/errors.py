@@ -346,3 +346,10 @@ class Interrupted(ActorsyncError):
 
     code = "interrupted"
     hint = "run again: what is there stays"
+
+
+class NotBegun(ActorsyncError):
+    """The run ended before this actor's turn."""
+
+    code = "not-begun"
+    hint = "run again: what is there stays"

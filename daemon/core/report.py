@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from daemon.core.errors import ActorsyncError, ManifestMissing, ManifestPending
+from daemon.core.causes import Causes
+from daemon.core.errors import ActorsyncError, ManifestMissing, ManifestPending, NotBegun
 from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received, Seen
 
 MAX_FAILURES_KEPT = 20  # for each actor: a count says the rest
@@ -122,6 +123,12 @@ class ActorResult(NamedTuple):
     problem: ActorsyncError | None = None
     manifest_failed: bool = False
     seen: Seen | None = None  # the manifest that this came of
+    causes: Causes | None = None  # of all images that failed
+
+    @classmethod
+    def not_begun(cls, actor: str) -> "ActorResult":
+        """Of an actor whose turn did not come."""
+        return cls(actor, Tally(), problem=NotBegun(f"{actor} was not begun"))
 
     @property
     def not_ready(self) -> str:
@@ -183,17 +190,27 @@ class RunReport:
     interrupted: bool = False
     stopped_by: ActorsyncError | None = None  # nothing more was started because of it
     results: list[ActorResult] = field(default_factory=list)
+    causes: Causes = field(default_factory=Causes)
 
     def fold(self, result: ActorResult) -> None:
         self.actors += 1
         self.manifests_failed += result.manifest_failed
         self.tally.add(result.tally)
+        if result.causes is not None:
+            self.causes.merge(result.causes)
+        if result.problem is not None and result.manifest_failed:
+            self.causes.add(Failure.of("", result.problem), result.actor)
         if why := result.not_ready:
             self.not_ready[result.actor] = why
         else:
             self.not_ready.pop(result.actor, None)
         if self.keep_results:
             self.results.append(result)
+
+    def reject(self, error: ActorsyncError) -> None:
+        """An entry of actorsData.json, or all of it, cannot be used."""
+        self.manifests_failed += 1
+        self.causes.add(Failure.of("", error), "")
 
     @property
     def status(self) -> Status:
@@ -212,6 +229,7 @@ class RunReport:
             "manifests_missing": reasons[ManifestMissing.code],
             "manifests_pending": reasons[ManifestPending.code],
             "manifests_without_images": reasons[NO_IMAGES],
+            "actors_not_begun": reasons[NotBegun.code],
         }
 
     def completed_facts(self, now: float, cpu_seconds: float, max_rss_bytes: int) -> dict[str, object]:
@@ -243,6 +261,7 @@ class RunReport:
             "suspect": tally.suspect,
             "cpu_seconds": round(cpu_seconds - self.cpu_at_start, 3),
             "max_rss_bytes": max_rss_bytes,
+            **self.causes.facts(),
         }
 
     def document(self, facts: Mapping[str, object]) -> dict[str, object]:

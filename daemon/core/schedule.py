@@ -127,6 +127,11 @@ class Schedule:
         return not (self._running or self._slotless or self._queued or self._resting)
 
     @property
+    def not_begun(self) -> tuple[str, ...]:
+        """The actors that are due, and of which nothing was done yet."""
+        return tuple(actor for actor in self._queued if actor not in self._resting)
+
+    @property
     def waiting(self) -> int:
         """How many actors are due and have no slot."""
         return len(self._queued)

@@ -394,7 +394,9 @@ def test_full_disk_stops_the_run_with_one_error(tmp_path: Path, product, fault_s
         assert ("disk.failed", "disk-full") == (failed["event"], failed["code"])
         assert "make room" in failed["hint"]
         assert () == fault_server.requests
-        assert finished.events("run.completed", status="partial", downloaded=0)[0]["actors"] <= 10
+        (completed,) = finished.events("run.completed", status="partial", downloaded=0, actors=40, not_ready=40)
+        assert completed["actors_not_begun"] >= 30
+        assert ["disk-full"] == [cause["code"] for cause in completed["causes"]]
         tree.assert_matches(without=tree.expected)
     finally:
         subprocess.run(["umount", "-l", tmp_path / "project" / "data"], check=True)

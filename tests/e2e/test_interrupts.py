@@ -57,7 +57,8 @@ def test_what_is_in_flight_is_finished_and_nothing_else_started(tree, product, f
     (completed,) = interrupted.events("run.completed", status="interrupted", downloaded=2, failed=0, unattempted=8)
     assert completed == interrupted.lines[-1]
     assert ("interrupted", 2) == (interrupted.report["status"], interrupted.report["total_downloaded"])
-    (result,) = interrupted.report["results"]
+    result, *not_begun = interrupted.report["results"]
+    assert ["not-begun"] * 2 == [other["errors"][0]["code"] for other in not_begun]
     assert (False, 2, 0, 10, []) == tuple(result[name] for name in ("success", "downloaded", "failed", "total", "errors"))
     assert [] == interrupted.events("image.failed")
     assert "" == interrupted.stderr

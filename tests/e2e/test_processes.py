@@ -301,12 +301,16 @@ def test_what_is_in_flight_anywhere_is_finished_and_nothing_else_started(tree, p
     assert_nothing_partial(tree)
     (completed,) = finished.events("run.completed", status="interrupted", downloaded=4, failed=0)
     assert completed == finished.lines[-1]
-    assert (begun := completed["actors"]) in AT_WORK_OR_NEXT[2]
+    begun = ACTORS - completed["actors_not_begun"]
+    assert begun in AT_WORK_OR_NEXT[2]
+    assert ACTORS == completed["actors"] == completed["not_ready"]
     assert begun * IMAGES_EACH - 4 == completed["unattempted"]
     assert finished.report is not None
     assert ("interrupted", 4) == (finished.report["status"], finished.report["total_downloaded"])
     results = sorted(finished.report["results"], key=lambda result: result["actor"])
-    assert [f"{number:04}_european_25_male" for number in range(1, begun + 1)] == [result["actor"] for result in results]
+    assert [f"{number:04}_european_25_male" for number in range(1, ACTORS + 1)] == [result["actor"] for result in results]
+    results, left = results[:begun], results[begun:]
+    assert ["not-begun"] * len(left) == [result["errors"][0]["code"] for result in left]
     assert [2] * 2 + [0] * (begun - 2) == [result["downloaded"] for result in results]
     assert [(False, [])] * begun == [(result["success"], result["errors"]) for result in results]
 
@@ -328,8 +332,9 @@ def test_what_is_not_finished_within_the_grace_is_abandoned_everywhere(tree, pro
     assert (143, "") == (finished.returncode, finished.stderr)
     assert 0.4 < took_seconds < 3
     (completed,) = finished.events("run.completed", status="interrupted", downloaded=0, failed=0)
-    assert completed["actors"] in AT_WORK_OR_NEXT[3]
-    assert completed["actors"] * IMAGES_EACH == completed["unattempted"]
+    begun = completed["actors"] - completed["actors_not_begun"]
+    assert begun in AT_WORK_OR_NEXT[3]
+    assert begun * IMAGES_EACH == completed["unattempted"]
     assert [] == images(tree)
     assert_nothing_partial(tree)
 

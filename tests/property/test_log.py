@@ -3,7 +3,7 @@
 import json
 from datetime import datetime, timedelta, timezone
 
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from daemon.adapters.log import LINE_BYTES, journal_line, json_line
@@ -41,6 +41,7 @@ events = st.one_of(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(events)
 @example({"many": list(range(100_000))})
 @example({f"{'key' * 100}{n}": n for n in range(100)})

@@ -73,6 +73,15 @@ COMPLETED = {
 }
 
 
+MISSING = {
+    "code": "object-not-found",
+    "count": 1,
+    "error": "s3://bucket/0003_7.png is not in the bucket",
+    "hint": "upload it, or take it out of response.json",
+    "examples": ["0003_asian_40_male/0003_7.png"],
+}
+
+
 def rendered(*events: dict, **settings) -> str:
     view = ConsoleView(**settings)
     return "".join(view.render(event).decode() for event in events)
@@ -110,14 +119,16 @@ Settings: 10 downloads/actor, 5 concurrent actors
 ============================================================
 [WARN] Sync finished with failures
 Total: 5740 downloaded, 0 skipped, 1 failed
+Left: 1 image
 Time: 115.32 seconds
 Speed: 49.8 images/sec
 ============================================================
 
-[FAIL] 1 x object-not-found: 0003_asian_40_male/0003_7.png
+[FAIL] 1 x object-not-found: s3://bucket/0003_7.png is not in the bucket
+   0003_asian_40_male/0003_7.png
    upload it, or take it out of response.json
 """
-    completed = COMPLETED | {"status": "partial", "failed": 1}
+    completed = COMPLETED | {"status": "partial", "failed": 1, "causes": [MISSING]}
     assert expected == rendered(STARTED, SYNCED, FAILED, completed, emoji=False, level="debug")
     assert expected.isascii()
 
@@ -232,32 +243,45 @@ def test_the_end_names_actors_that_are_not_ready(facts: dict, line: str):
 
 def test_failures_are_grouped_by_cause_with_their_hint():
     """Two hundred lines of the same failure hide the one that is different, and what to do."""
-    rejected = {"level": "error", "event": "manifest.rejected", "actor": "0009", "code": "manifest-not-json", "error": "torn"}
-    failures = [FAILED | {"image": f"0003_{n}.png"} for n in range(5)]
-    text = rendered(rejected, *failures, COMPLETED | {"status": "partial", "failed": 6})
+    rejected = {"code": "identity-rejected", "count": 1_200, "error": "S3 answered 403", "hint": "check AWS_ACCESS_SECRET"}
+    rejected["examples"] = ["a/1.png", "a/2.png", "b/1.png"]
+    torn = {"code": "manifest-empty", "count": 1, "error": "response.json is empty", "hint": "", "examples": ["c"]}
+    entry = {"code": "actor-invalid", "count": 2, "error": "entry 2 of actorsData.json: null", "examples": []}
+    facts = {"status": "partial", "failed": 1_200, "causes": [rejected, entry, torn], "failures_of_other_causes": 7}
     expected = """
-❌ 5 x object-not-found: 0003_asian_40_male/0003_0.png, 0003_asian_40_male/0003_1.png, 0003_asian_40_male/0003_2.png, and 2 more
-   💡 upload it, or take it out of response.json
-❌ 1 x manifest-not-json: 0009
+❌ 1200 x identity-rejected: S3 answered 403
+   a/1.png, a/2.png, b/1.png, and 1197 more
+   💡 check AWS_ACCESS_SECRET
+❌ 2 x actor-invalid: entry 2 of actorsData.json: null
+❌ 1 x manifest-empty: response.json is empty
+   c
+❌ 7 of other causes
 """
-    assert text.startswith("❌ 0009: torn\n====")
-    assert text.endswith(f"{'=' * 60}\n{expected}")
+    assert rendered(COMPLETED | facts).endswith(f"{RULE}\n{expected}")
 
 
-def test_the_next_run_begins_without_failures():
-    assert "object-not-found" not in rendered(FAILED, COMPLETED, COMPLETED).split("object-not-found", 1)[1]
+@pytest.mark.parametrize(
+    ("facts", "lines"),
+    [
+        ({}, []),
+        ({"failed": 1}, ["⏳ Left: 1 image"]),
+        ({"failed": 2, "unattempted": 10}, ["⏳ Left: 12 images"]),
+        ({"actors_not_begun": 40}, ["⏳ Left: 0 images, and all of 40 actors not begun"]),
+        ({"size_bytes": 8_036_000_000, "bytes_per_second": 69_700_000}, ["💾 Size: 8.04 GB, 69.7 MB/s"]),
+        ({"unattempted": 1, "size_bytes": 2_000}, ["⏳ Left: 1 image", "💾 Size: 2.0 kB, 0.0 MB/s"]),
+    ],
+)
+def test_the_end_says_what_is_left_and_how_many_bytes_came(facts: dict, lines: list[str]):
+    text = rendered(COMPLETED | facts).splitlines()
+    assert lines == text[3 : text.index("⏱️  Time: 115.32 seconds")]
 
 
-def test_the_table_of_failures_is_bounded():
-    """Law 5: it is a daemon's memory, and codes and names come from outside."""
-    view = ConsoleView()
-    for n in range(1_000):
-        view.render(FAILED | {"code": f"code-{n % 50}", "image": f"{n}.png"})
-    text = view.render(COMPLETED).decode()
-    assert 10 == text.count(" x code-")
-    assert 30 == text.count(".png")
-    assert text.endswith("❌ 800 of other causes\n")
-    assert view.render(COMPLETED).decode().endswith(RULE + "\n")
+@pytest.mark.parametrize(("status", "line"), [("partial", "🛑 Sync stopped early"), ("interrupted", "🛑 Sync interrupted")])
+def test_run_that_left_actors_out_is_not_called_finished(status: str, line: str):
+    facts = {"status": status, "failed": 3, "actors": 60, "actors_not_begun": 55, "not_ready": 57, "not_ready_actors": ["a"]}
+    text = rendered(COMPLETED | facts)
+    assert line == text.splitlines()[1]
+    assert "⚠️ Not ready: 57 of 60 actors: a, and 56 more (55 not begun)\n" in text
 
 
 @pytest.mark.parametrize(("level", "shown"), [("debug", True), ("info", False), ("warning", False), ("error", False)])
@@ -268,7 +292,9 @@ def test_failed_image_has_its_own_line_at_debug_only(level: str, shown: bool):
 @pytest.mark.parametrize("level", ["warning", "error"])
 def test_summary_is_shown_at_every_level(level: str):
     pending = {"level": "warning", "event": "manifest.pending", "actor": "a", "error": "the job is IN_PROGRESS"}
-    text = rendered(STARTED, SYNCED, pending, FAILED, COMPLETED | {"status": "partial", "failed": 1}, level=level)
+    text = rendered(
+        STARTED, SYNCED, pending, FAILED, COMPLETED | {"status": "partial", "failed": 1, "causes": [MISSING]}, level=level
+    )
     assert ("IN_PROGRESS" in text.partition(RULE)[0]) == (level == "warning")
     assert "Starting sync" not in text and "0001_european" not in text
     assert text[text.index(RULE) :].startswith(f"{RULE}\n⚠️ Sync finished with failures\n")
@@ -290,6 +316,7 @@ HOSTILE = "evil\x1b]0;title\x07\x1b[2J\r\n\x9b31m\x7f\u202egnp.\u2028\ud800\x00"
         {"level": "warning", "event": HOSTILE, "error": HOSTILE, "hint": HOSTILE, "message": HOSTILE, HOSTILE: HOSTILE},
         {"level": "error", "event": "service.crashed", "exception": HOSTILE},
         COMPLETED | {"not_ready": 2, "not_ready_actors": [HOSTILE], "actors": HOSTILE, "manifests_missing": HOSTILE},
+        COMPLETED | {"causes": [{"code": HOSTILE, "count": 4, "error": HOSTILE, "hint": HOSTILE, "examples": [HOSTILE]}]},
     ],
 )
 def test_no_control_character_from_outside_reaches_the_terminal(event: dict):

@@ -175,6 +175,16 @@ def test_a_long_list_is_cut_as_its_text():
     assert facts["images"].endswith(',"4999.png"]')
 
 
+def test_a_long_list_of_objects_stays_one_and_says_how_many_were_cut():
+    """`jq '.causes[].code'` must not meet a text where a list was."""
+    causes = [{"code": f"code-{n}", "error": "x" * 300} for n in range(20)]
+    facts = json.loads(json_line({"event": "run.completed", "causes": causes}))
+    *shown, last = facts["causes"]
+    assert causes[: len(shown)] == shown
+    assert {"cut": 20 - len(shown)} == last
+    assert len(shown) >= 5
+
+
 def test_characters_that_json_makes_longer_are_counted_as_such():
     assert len(json_line({"event": "e", "error": "\x00" * 4_000})) <= LINE_BYTES
     assert len(json_line({"event": "e", "error": "😀" * 2_000})) <= LINE_BYTES

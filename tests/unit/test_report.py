@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from daemon.core.causes import Causes
 from daemon.core.errors import DiskError, DiskFull, ManifestMissing, ManifestPending, ManifestRejected
 from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received
 from daemon.core.report import (
@@ -258,6 +259,7 @@ def test_facts_of_a_completed_run_are_the_contracts() -> None:
         "manifests_missing": 0,
         "manifests_pending": 0,
         "manifests_without_images": 0,
+        "actors_not_begun": 0,
         "unattempted": 0,
         "retries": 1,
         "requests": {"first": 2, "retry": 1},
@@ -273,6 +275,8 @@ def test_facts_of_a_completed_run_are_the_contracts() -> None:
         "suspect": 0,
         "cpu_seconds": 1.5,
         "max_rss_bytes": 50_000_000,
+        "causes": [],
+        "failures_of_other_causes": 0,
     } == report.completed_facts(104.0, 3.5, 50_000_000)
 
 
@@ -342,6 +346,32 @@ def test_actor_that_is_synced_again_in_one_run_is_what_it_is_at_last() -> None:
     for count, results in ((0, (lacks, has)), (1, (has, lacks)), (1, (lacks, lacks))):
         facts = report_of(*results).completed_facts(104.0, 3.5, 1)
         assert (count, count) == (facts["not_ready"], facts["manifests_missing"])
+
+
+def test_actors_that_were_not_begun_are_counted_and_not_ready() -> None:
+    report = report_of(result_of(received(), actor="a"), ActorResult.not_begun("b"), ActorResult.not_begun("c"))
+    report.interrupted = True
+    facts = report.completed_facts(104.0, 3.5, 1)
+    assert (3, 2, 2) == (facts["actors"], facts["actors_not_begun"], facts["not_ready"])
+    document = report.document(facts)
+    assert (3, 2) == (document["total_actors"], document["actors_not_begun"])
+    assert ["a"] == [result["actor"] for result in document["results"] if result["success"]]  # type: ignore[attr-defined]
+    assert {"code": "not-begun", "error": "b was not begun"}.items() <= document["results"][1]["errors"][0].items()  # type: ignore[index]
+
+
+def test_causes_of_images_manifests_and_entries_are_in_one_table() -> None:
+    causes = Causes()
+    causes.add(failure(), "a")
+    report = report_of(
+        ActorResult("a", tally_of(failure()), failures=(failure(),), causes=causes),
+        ActorResult("b", Tally(), problem=REJECTED, manifest_failed=True),
+        ActorResult("c", Tally(), problem=MISSING),  # no failure
+    )
+    report.reject(ManifestRejected("entry 1 of actorsData.json: null", code="actor-invalid"))
+    facts = report.completed_facts(104.0, 3.5, 1)
+    rows = [(row["code"], row["count"], row["examples"]) for row in facts["causes"]]  # type: ignore[attr-defined]
+    assert [("object-not-found", 1, ["a/0.png"]), ("manifest-empty", 1, ["b"]), ("actor-invalid", 1, [])] == rows
+    assert 2 == facts["manifests_failed"]
 
 
 def test_run_of_no_time_has_no_speed_that_no_parser_reads() -> None:

@@ -170,6 +170,19 @@ def test_stop_starts_nothing_more_and_says_what_was_left() -> None:
     assert [] == started(schedule, 9.0)
 
 
+def test_actors_that_only_wait_for_their_turn_are_not_begun() -> None:
+    """A paused one that is due again was begun; one that runs, and is due once more, as well."""
+    schedule = scheduled(2, Lane.BULK, "paused", "running", "b", "c")
+    started(schedule)
+    schedule.paused("paused", 1.0, "the rest")
+    schedule.add("running", Lane.CHANGE)
+    schedule.slots = 1
+    assert [] == started(schedule, 2.0)
+    assert ("b", "c") == schedule.not_begun
+    schedule.drop_waiting()
+    assert () == schedule.not_begun
+
+
 def test_lanes_are_numbered_in_the_order_in_which_they_go() -> None:
     """Without this, the comparison of two lanes says the opposite of what their queues do."""
     assert [Lane.CHANGE, Lane.RESUME, Lane.RETRY, Lane.BULK] == sorted(Lane) == list(Lane)

@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 
-from daemon.adapters.console.text import counted
+from daemon.adapters.console.text import counted, size_text
 from daemon.core.report import Progress
 
 # Clear this line (ECMA-48 8.3.41) and all below it (8.3.39). The space: cleared from the top left corner, tmux keeps the old
@@ -45,7 +45,7 @@ def bar_text(progress: Progress, rates: Rates, columns: int, *, emoji: bool = Tr
         f"{progress.images_done} of {about}{round(expected)} images",
         f"{_clock(left_seconds)} left",
         f"{rates.images_per_second:.1f} images/s",
-        _size(progress.bytes_done),
+        size_text(progress.bytes_done),
         f"{rates.bytes_per_second / 1e6:.1f} MB/s",
         f"{progress.actors_done} of {counted(progress.actors_total, 'actor')}",
     )
@@ -54,10 +54,6 @@ def bar_text(progress: Progress, rates: Rates, columns: int, *, emoji: bool = Tr
             break
         text += f"  {fact}"
     return text
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 def _clock(seconds: float | None) -> str:

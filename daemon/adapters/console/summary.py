@@ -1,110 +1,99 @@
-"""The last screen of a run: the totals, and the failures grouped by cause, each with its hint."""
+"""The last screen of a run, from its run.completed: the totals, what is left and not ready, what failed and why."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
-from daemon.adapters.console.text import Style, counted, shown
+from daemon.adapters.console.text import Style, counted, shown, size_text
 
 Event = Mapping[str, Any]
 
 RULE = "=" * 60
-MAX_CAUSES = 10  # shown at the end of a run, with
-MAX_EXAMPLES = 3  # images each: the table does not grow with the failures
 
 _REASONS = {
     "manifests_missing": "without response.json",
     "manifests_pending": "whose job has not completed",
     "manifests_without_images": "with an empty list",
+    "actors_not_begun": "not begun",
 }
 
 
-@dataclass(slots=True)
-class _Cause:
-    """Failures of one code."""
-
-    hint: str
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-
-class RunSummary:
-    """Collects the failures of the open run, and renders the end of it."""
-
-    def __init__(self, style: Style) -> None:
-        self._style = style
-        self._causes: dict[str, _Cause] = {}
-        self._further_failures = 0  # of causes that found no room in the table
-
-    def add(self, code: str, event: Event, example: str) -> None:
-        if code not in self._causes:
-            if len(self._causes) == MAX_CAUSES:
-                self._further_failures += 1
-                return
-            self._causes[code] = _Cause(shown(event.get("hint") or ""))
-        cause = self._causes[code]
-        cause.count += 1
-        if len(cause.examples) < MAX_EXAMPLES:
-            cause.examples.append(example)
-
-    def end(self, event: Event) -> str:
-        """The end of the run, from its run.completed; the next run begins empty."""
-        style = self._style
-        downloaded, skipped, failed = (shown(event.get(key, 0)) for key in ("downloaded", "skipped", "failed"))
-        return (
-            f"{RULE}\n{self._outcome(event)}\n"
-            f"{style.icon('📊 ')}Total: {downloaded} downloaded, {skipped} skipped, {failed} failed\n"
-            f"{style.icon('⏱️  ')}Time: {event.get('elapsed_seconds') or 0:.2f} seconds\n"
-            f"{style.icon('🚀 ')}Speed: {event.get('images_per_second') or 0:.1f} images/sec\n"
-            f"{self._not_ready(event)}"
-            f"{RULE}\n{self._grouped_failures()}"
-        )
-
-    def _outcome(self, event: Event) -> str:
-        """The first line: a sign of success only where every actor is ready to train."""
-        status, not_ready = event.get("status"), event.get("not_ready")
-        if status == "interrupted":
-            return f"{self._style.sign('🛑')} Sync interrupted"
-        if status == "partial" and (event.get("failed") or event.get("manifests_failed")):
-            return f"{self._style.sign('⚠️')} Sync finished with failures"
-        if not_ready:
-            return f"{self._style.sign('⚠️')} Sync finished, {_are(not_ready)} not ready"
-        if status == "partial":
-            return f"{self._style.sign('⚠️')} Sync not finished"
-        return f"{self._style.sign('✅')} Sync Complete!"
-
-    def _not_ready(self, event: Event) -> str:
-        """Which actors cannot be trained, the first by name, and what their manifests lack."""
-        count = event.get("not_ready")
-        if not count:
-            return ""
-        names = [shown(name) for name in event.get("not_ready_actors") or ()]
-        if count > len(names):
-            names.append(f"and {count - len(names)} more")
-        text = f"Not ready: {shown(count)} of {counted(event.get('actors', 0), 'actor')}: {', '.join(names)}"
-        reasons = [f"{shown(event[key])} {words}" for key, words in _REASONS.items() if event.get(key)]
-        text += f" ({', '.join(reasons)})" if reasons else ""
-        return f"{self._style.sign('⚠️')} {self._style.painted('⚠️', text)}\n"
-
-    def _grouped_failures(self) -> str:
-        """Most frequent first; forgotten afterwards."""
-        text = "".join(self._described(causes) for causes in self._sorted_causes())
-        if self._further_failures:
-            text += f"{self._style.sign('❌')} {self._further_failures} of other causes\n"
-        self._causes.clear()
-        self._further_failures = 0
-        return f"\n{text}" if text else ""
-
-    def _sorted_causes(self) -> Iterator[tuple[str, _Cause]]:
-        return iter(sorted(self._causes.items(), key=lambda item: -item[1].count))
-
-    def _described(self, item: tuple[str, _Cause]) -> str:
-        code, cause = item
-        style = self._style
-        more = f", and {cause.count - MAX_EXAMPLES} more" if cause.count > MAX_EXAMPLES else ""
-        text = f"{style.sign('❌')} {style.painted('❌', f'{cause.count} x {code}')}: {', '.join(cause.examples)}{more}\n"
-        return f"{text}   {style.icon('💡 ')}{cause.hint}\n" if cause.hint else text
+def summary_text(event: Event, style: Style) -> str:
+    """The end of the run that `event`, its run.completed, tells of."""
+    downloaded, skipped, failed = (shown(event.get(key, 0)) for key in ("downloaded", "skipped", "failed"))
+    return (
+        f"{RULE}\n{_outcome(event, style)}\n"
+        f"{style.icon('📊 ')}Total: {downloaded} downloaded, {skipped} skipped, {failed} failed\n"
+        f"{_left(event, style)}"
+        f"{_size(event, style)}"
+        f"{style.icon('⏱️  ')}Time: {event.get('elapsed_seconds') or 0:.2f} seconds\n"
+        f"{style.icon('🚀 ')}Speed: {event.get('images_per_second') or 0:.1f} images/sec\n"
+        f"{_not_ready(event, style)}"
+        f"{RULE}\n{_failures(event, style)}"
+    )
 
 
-def _are(count: object) -> str:
-    return f"{counted(count, 'actor')} {'is' if count == 1 else 'are'}"
+def _outcome(event: Event, style: Style) -> str:
+    """The first line: a sign of success only where every actor is ready to train."""
+    status, not_ready = event.get("status"), event.get("not_ready")
+    if status == "interrupted":
+        return f"{style.sign('🛑')} Sync interrupted"
+    if status == "partial" and event.get("actors_not_begun"):
+        return f"{style.sign('🛑')} Sync stopped early"
+    if status == "partial" and (event.get("failed") or event.get("manifests_failed")):
+        return f"{style.sign('⚠️')} Sync finished with failures"
+    if not_ready:
+        return f"{style.sign('⚠️')} Sync finished, {counted(not_ready, 'actor')} {'is' if not_ready == 1 else 'are'} not ready"
+    if status == "partial":
+        return f"{style.sign('⚠️')} Sync not finished"
+    return f"{style.sign('✅')} Sync Complete!"
+
+
+def _left(event: Event, style: Style) -> str:
+    """How many listed images are not there; of actors that were not begun nobody knows."""
+    left = (event.get("failed") or 0) + (event.get("unattempted") or 0)
+    not_begun = event.get("actors_not_begun")
+    if not left and not not_begun:
+        return ""
+    text = f"{counted(left, 'image')}"
+    if not_begun:
+        text += f", and all of {counted(not_begun, 'actor')} not begun"
+    return f"{style.icon('⏳ ')}Left: {text}\n"
+
+
+def _size(event: Event, style: Style) -> str:
+    size_bytes = event.get("size_bytes")
+    if not size_bytes:
+        return ""
+    return f"{style.icon('💾 ')}Size: {size_text(size_bytes)}, {size_text(event.get('bytes_per_second') or 0)}/s\n"
+
+
+def _not_ready(event: Event, style: Style) -> str:
+    """Which actors cannot be trained, the first by name, and what their manifests lack."""
+    count = event.get("not_ready")
+    if not count:
+        return ""
+    names = [shown(name) for name in event.get("not_ready_actors") or ()]
+    if count > len(names):
+        names.append(f"and {count - len(names)} more")
+    text = f"Not ready: {shown(count)} of {counted(event.get('actors', 0), 'actor')}: {', '.join(names)}"
+    reasons = [f"{shown(event[key])} {words}" for key, words in _REASONS.items() if event.get(key)]
+    text += f" ({', '.join(reasons)})" if reasons else ""
+    return f"{style.sign('⚠️')} {style.painted('⚠️', text)}\n"
+
+
+def _failures(event: Event, style: Style) -> str:
+    """What failed and why, the most frequent cause first."""
+    text = "".join(_described(cause, style) for cause in event.get("causes") or ())
+    if others := event.get("failures_of_other_causes"):
+        text += f"{style.sign('❌')} {shown(others)} of other causes\n"
+    return f"\n{text}" if text else ""
+
+
+def _described(cause: Event, style: Style) -> str:
+    count, examples = cause.get("count", 0), [shown(example) for example in cause.get("examples") or ()]
+    head = f"{shown(count)} x {shown(cause.get('code'))}: {shown(cause.get('error'))}"
+    text = f"{style.sign('❌')} {style.painted('❌', head)}\n"
+    if examples:
+        more = f", and {count - len(examples)} more" if count > len(examples) else ""
+        text += f"   {', '.join(examples)}{more}\n"
+    return f"{text}   {style.icon('💡 ')}{shown(cause['hint'])}\n" if cause.get("hint") else text

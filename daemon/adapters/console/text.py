@@ -46,6 +46,12 @@ def counted(count: object, noun: str) -> str:
     return f"{shown(count)} {noun}{'' if count == 1 else 's'}"
 
 
+def size_text(size_bytes: float) -> str:
+    if 0 < size_bytes < 1e5:
+        return f"{size_bytes / 1e3:.1f} kB"
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
+
+
 class Style:
     """What the terminal can show."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from daemon.adapters.console.summary import RunSummary
+from daemon.adapters.console.summary import summary_text
 from daemon.adapters.console.text import Style, counted, shown
 
 Event = Mapping[str, Any]
@@ -17,13 +17,12 @@ _NOT_SHOWN = {"timestamp", "level", "event", "run_id", "message", "error", "hint
 class ConsoleView:
     """Turns each event into what a person reads; `render` gives b"" for what is not shown.
 
-    Events below `level` are not shown, but counted: the summary is shown at every level. Failed images are grouped there by
-    cause; at debug each is a line of its own as well.
+    Events below `level` are not shown; the summary is, at every level. Failed images are grouped there by cause; at debug
+    each is a line of its own as well.
     """
 
     def __init__(self, *, emoji: bool = True, colour: bool = False, level: str = "info") -> None:
         self._style = Style(emoji=emoji, colour=colour)
-        self._summary = RunSummary(self._style)
         levels = list(_LEVEL_SIGNS)  # the gravest first
         self._hidden = frozenset(levels[levels.index(level) + 1 :])
         self._each_failure = level == "debug"
@@ -36,7 +35,7 @@ class ConsoleView:
             "actor.rejected": self._actor_not_synced,
             "folder.failed": self._actor_not_synced,
             "image.failed": self._image_failed,
-            "run.completed": self._summary.end,
+            "run.completed": lambda event: summary_text(event, self._style),
         }
 
     def render(self, event: Event) -> bytes:
@@ -71,24 +70,20 @@ class ConsoleView:
         return f"{_position(event)}{self._style.sign(sign)} {self._style.painted(sign, text)}\n"
 
     def _actor_not_synced(self, event: Event) -> str:
-        """One line; where it counts as a failure also a row of the table. actorsData.json belongs to no actor."""
+        """One line. actorsData.json belongs to no actor."""
         code = shown(event.get("code") or event["event"].replace(".", "-"))
         error = shown(event.get("error") or code)
         actor = shown(event.get("actor", ""))
-        sign = "⚠️"
-        if event.get("level") == "error":
-            sign = "❌"
-            self._summary.add(code, event, actor or error)
+        sign = "❌" if event.get("level") == "error" else "⚠️"
         text = f"{actor}: {error}{_hint(event)}" if actor else f"{error}{_hint(event)}"
         return f"{_position(event)}{self._style.sign(sign)} {self._style.painted(sign, text)}\n"
 
     def _image_failed(self, event: Event) -> str:
-        image = f"{shown(event.get('actor'))}/{shown(event.get('image'))}"
-        code = shown(event.get("code", "error"))
-        self._summary.add(code, event, image)
+        """A line at debug alone: the summary groups them by cause."""
         if not self._each_failure:
             return ""
-        text = f"{image}: {shown(event.get('error') or code)}{_hint(event)}"
+        error = event.get("error") or event.get("code", "error")
+        text = f"{shown(event.get('actor'))}/{shown(event.get('image'))}: {shown(error)}{_hint(event)}"
         return f"{self._style.sign('❌')} {self._style.painted('❌', text)}\n"
 
     def _other(self, event: Event) -> str:
