@@ -28,6 +28,7 @@ TIMEOUT_SECONDS = 300  # a mutant that hangs is noticed as well
 INTEGRITY = "tests/unit/test_integrity.py"
 SIGNATURES = "tests/unit/test_image_signatures.py"
 PLAN = "tests/unit/test_plan.py"
+URLS = "tests/unit/test_s3url.py"
 RETRY = "tests/unit/test_retry.py"
 RESPONSE = "tests/unit/test_response.py"
 JSON_TEXT = "tests/unit/test_json_text.py"
@@ -218,6 +219,34 @@ MUTANTS = [
         "        if self._expected_size is None and after > _BEGIN_BYTES:\n",
         "        if self._expected_size is None:\n",
         INTEGRITY,
+    ),
+    Mutant(
+        "version in another form is the current one",
+        "daemon/core/s3url.py",
+        "if len(_NAMES_VERSION.findall(plain)) != len(read_by_us):",
+        "if False:",
+        URLS,
+    ),
+    Mutant(
+        "any partition's host is another's",
+        "daemon/core/s3url.py",
+        'return (found["domain"] or found["vpc_domain"]) == _domain(found["region"] or found["vpc_region"])',
+        "return True",
+        URLS,
+    ),
+    Mutant(
+        "bucket before the endpoint's host is on any port",
+        "daemon/core/s3url.py",
+        "    if port != endpoint_port:\n        return None\n",
+        "",
+        URLS,
+    ),
+    Mutant(
+        "objects of a VPC endpoint are asked for elsewhere",
+        "daemon/core/plan.py",
+        "first.door, None, first.vpc_endpoint)",
+        "first.door)",
+        PLAN,
     ),
     Mutant(
         "part of an image is a passing fault",
@@ -714,9 +743,9 @@ MUTANTS = [
     Mutant(
         "any host is S3",
         "daemon/core/s3url.py",
-        "if endpoint is not None and (host, port) == _endpoint_address(endpoint):",
-        "if True:",
-        f"tests/unit/test_s3url.py {PLAN}",
+        "    if endpoint is not None and (place := _place_at_endpoint(host, port, endpoint)):\n        return place\n",
+        "    return _Place(host)\n",
+        f"{URLS} {PLAN}",
     ),
     # --- manifests
     Mutant(

@@ -84,7 +84,7 @@ class ObjectRef(NamedTuple):
     """One S3 object, and by which way to ask for it.
 
     `key` is decoded. `region` None: the URL does not say. `presigned_url` is a secret (its query signs): it is
-    sent as it is, and never shown.
+    sent as it is, and never shown. `vpc_endpoint`: the one to ask, in place of a door.
     """
 
     bucket: str
@@ -93,6 +93,7 @@ class ObjectRef(NamedTuple):
     region: str | None = None
     door: Door = Door.STANDARD
     presigned_url: str | None = None
+    vpc_endpoint: str | None = None
 
     @property
     def name(self) -> str:

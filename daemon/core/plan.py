@@ -93,7 +93,8 @@ class _ImagesOfFolder(Mapping[str, ObjectRef]):
     def __getitem__(self, name: str) -> ObjectRef:
         if name not in self._names:
             raise KeyError(name)
-        return ObjectRef(self._first.bucket, self._key_prefix + name, None, self._first.region, self._first.door)
+        first = self._first
+        return ObjectRef(first.bucket, self._key_prefix + name, None, first.region, first.door, None, first.vpc_endpoint)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -25,6 +25,15 @@ right; hosts know no case; http and https name the same object.
 | https://b.s3-fips.dualstack.us-east-1.amazonaws.com/k | b/k                      | us-east-1     | fips-dualstack       |
 | https://b.s3-accelerate.amazonaws.com/k               | b/k                      | -             | accelerate           |
 | https://b.s3-accelerate.dualstack.amazonaws.com/k     | b/k                      | -             | accelerate-dualstack |
+| https://s3-accelerate.amazonaws.com/b/k               | b/k                      | -             | accelerate           |
+| https://s3-accelerate.dualstack.amazonaws.com/a.b/k   | a.b/k                    | -             | accelerate-dualstack |
+| https://b.s3.eusc-de-east-1.amazonaws.eu/k            | b/k                      | eusc-de-east-1 | standard            |
+| https://s3.dualstack.eusc-de-east-1.amazonaws.eu/b/k  | b/k                      | eusc-de-east-1 | dualstack           |
+| https://b.s3.us-iso-east-1.c2s.ic.gov/k               | b/k                      | us-iso-east-1 | standard             |
+| https://s3-fips.us-iso-west-1.c2s.ic.gov/b/k          | b/k                      | us-iso-west-1 | fips                 |
+| https://b.s3.us-isob-east-1.sc2s.sgov.gov/k           | b/k                      | us-isob-east-1 | standard            |
+| https://s3.eu-isoe-west-1.cloud.adc-e.uk/b/k          | b/k                      | eu-isoe-west-1 | standard            |
+| https://b.s3.us-isof-south-1.csp.hci.ic.gov/k         | b/k                      | us-isof-south-1 | standard           |
 | https://a.b.c.s3.us-west-2.amazonaws.com/k            | a.b.c/k                  | us-west-2     | standard             |
 | https://s3.s3.s3.amazonaws.com/k                      | s3.s3/k                  | -             | standard             |
 | https://s3-us-west-2.s3.amazonaws.com/k               | s3-us-west-2/k           | -             | standard             |
@@ -39,9 +48,22 @@ right; hosts know no case; http and https name the same object.
 | s3://My.B_1/a%20b?v=1#c+d//..                         | My.B_1/a%20b?v=1#c+d//.. | -             | standard             |
 
 The path is percent-decoded once, and after it was split: `%2F` never ends a bucket. `+` is a plus. The fragment is dropped,
-and so is the query but for `versionId`. What follows `s3://` is the bucket and the key to the letter, as aws-cli writes it.
+and so is the query but for `versionId`: `response-content-type` and its like change no byte. A query that names a version in a
+form that S3 does not read, two versions, or a part of an object is refused: S3 would give the current version, or all of it.
+What follows `s3://` is the bucket and the key to the letter, as aws-cli writes it.
 A query that signs (`X-Amz-Signature` or `X-Amz-Algorithm`; or `Signature` with `AWSAccessKeyId`) makes the URL presigned: it
-is kept to the letter, less its fragment. With an endpoint, its host and port are an S3 host as well, path style; AWS's remain.
+is kept to the letter, less its fragment. With an endpoint, its host and port are an S3 host as well, path style; so is its host
+with `BUCKET.` before it, where that is no address; AWS's remain. Requests go to the endpoint path style.
+
+VPC endpoints ("Accessing buckets from S3 interface endpoints", Amazon S3 user guide); requests go there, path style:
+
+| URL                                                                        | bucket/key | region     | VPC endpoint          |
+|----------------------------------------------------------------------------|------------|------------|-----------------------|
+| https://bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/b/k              | b/k        | us-east-1  | vpce-1a-2b            |
+| https://b.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/k              | b/k        | us-east-1  | vpce-1a-2b            |
+| https://a.b.bucket.vpce-1a-2b-us-east-1a.s3.us-east-1.vpce.amazonaws.com/k | a.b/k      | us-east-1  | vpce-1a-2b-us-east-1a |
+| https://bucket.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/k         | bucket/k   | us-east-1  | vpce-1a-2b            |
+| https://bucket.vpce-1a-2b.s3.cn-north-1.vpce.amazonaws.com.cn/b/k          | b/k        | cn-north-1 | vpce-1a-2b            |
 
 What is refused. No message holds more of the URL than its host and bucket: queries and user names are secrets.
 
@@ -63,7 +85,14 @@ What is refused. No message holds more of the URL than its host and bucket: quer
 | url-malformed    | https://s3.amazonaws.com//k                                            |
 | url-malformed    | https://s3.amazonaws.com/../k                                          |
 | url-malformed    | https://s3.amazonaws.com/b%2Fk/k                                       |
-| url-malformed    | https://s3-accelerate.amazonaws.com/b/k                                |
+| url-malformed    | s3://b.s3.amazonaws.com/k                                              |
+| url-malformed    | s3://s3.us-west-2.amazonaws.com/b/k                                    |
+| url-malformed    | s3://b.s3.eusc-de-east-1.amazonaws.eu/k                                |
+| url-malformed    | s3://b.s3-website-us-west-2.amazonaws.com/k                            |
+| url-malformed    | s3://bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/b/k             |
+| url-malformed    | s3://s3.example.com:9000/b/k                                           |
+| url-malformed    | s3://https://b.s3.amazonaws.com/k                                      |
+| url-malformed    | https://s3-accelerate.amazonaws.com/b                                  |
 | url-malformed    | https://a.b.s3-accelerate.amazonaws.com/k                              |
 | url-malformed    | https://b.s3.amazonaws.com/a b?X-Amz-Signature=0                       |
 | url-malformed    | s3://                                                                  |
@@ -76,6 +105,18 @@ What is refused. No message holds more of the URL than its host and bucket: quer
 | url-encoding     | https://b.s3.amazonaws.com/%FF                                         |
 | url-encoding     | https://b.s3.amazonaws.com/%ED%A0%80                                   |
 | url-encoding     | https://b.s3.amazonaws.com/k?versionId=%zz                             |
+| url-query        | https://b.s3.amazonaws.com/k?a=1;versionId=v                           |
+| url-query        | https://b.s3.amazonaws.com/k?a=1&amp;versionId=v                       |
+| url-query        | https://b.s3.amazonaws.com/k?a=1?versionId=v                           |
+| url-query        | https://b.s3.amazonaws.com/k?a=1%26versionId=v                         |
+| url-query        | https://b.s3.amazonaws.com/k?versionid=v                               |
+| url-query        | https://b.s3.amazonaws.com/k?VersionId=v                               |
+| url-query        | https://b.s3.amazonaws.com/k?version-id=v                              |
+| url-query        | https://b.s3.amazonaws.com/k? versionId=v                              |
+| url-query        | https://b.s3.amazonaws.com/k?versionId=v&versionId=w                   |
+| url-query        | https://b.s3.amazonaws.com/k?versionId=v&versionid=v                   |
+| url-query        | https://b.s3.amazonaws.com/k?x-amz-version-id=v                        |
+| url-query        | https://b.s3.amazonaws.com/k?partNumber=1                              |
 | url-not-s3       | file:///etc/passwd                                                     |
 | url-not-s3       | ftp://b.s3.amazonaws.com/k                                             |
 | url-not-s3       | https://example.com/k                                                  |
@@ -107,7 +148,18 @@ What is refused. No message holds more of the URL than its host and bucket: quer
 | url-not-s3       | https://b.s3.us-west-2.amazonaws.com.cn/k                              |
 | url-not-s3       | https://b.s3.cn-north-1.amazonaws.com/k                                |
 | url-not-s3       | https://b.s3.amazonaws.com.cn/k                                        |
+| url-not-s3       | https://b.s3.eusc-de-east-1.amazonaws.com/k                            |
+| url-not-s3       | https://b.s3.us-west-2.amazonaws.eu/k                                  |
+| url-not-s3       | https://b.s3.amazonaws.eu/k                                            |
+| url-not-s3       | https://s3-accelerate.amazonaws.eu/b/k                                 |
+| url-not-s3       | https://b.s3.us-iso-east-1.sc2s.sgov.gov/k                             |
+| url-not-s3       | https://b.s3.us-isob-east-1.c2s.ic.gov/k                               |
 | url-not-s3       | https://b.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/k                 |
+| url-not-s3       | https://vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/b/k                 |
+| url-not-s3       | https://control.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/b/k         |
+| url-not-s3       | https://bucket.vpce-1a-2b.ec2.us-east-1.vpce.amazonaws.com/b/k         |
+| url-not-s3       | https://bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com.cn/b/k       |
+| url-not-s3       | https://bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com.evil.com/b/k |
 | url-not-s3       | http://169.254.169.254/latest/meta-data                                |
 | url-not-s3       | http://[fd00:ec2::254]/latest/meta-data                                |
 | url-not-s3       | http://localhost:9000/b/k                                              |
@@ -118,6 +170,7 @@ What is refused. No message holds more of the URL than its host and bucket: quer
 | url-access-point | https://p-1.s3-accesspoint-fips.dualstack.us-west-2.amazonaws.com/k    |
 | url-access-point | https://p-1.s3-object-lambda.us-west-2.amazonaws.com/k                 |
 | url-access-point | https://p-1.op-1.s3-outposts.us-west-2.amazonaws.com/k                 |
+| url-access-point | https://p-1.accesspoint.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/k   |
 | url-access-point | https://m.accesspoint.s3-global.amazonaws.com/k                        |
 | url-access-point | s3://arn:aws:s3:us-west-2:1:accesspoint/p/k                            |
 | url-access-point | s3://m.mrap/k                                                          |
@@ -132,6 +185,7 @@ And what no table can show: anything but a text is `url-not-text`; a control cha
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
@@ -159,9 +213,22 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9/_.~-]*")  # which need not be encoded: RFC 
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _AS_IT_IS = re.compile(r"[!-~]+")
+_REGION = r"[a-z]{2,4} (?:-[a-z]+)+ -[0-9]{1,2}"
+# Where each partition's hosts end, by how its regions begin; all other regions end in the first.
+# Source: `dnsSuffix` and `regionRegex` in botocore's data/partitions.json (1.44.5); its test holds this table to it.
+_DOMAINS = {
+    "": "amazonaws.com",
+    "cn-": "amazonaws.com.cn",
+    "eusc-": "amazonaws.eu",
+    "us-iso-": "c2s.ic.gov",
+    "us-isob-": "sc2s.sgov.gov",
+    "eu-isoe-": "cloud.adc-e.uk",
+    "us-isof-": "csp.hci.ic.gov",
+}
+_DOMAIN = "|".join(re.escape(domain) for domain in sorted(_DOMAINS.values(), reverse=True))
 _S3_HOST = re.compile(
-    r"""
-    (?:(?P<bucket> [a-z0-9_-]{1,63} (?:\.[a-z0-9_-]{1,63})* )\.)?    # greedy: the service is read from the right
+    rf"""
+    (?:(?P<bucket> [a-z0-9_-]{{1,63}} (?:\.[a-z0-9_-]{{1,63}})* )\.)?    # greedy: the service is read from the right
     (?P<service>
         (?:
             (?P<label>
@@ -171,15 +238,22 @@ _S3_HOST = re.compile(
               | s3express-[a-z0-9-]+ (?:\.dualstack)?
             )
             (?: \. | (?<!dualstack)- )                               # s3-us-west-2: the older spelling
-            (?P<region> [a-z]{2} (?:-[a-z]+)+ -[0-9]{1,2} )
+            (?P<region> {_REGION} )
           | (?P<worldwide> s3 | s3-external-1 | s3-accelerate (?:\.dualstack)? | accesspoint\.s3-global )
         )
-        \. (?P<domain> amazonaws\.com (?:\.cn)? )
+        \. (?P<domain> {_DOMAIN} )
+      | (?P<vpc_kind> bucket | accesspoint )
+        \. (?P<vpc_endpoint> vpce-[a-z0-9-]{{1,58}} )
+        \. s3 \. (?P<vpc_region> {_REGION} ) \. vpce \. (?P<vpc_domain> {_DOMAIN} )
     )
     """,
     re.VERBOSE,
 )
+_HOST_BUCKET = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+_ADDRESS = re.compile(r"\[.*|[0-9.]+")  # which has no names below it
 _DEFAULT_PORTS = {"https": 443, "http": 80}
+_NAMES_VERSION = re.compile(r"version[-_]?id", re.IGNORECASE)
+_NAMES_PART = re.compile(r"part[-_]?number", re.IGNORECASE)
 
 _EXPRESS_ENDINGS = ("--x-s3", "--xa-s3")
 _ACCESS_POINT_ENDINGS = (".mrap", "--op-s3")
@@ -189,11 +263,15 @@ _HINTS = {
     "url-not-text": _WANTED,
     "url-malformed": _WANTED,
     "url-encoding": "write the key as UTF-8, percent-encoded once ('%' itself is %25)",
+    "url-query": "name one version as ?versionId=VERSION, with & between parameters, and no part of an object",
     "url-not-s3": "only S3 is asked for images: " + _WANTED + "; for the host of an S3-compatible store, set --endpoint-url",
     "url-website": "website hosts are not supported: use the bucket's own host, https://BUCKET.s3.REGION.amazonaws.com/KEY",
     "url-access-point": "access points are not supported: use the bucket's own host, https://BUCKET.s3.REGION.amazonaws.com/KEY",
     "url-express": "S3 Express directory buckets are not supported: copy the images to a general purpose bucket",
 }
+
+
+_BUCKET_ALONE = "after s3:// stands the bucket's name, not a host: s3://BUCKET/KEY"
 
 
 class _Place(NamedTuple):
@@ -203,6 +281,7 @@ class _Place(NamedTuple):
     bucket: str | None = None
     region: str | None = None
     door: Door = Door.STANDARD
+    vpc_endpoint: str | None = None
 
 
 def parse_s3_url(url: object, endpoint: str | None = None) -> ObjectRef:
@@ -218,7 +297,7 @@ def parse_s3_url(url: object, endpoint: str | None = None) -> ObjectRef:
         raise _refused("url-malformed", "the entry is not a URL: it does not begin with https://")
     scheme, authority, path, query = split.groups()
     if scheme in ("s3", "S3"):
-        return _parse_s3_uri(url[len("s3://") :])
+        return _parse_s3_uri(url[len("s3://") :], endpoint)
     place = _place_of(scheme, authority, endpoint)
     bucket = place.bucket
     if bucket is None:
@@ -230,14 +309,14 @@ def parse_s3_url(url: object, endpoint: str | None = None) -> ObjectRef:
     if not key:
         raise _refused("url-malformed", f"the URL names bucket {bucket!r} and no key in it")
     if query is None:
-        return ObjectRef(bucket, key, None, place.region, place.door)
+        return ObjectRef(bucket, key, None, place.region, place.door, None, place.vpc_endpoint)
     version_id, presigned = _read_query(query, place.service)
     presigned_url = None
     if presigned:
         presigned_url = url.partition("#")[0]
         if not _AS_IT_IS.fullmatch(presigned_url):  # a space would end the request line early
             raise _refused("url-malformed", f"the presigned URL at {place.service!r} is not percent-encoded")
-    return ObjectRef(bucket, key, version_id, place.region, place.door, presigned_url)
+    return ObjectRef(bucket, key, version_id, place.region, place.door, presigned_url, place.vpc_endpoint)
 
 
 def build_s3_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
@@ -260,6 +339,8 @@ def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | Non
     """What precedes the object in the URL to ask for `ref`: the same for all of its bucket, door and region."""
     if endpoint is not None:
         return f"{endpoint.rstrip('/')}/{ref.bucket}/"
+    if ref.vpc_endpoint is not None:
+        return f"https://{_vpc_host(ref)}/{ref.bucket}/"
     # A certificate for *.s3.amazonaws.com vouches for one label: a dot, or what DNS cannot hold, goes into the path.
     if _DNS_LABEL.fullmatch(ref.bucket):
         return f"https://{ref.bucket}.{s3_host(ref.door, region or ref.region)}/"
@@ -275,9 +356,13 @@ def origin_of(ref: ObjectRef, *, region: str | None = None, endpoint: str | None
         assert split is not None  # parse_s3_url made it
         scheme, host, port = _host_and_port(split[1], split[2])
         found = _S3_HOST.fullmatch(host)
-        return f"{scheme}://{found['service'] if found else host}" + (f":{port}" if port is not None else "")
+        at_endpoint = _place_at_endpoint(host, port, endpoint) if endpoint is not None else None
+        service = found["service"] if found else at_endpoint.service if at_endpoint else host
+        return f"{scheme}://{service}" + (f":{port}" if port is not None else "")
     if endpoint is not None:
         return endpoint.rstrip("/")
+    if ref.vpc_endpoint is not None:
+        return f"https://{_vpc_host(ref)}"
     return "https://" + s3_host(ref.door, region or ref.region)
 
 
@@ -292,15 +377,24 @@ def s3_host(door: Door, region: str | None) -> str:
     return f"{_LABELS[door]}.{region}.{_domain(region)}"
 
 
+def _vpc_host(ref: ObjectRef) -> str:
+    """A VPC endpoint's host, path style: it stands in one region, wherever the bucket turns out to be."""
+    return f"bucket.{ref.vpc_endpoint}.s3.{ref.region}.vpce.{_domain(ref.region)}"
+
+
+@lru_cache(maxsize=1024)
 def _domain(region: str | None) -> str:
-    return "amazonaws.com.cn" if region is not None and region.startswith("cn-") else "amazonaws.com"
+    begin = max((begin for begin in _DOMAINS if region is not None and region.startswith(begin)), key=len, default="")
+    return _DOMAINS[begin]
 
 
-def _parse_s3_uri(rest: str) -> ObjectRef:
+def _parse_s3_uri(rest: str, endpoint: str | None) -> ObjectRef:
     """`rest` is all that follows s3://, and means what it says: `?`, `#` and `%` are part of the key."""
     if rest.startswith("arn:"):
         raise _refused("url-access-point", "the s3:// URL names an ARN, not a bucket")
     bucket, _, key = rest.partition("/")
+    if _looks_like_host(bucket, endpoint):
+        raise _refused("url-malformed", f"the s3:// URL begins with the host {_cut(bucket)}", hint=_BUCKET_ALONE)
     _checked_bucket(bucket, "the s3:// URL")
     if not key:
         raise _refused("url-malformed", f"the URL names bucket {bucket!r} and no key in it")
@@ -309,20 +403,57 @@ def _parse_s3_uri(rest: str) -> ObjectRef:
     return ObjectRef(bucket, key)
 
 
+@lru_cache(maxsize=1024)
+def _looks_like_host(bucket: str, endpoint: str | None) -> bool:
+    """Whether what stands for a bucket is S3's host, the endpoint's, or any with a port. It is shown: nothing with an `@`."""
+    if re.fullmatch(r"https?:|[A-Za-z0-9.-]+:[0-9]{1,5}", bucket):
+        return True
+    host = bucket.lower()
+    if not _HOST_BUCKET.fullmatch(host):
+        return False
+    if _S3_HOST.fullmatch(host):
+        return True
+    endpoint_host = _endpoint_address(endpoint)[0] if endpoint is not None else ""
+    return "." in endpoint_host and f".{host}".endswith(f".{endpoint_host}")
+
+
 @lru_cache(maxsize=1024)  # a million URLs name a handful of hosts
 def _place_of(scheme: str, authority: str, endpoint: str | None) -> _Place:
     """Where a URL leads to. The whole authority must be an S3 host: what merely holds one is somebody else's."""
     scheme, host, port = _host_and_port(scheme, authority)
     found = _S3_HOST.fullmatch(host)
-    if found and found["domain"] == _domain(found["region"]) and port is None:
+    if found and port is None and _ends_as_its_region(found):
         return _aws_place(found)
-    if endpoint is not None and (host, port) == _endpoint_address(endpoint):
-        return _Place(host)
+    if endpoint is not None and (place := _place_at_endpoint(host, port, endpoint)):
+        return place
     raise _refused("url-not-s3", f"{_cut(authority)} is not an S3 host")
+
+
+def _ends_as_its_region(found: re.Match[str]) -> bool:
+    return (found["domain"] or found["vpc_domain"]) == _domain(found["region"] or found["vpc_region"])
+
+
+def _place_at_endpoint(host: str, port: int | None, endpoint: str) -> _Place | None:
+    """The endpoint's own host, or a bucket before it; None: another host."""
+    endpoint_host, endpoint_port = _endpoint_address(endpoint)
+    if port != endpoint_port:
+        return None
+    if host == endpoint_host:
+        return _Place(host)
+    bucket = host.removesuffix(f".{endpoint_host}")
+    if bucket == host or _ADDRESS.fullmatch(endpoint_host) or not _HOST_BUCKET.fullmatch(bucket):
+        return None
+    return _Place(endpoint_host, _checked_bucket(bucket, f"the host at {endpoint_host!r}"))
 
 
 def _aws_place(found: re.Match[str]) -> _Place:
     service, bucket = found["service"], found["bucket"]
+    if found["vpc_kind"] is not None:
+        if found["vpc_kind"] == "accesspoint":
+            raise _refused("url-access-point", f"{service!r} serves access points")
+        if bucket is not None:
+            _checked_bucket(bucket, f"the host at {service!r}")
+        return _Place(service, bucket, found["vpc_region"], vpc_endpoint=found["vpc_endpoint"])
     label = found["label"] or found["worldwide"]
     door = _DOORS.get(label)
     if door is None:
@@ -333,8 +464,8 @@ def _aws_place(found: re.Match[str]) -> _Place:
         raise _refused("url-access-point", f"{service!r} serves access points")
     if bucket is not None:
         _checked_bucket(bucket, f"the host at {service!r}")
-    if door in _ACCELERATED and not (bucket and _DNS_LABEL.fullmatch(bucket)):
-        raise _refused("url-malformed", f"{service!r} takes the bucket as one label before it: no dots, not in the path")
+    if door in _ACCELERATED and bucket is not None and not _DNS_LABEL.fullmatch(bucket):
+        raise _refused("url-malformed", f"{service!r} takes the bucket as one label before it, without dots")
     region = "us-east-1" if label == "s3-external-1" else found["region"]
     return _Place(service, bucket, region, door)
 
@@ -378,13 +509,28 @@ def _checked_bucket(bucket: str, where: str) -> str:
 
 
 def _read_query(query: str, host: str) -> tuple[str | None, bool]:
-    """The version asked for, and whether the query signs the request."""
-    values: dict[str, str] = {}
+    """The version asked for, and whether the query signs the request: then what else it says is S3's to judge."""
+    values: dict[str, list[str]] = {}
     for parameter in query.split("&"):
         name, _, value = parameter.partition("=")
-        values.setdefault(unquote(name), value)
+        values.setdefault(unquote(name), []).append(value)
     presigned = "X-Amz-Signature" in values or "X-Amz-Algorithm" in values or {"Signature", "AWSAccessKeyId"} <= values.keys()
-    return _decoded(values.get("versionId", ""), host) or None, presigned
+    versions = values.get("versionId", [""])
+    if not presigned:
+        _require_plain_query(query, values, host)
+    return _decoded(versions[0], host) or None, presigned
+
+
+def _require_plain_query(query: str, values: Mapping[str, list[str]], host: str) -> None:
+    """Raises UrlRefused where S3 would give another version, or more of the object, than the query seems to ask for."""
+    read_by_us = values.get("versionId", [])
+    plain = unquote(unquote(query))
+    if len(_NAMES_VERSION.findall(plain)) != len(read_by_us):
+        raise _refused("url-query", f"a URL at {host!r} names a version in a form that S3 does not read")
+    if len(set(read_by_us)) > 1:
+        raise _refused("url-query", f"a URL at {host!r} names more than one version")
+    if _NAMES_PART.search(plain):
+        raise _refused("url-query", f"a URL at {host!r} asks for a part of an object")
 
 
 def _decoded(text: str, host: str) -> str:
@@ -408,5 +554,5 @@ def _cut(text: str) -> str:
     return ascii(text if len(text) <= 80 else text[:80] + "...")
 
 
-def _refused(code: str, message: str) -> UrlRefused:
-    return UrlRefused(message, code=code, hint=_HINTS[code])
+def _refused(code: str, message: str, *, hint: str | None = None) -> UrlRefused:
+    return UrlRefused(message, code=code, hint=hint or _HINTS[code])

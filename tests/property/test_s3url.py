@@ -7,13 +7,21 @@ from hypothesis import strategies as st
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
+from daemon.core import s3url
 from daemon.core.errors import UrlRefused
 from daemon.core.model import Door, ObjectRef
 from daemon.core.s3url import build_s3_url, origin_of, parse_s3_url
 
-CODES = {"url-not-text", "url-malformed", "url-encoding", "url-not-s3", "url-website", "url-access-point", "url-express"}
+CODES = {
+    *("url-not-text", "url-malformed", "url-encoding", "url-not-s3", "url-query"),
+    *("url-website", "url-access-point", "url-express"),
+}
 ENDPOINTS = ["http://localhost:9000", "https://minio.example", "http://[::1]:9000", "http://10.0.0.1"]
-REGIONS = ["us-east-1", "us-west-2", "ap-southeast-3", "us-gov-west-1", "cn-north-1", "mx-central-1"]
+REGIONS = [
+    *("us-east-1", "us-west-2", "ap-southeast-3", "us-gov-west-1", "mx-central-1"),
+    *("cn-north-1", "eusc-de-east-1", "us-iso-east-1"),
+]
+DOMAINS = tuple(s3url._DOMAINS.values())
 CANARY = "hunter2"
 
 quick = settings(max_examples=60, deadline=None)
@@ -60,7 +68,11 @@ def refs(draw: st.DrawFn) -> ObjectRef:
     bucket = draw(labels if accelerated else buckets)
     regions = [None] if accelerated else [None, *REGIONS] if door is Door.STANDARD else REGIONS
     region = draw(st.sampled_from(regions))
-    return ObjectRef(bucket, draw(keys), draw(st.none() | keys), region, door)
+    version = draw(st.none() | keys.filter(lambda text: not s3url._NAMES_PART.search(text)))
+    ref = ObjectRef(bucket, draw(keys), version, region, door)
+    if region is None or door is not Door.STANDARD:
+        return ref
+    return ref._replace(vpc_endpoint=draw(st.none() | st.just("vpce-1a-2b")))
 
 
 @quick
@@ -91,6 +103,7 @@ def test_request_goes_to_its_origin(ref: ObjectRef) -> None:
     asked, origin = urlsplit(build_s3_url(ref)), urlsplit(origin_of(ref))
     assert origin.scheme == asked.scheme
     assert asked.netloc in (origin.netloc, f"{ref.bucket}.{origin.netloc}")
+    assert origin_of(ref) == origin_of(parse_s3_url(f"{build_s3_url(ref._replace(version_id=None))}?X-Amz-Signature=0"))
 
 
 @quick
@@ -98,6 +111,7 @@ def test_request_goes_to_its_origin(ref: ObjectRef) -> None:
 def test_s3_uri_is_taken_to_the_letter(bucket: str, key: str) -> None:
     """Without this, a key with `%`, `?` or `#` in it cannot be named the way that aws-cli prints it."""
     assume(all(character.isprintable() or ord(character) > 0x9F for character in key) and key == key.rstrip())
+    assume(not s3url._looks_like_host(bucket, None))
     assert ObjectRef(bucket, key) == parse_s3_url(f"s3://{bucket}/{key}")
 
 
@@ -107,7 +121,7 @@ def test_presigned_url_is_the_same_object_and_the_same_text(ref: ObjectRef, sign
     """Without this, a presigned image lands under another name, or its URL is altered and refused."""
     url = build_s3_url(ref)
     signed = f"{url}{'&' if '?' in url else '?'}{signature}"
-    expected = ObjectRef(ref.bucket, ref.key, ref.version_id, ref.region, ref.door, signed)
+    expected = ref._replace(presigned_url=signed)
     assert expected == parse_s3_url(signed)
     assert signed == build_s3_url(expected, region="eu-west-1", endpoint=ENDPOINTS[0])
 
@@ -123,6 +137,9 @@ s3_hosts = st.sampled_from(
         "s3.dualstack.us-west-2.amazonaws.com",
         "b.s3-accelerate.amazonaws.com",
         "b.s3.cn-north-1.amazonaws.com.cn",
+        "b.s3.eusc-de-east-1.amazonaws.eu",
+        "b.s3.us-isob-east-1.sc2s.sgov.gov",
+        "b.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com",
     ]
 )
 strangers = st.sampled_from(
@@ -175,8 +192,8 @@ def test_host_that_is_not_s3_is_never_accepted(scheme: str, authority: str, quer
     assert user is None
     assert port in (None, {"https": 443, "http": 80}[scheme])
     assert host is not None
-    piece = host.removesuffix(".cn").removesuffix(".amazonaws.com")
-    assert piece != host
+    (domain,) = [domain for domain in DOMAINS if host.endswith(f".{domain}")]
+    piece = host.removesuffix(f".{domain}")
     assert any(label == "s3" or label.startswith("s3-") for label in piece.split(".")[-3:])
 
 
@@ -194,6 +211,21 @@ def test_host_that_ends_elsewhere_is_never_accepted(start: str, end: str) -> Non
         except UrlRefused:
             continue
         raise AssertionError(f"{url!r} was taken for an S3 URL")
+
+
+@quick
+@given(
+    st.sampled_from(["versionId", "versionid", "VersionId", "version-id", "version_id", "x-amz-version-id", "%76ersionId"]),
+    st.sampled_from(["", "a=1&", "a=1;", "a=1?", "a=1&amp;", "a=1%26", "a=1%3B", "a=1%2526", " ", "&", ";", "a=versionId&"]),
+    st.sampled_from(["", "&b=2", ";b=2", "&versionId=w", "&versionId=v"]),
+)
+def test_query_that_speaks_of_a_version_never_gives_the_current_one(name: str, before: str, after: str) -> None:
+    try:
+        ref = parse_s3_url(f"https://b.s3.amazonaws.com/k?{before}{name}=v{after}")
+    except UrlRefused as refused:
+        assert "url-query" == refused.code
+    else:
+        assert ref.version_id in ("v", "v;b=2")  # the latter as S3 would read it, which knows no such version
 
 
 texts = st.text(max_size=40) | st.tuples(schemes, authorities, st.sampled_from(["", "/"]), keys, queries).map("".join)

@@ -164,6 +164,11 @@ def test_endpoint_is_a_host_of_s3_too() -> None:
     assert {"0.png": ObjectRef("b", "a/0.png")} == wanted(entry, endpoint="http://minio.example:9000").images
 
 
+def test_images_of_a_vpc_endpoint_are_asked_for_there() -> None:
+    found = wanted(*(f"https://bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/b/a/{n}.png" for n in range(2)))
+    assert ObjectRef("b", "a/1.png", region="us-east-1", vpc_endpoint="vpce-1a-2b") == found.images["1.png"]
+
+
 def test_many_objects_for_one_file_take_no_longer_than_as_many_files() -> None:
     """Without this, a generator that calls each image 0.png, in a folder of its own, stops the program for minutes."""
     manifest = Manifest(tuple(f"{AT}/{number}/0.png" for number in range(20_000)))

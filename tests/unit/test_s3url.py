@@ -22,7 +22,8 @@ def rows_of(table: int) -> list[list[str]]:
 
 
 UNDERSTOOD = rows_of(0)
-REFUSED = rows_of(1)
+AT_VPC_ENDPOINTS = rows_of(1)
+REFUSED = rows_of(2)
 
 
 def refusal(url: object, endpoint: str | None = None) -> UrlRefused:
@@ -37,6 +38,7 @@ def refusal(url: object, endpoint: str | None = None) -> UrlRefused:
 def test_tables_are_walked_whole() -> None:
     """Without this, a table that the test no longer finds would pass as an empty one."""
     assert len(UNDERSTOOD) > 30
+    assert len(AT_VPC_ENDPOINTS) > 3
     assert {code for code, _ in REFUSED} == s3url._HINTS.keys() - {"url-not-text"}
 
 
@@ -47,6 +49,20 @@ def test_every_form_of_the_table_is_understood(url: str, path: str, region: str,
     bucket, _, key = path.partition("/")
     expected = ObjectRef(bucket, key, None, None if region == "-" else region, Door(door))
     assert expected == parse_s3_url(url, endpoint)
+
+
+@pytest.mark.parametrize("endpoint", [None, MINIO], ids=["AWS", "endpoint"])
+@pytest.mark.parametrize(("url", "path", "region", "vpc_endpoint"), AT_VPC_ENDPOINTS)
+def test_every_form_of_a_vpc_endpoint_is_asked_there_path_style(
+    url: str, path: str, region: str, vpc_endpoint: str, endpoint: str | None
+) -> None:
+    bucket, _, key = path.partition("/")
+    ref = parse_s3_url(url, endpoint)
+    assert ObjectRef(bucket, key, region=region, vpc_endpoint=vpc_endpoint) == ref
+    host = f"https://bucket.{vpc_endpoint}.s3.{region}.vpce.amazonaws.com" + ".cn" * region.startswith("cn")
+    assert f"{host}/{path}" == build_s3_url(ref, region="eu-west-1")  # where a redirect said that the bucket is
+    assert host == origin_of(ref, region="eu-west-1") == origin_of(parse_s3_url(f"{host}/{path}?X-Amz-Signature=0"))
+    assert f"{MINIO}/{path}" == build_s3_url(ref, endpoint=MINIO)
 
 
 @pytest.mark.parametrize("endpoint", [None, MINIO], ids=["AWS", "endpoint"])
@@ -137,11 +153,12 @@ def test_local_name_is_the_last_piece_of_the_decoded_key() -> None:
         ("%76ersionId=v", "v"),
         ("versionId=v=w", "v=w"),
         ("versionId=null", "null"),  # the version from before versioning
-        ("versionId=v&versionId=w", "v"),
+        ("versionId=v&versionId=v", "v"),
         ("versionId=v#versionId=w", "v"),
         ("versionId=", None),
         ("versionId", None),
-        ("versionid=v", None),
+        ("response-content-type=image/png&versionId=v", "v"),
+        ("x-id=GetObject;a=1", None),
         ("&&=&", None),
         ("", None),
     ],
@@ -149,6 +166,43 @@ def test_local_name_is_the_last_piece_of_the_decoded_key() -> None:
 def test_version_in_the_query_is_honoured(query: str, version_id: str | None) -> None:
     """Without this, a manifest that pins a version gets the latest one."""
     assert version_id == parse_s3_url(f"https://b.s3.amazonaws.com/k?{query}").version_id
+
+
+@pytest.mark.parametrize(
+    "query", ["response-content-disposition=attachment%3B%20filename%3Da.png", "x-id=GetObject", "v=2", "version=3"]
+)
+def test_query_that_changes_no_byte_is_dropped(query: str) -> None:
+    assert ObjectRef("b", "k") == parse_s3_url(f"https://b.s3.amazonaws.com/k?{query}")
+
+
+def test_what_a_presigned_query_means_is_left_to_s3() -> None:
+    url = "https://b.s3.amazonaws.com/k?partNumber=1&versionid=v&X-Amz-Signature=0"
+    assert ObjectRef("b", "k", presigned_url=url) == parse_s3_url(url)
+
+
+@pytest.mark.parametrize("url", [url for code, url in REFUSED if code == "url-query"])
+def test_hint_says_how_a_version_is_named(url: str) -> None:
+    assert "?versionId=VERSION" in refusal(url).hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://b.s3.amazonaws.com/k",
+        "s3://B.S3.us-west-2.amazonaws.com/k",
+        "s3://minio.example:9000/b/k",
+        "s3://minio.example/b/k",
+        "s3://b.minio.example/k",
+        "s3://https://minio.example/b/k",
+    ],
+)
+def test_host_in_place_of_a_bucket_is_refused_with_the_right_form(url: str) -> None:
+    assert ("url-malformed", True) == (refusal(url, MINIO).code, "s3://BUCKET/KEY" in refusal(url, MINIO).hint)
+
+
+@pytest.mark.parametrize("bucket", ["minio.example", "b.minio.example", "s3", "s3.us-west-2", "amazonaws.com", "example"])
+def test_bucket_that_is_no_host_of_ours_is_taken(bucket: str) -> None:
+    assert ObjectRef(bucket, "k") == parse_s3_url(f"s3://{bucket}/k")
 
 
 @pytest.mark.parametrize(
@@ -225,10 +279,6 @@ def test_urls_that_boto3_presigns_are_known_as_presigned(version: str, style: st
         ("http://[::1]:9000", "http://[::1]:9000/b/a//k"),
         ("http://[FD00:ec2::1]", "http://[fd00:EC2::1]:80/b/a//k"),
         ("http://127.0.0.1:9000", "http://127.0.0.1:9000/b/a//k"),
-        (
-            "https://bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com",
-            "https://bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/b/a//k",
-        ),
     ],
 )
 def test_url_at_the_endpoint_is_read_path_style(endpoint: str, url: str) -> None:
@@ -236,12 +286,50 @@ def test_url_at_the_endpoint_is_read_path_style(endpoint: str, url: str) -> None
     assert ObjectRef("b", "a//k") == parse_s3_url(url, endpoint)
 
 
+SPACES = "https://nyc3.digitaloceanspaces.com"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url", "bucket"),
+    [
+        (SPACES, "https://bucket.nyc3.digitaloceanspaces.com/a//k", "bucket"),
+        (SPACES, "https://BUCKET.NYC3.digitaloceanspaces.com:443/a//k", "bucket"),
+        (SPACES, "http://a.b.nyc3.digitaloceanspaces.com/a//k", "a.b"),
+        (MINIO, "http://b_1.minio.example:9000/a//k?x=1", "b_1"),
+        ("http://localhost:9000", "http://b.localhost:9000/a//k", "b"),
+        ("https://s3.eu-west-1.wasabisys.com", "https://b.s3.eu-west-1.wasabisys.com/a//k", "b"),
+        ("https://1a2b.r2.cloudflarestorage.com", "https://b.1a2b.r2.cloudflarestorage.com/a//k", "b"),
+    ],
+)
+def test_bucket_before_the_endpoints_host_is_asked_path_style(endpoint: str, url: str, bucket: str) -> None:
+    ref = parse_s3_url(url, endpoint)
+    assert ObjectRef(bucket, "a//k") == ref
+    assert f"{endpoint}/{bucket}/a//k" == build_s3_url(ref, endpoint=endpoint)
+
+
+def test_presigned_url_of_a_bucket_before_the_endpoints_host_is_sent_as_it_is() -> None:
+    url = "https://bucket.nyc3.digitaloceanspaces.com/k?X-Amz-Signature=0"
+    ref = parse_s3_url(url, SPACES)
+    assert ObjectRef("bucket", "k", presigned_url=url) == ref
+    assert (url, SPACES) == (build_s3_url(ref), origin_of(ref, endpoint=SPACES))
+
+
 @pytest.mark.parametrize(
     ("endpoint", "url"),
     [
         (MINIO, "http://minio.example/b/k"),
         (MINIO, "http://minio.example:9001/b/k"),
-        (MINIO, "http://b.minio.example:9000/k"),
+        (MINIO, "http://b.minio.example:9001/k"),
+        (MINIO, "http://b.minio.example/k"),
+        (MINIO, "http://bminio.example:9000/k"),
+        (MINIO, "http://.minio.example:9000/k"),
+        (MINIO, "http://a..minio.example:9000/k"),
+        (MINIO, "http://b.minio.example.evil.com:9000/k"),
+        (SPACES, "https://bucket.ams3.digitaloceanspaces.com/k"),
+        (SPACES, "https://digitaloceanspaces.com/b/k"),
+        (SPACES, "https://bucket.nyc3.cdn.digitaloceanspaces.com/k"),
+        ("http://10.0.0.1", "http://1.10.0.0.1/k"),
+        ("http://[::1]:9000", "http://b.[::1]:9000/k"),
         (MINIO, "http://minio.example.evil.com:9000/b/k"),
         (MINIO, "http://minio.example:9000@evil.com/b/k"),
         (MINIO, "http://user@minio.example:9000/b/k"),
@@ -276,6 +364,8 @@ def test_presigned_elsewhere_is_refused_with_an_endpoint_too() -> None:
         (ObjectRef("b", "k", region="eu-west-1"), None, "https://b.s3.eu-west-1.amazonaws.com/k"),
         (ObjectRef("b", "k", region="eu-west-1"), "us-west-1", "https://b.s3.us-west-1.amazonaws.com/k"),
         (ObjectRef("b", "k", region="cn-north-1"), None, "https://b.s3.cn-north-1.amazonaws.com.cn/k"),
+        (ObjectRef("b", "k"), "eusc-de-east-1", "https://b.s3.eusc-de-east-1.amazonaws.eu/k"),
+        (ObjectRef("a.b", "k"), "us-iso-east-1", "https://s3.us-iso-east-1.c2s.ic.gov/a.b/k"),
         (ObjectRef("a.b", "k"), "us-west-1", "https://s3.us-west-1.amazonaws.com/a.b/k"),
         (ObjectRef("A", "k"), None, "https://s3.amazonaws.com/A/k"),
         (ObjectRef("a_b", "k"), None, "https://s3.amazonaws.com/a_b/k"),
@@ -335,9 +425,13 @@ def test_hosts_are_those_that_botocore_would_ask() -> None:
         Door.ACCELERATE: (False, False, True),
         Door.ACCELERATE_DUALSTACK: (False, True, True),
     }
-    regions = ["us-east-1", "us-west-2", "ap-southeast-3", "us-gov-west-1", "cn-north-1"]
+    partitions = loader.load_data("partitions")["partitions"]
+    regions = [name for partition in partitions for name in partition["regions"] if not name.endswith("-global")]
+    assert len(regions) > 40
+    suffixes = {partition["outputs"]["dnsSuffix"] for partition in partitions}
+    assert sorted(suffixes) == sorted(s3url._DOMAINS.values())
     for (door, (fips, dualstack, accelerate)), region, bucket in product(flags.items(), regions, ["bucket", "my.bucket"]):
-        if (region == "cn-north-1" and (fips or accelerate)) or (accelerate and "." in bucket):
+        if (region.startswith("cn-") and fips) or (accelerate and ("." in bucket or s3url._domain(region) != "amazonaws.com")):
             continue  # AWS has no such hosts
         asked = rules.resolve_endpoint(
             Bucket=bucket, Region=region, UseFIPS=fips, UseDualStack=dualstack, Accelerate=accelerate, UseGlobalEndpoint=False

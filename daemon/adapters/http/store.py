@@ -86,7 +86,7 @@ class HttpStore:
         self._departures = Departures()
         self._pool = Pool(self._connect, connections)
         self._routes: dict[str, Route] = {}
-        self._buckets: dict[tuple[str, Door, str], tuple[Route, str]] = {}  # and the beginning of the path there
+        self._buckets: dict[tuple[str, Door, str, str | None], tuple[Route, str]] = {}  # and the beginning of the path there
         self._signers: dict[tuple[str, bool], Signer] = {}  # by region, and whether they ask for checksums
         self._takes_asking: dict[str, bool] = {}  # by origin: whether it lets itself be asked for checksums; absent: unknown
         self._speaks_tls: dict[str, bool] = {}  # by origin, where plain HTTP got no answer
@@ -192,7 +192,7 @@ class HttpStore:
         """The route to the object's host, and the path and query to ask for there."""
         if ref.presigned_url is not None:
             return self._split(ref.presigned_url)
-        same = (ref.bucket, ref.door, region)
+        same = (ref.bucket, ref.door, region, ref.vpc_endpoint)
         way = self._buckets.get(same)
         if way is None:
             if len(self._buckets) >= _MOST_ROUTES:
