@@ -2,7 +2,9 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 from gevent import monkey
@@ -17,6 +19,11 @@ _close: Callable[[int], None] = monkey.get_original("os", "close")
 LARGEST_BYTES = 256 * 1024 * 1024  # a million URLs are about 120 MB; more is no manifest
 _PIECE_BYTES = 64 * 1024
 
+_SECOND_NS = 1_000_000_000
+_TICK_NS = _SECOND_NS // 10  # ten ticks of the slowest kernel clock (HZ=100), which stamps local files
+_COARSEST_GRAIN_SECONDS = 2.1  # FAT's times are of two seconds; those of sshfs, HFS+ and ext4's small inodes of one
+_MOST_SKEW_NS = 26 * 3600 * _SECOND_NS  # between our clock and a server's: two wrong time zones
+
 
 class Manifests:
     """The ManifestSource of one data directory."""
@@ -24,17 +31,23 @@ class Manifests:
     def __init__(self, data_dir: Path) -> None:
         self._actors_data = os.path.join(data_dir, "actorsData.json")
         self._actors = os.path.join(data_dir, "actors")
-
+        self._young: dict[str, tuple[int, float]] = {}  # by path: the stamp of a file just written, and when it was first seen
+        self._unlike = count()
         self._thread: ThreadPool | None = None  # the hub's own pool also resolves names
 
     def read_actors(self) -> bytes:
-        return _read(self._actors_data).content
+        return _read(self._actors_data)[0]
 
     def read_response(self, actor: str) -> Reading:
-        return _read(self._response(actor))
+        path = self._response(actor)
+        content, there = _read(path)
+        return Reading(content, self._settled_stamp(path, there))
 
     def stamp_of_actors(self) -> int | None:
-        return _stamp_at(self._actors_data)
+        try:
+            return self._settled_stamp(self._actors_data, os.stat(self._actors_data))
+        except OSError:
+            return None
 
     def stamps(self, actors: Sequence[str]) -> list[int | None]:
         """By a thread of its own, a slice at a time: the hub turns meanwhile."""
@@ -47,6 +60,29 @@ class Manifests:
 
     def _response(self, actor: str) -> str:
         return f"{self._actors}/{actor}/training_data/response.json"
+
+    def _settled_stamp(self, path: str, there: os.stat_result) -> int:
+        """The stamp; or one that equals no other, where a later write may not change it: the file is read again then.
+
+        Two writes within one grain of the file system's clock have the same stamp. The clock has moved on when both times
+        are past by our clock, or 2.1 s after the stamp was first seen, whatever a server's clock shows.
+        """
+        stamp, now = _stamp(there), time.time_ns()
+        if _is_past(there.st_mtime_ns, now) and _is_past(there.st_ctime_ns, now):
+            self._young.pop(path, None)
+            return stamp
+        seen_at = time.monotonic()
+        known, first_seen_at = self._young.get(path, (None, seen_at))
+        if known == stamp and seen_at - first_seen_at > _COARSEST_GRAIN_SECONDS:
+            return stamp
+        if known != stamp:
+            self._young[path] = stamp, seen_at
+        return hash((stamp, next(self._unlike)))
+
+
+def _is_past(time_ns: int, now_ns: int) -> bool:
+    """Whether a file that is written now gets another time than this one."""
+    return abs(now_ns - time_ns) > (_TICK_NS if time_ns % _SECOND_NS else _MOST_SKEW_NS)
 
 
 def _stamp(there: os.stat_result) -> int:
@@ -61,8 +97,8 @@ def _stamp_at(path: str) -> int | None:
         return None  # the run that this leads to reads it, and says why it cannot
 
 
-def _read(path: str) -> Reading:
-    """The whole of a regular file (links are followed), and its stamp from before the reading.
+def _read(path: str) -> tuple[bytes, os.stat_result]:
+    """The whole of a regular file (links are followed), and its stat from before the reading.
 
     Raises ManifestMissing, or ManifestRejected with manifest-unreadable or manifest-too-large.
     """
@@ -79,7 +115,7 @@ def _read(path: str) -> Reading:
             if more := os.read(handle, _PIECE_BYTES):  # it grew, or its file system does not tell sizes
                 with open(handle, "rb", buffering=0, closefd=False) as file:
                     content += more + file.readall()
-            return Reading(content, _stamp(there))
+            return content, there
         finally:
             _close(handle)
     except (FileNotFoundError, NotADirectoryError) as error:

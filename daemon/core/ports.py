@@ -119,7 +119,10 @@ class Reading(NamedTuple):
 
 
 class ManifestSource(Protocol):
-    """Where manifests are read. A stamp changes when the file may have; it is compared, never looked into."""
+    """Where manifests are read. A stamp changes when the file may have; it is compared, never looked into.
+
+    One that is so young that a later write may not change it is not given: a reading has one then that equals no other.
+    """
 
     def read_actors(self) -> bytes:
         """actorsData.json. Raises ManifestMissing, ManifestRejected."""

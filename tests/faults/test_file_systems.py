@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.daemons import eventually
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import drip, healthy, held_until
 from tests.support.file_systems import bound_by_fuse, faulty_file_system, small_file_system
@@ -247,3 +248,25 @@ def test_names_that_differ_in_case_are_two_files_elsewhere(product, actor_tree, 
     (folder / "0001_0.PNG").write_bytes(b"another image")
     assert 0 == sync_once(product, actor_tree.root, fault_server).returncode
     assert {*actor_tree.expected, folder / "0001_0.PNG"} == set(under_final_names(actor_tree))
+
+
+# --- file systems whose clock is coarse -------------------------------------------------------------------------------
+
+
+@needs_fuse
+def test_rescan_finds_a_rewrite_with_the_same_size_and_time(product, tmp_path, fault_server):
+    """As on sshfs, within the second of the last reading; no event tells of what is written behind the mount."""
+    behind, where = tmp_path / "behind", tmp_path / "mounted"
+    where.mkdir()
+    tree = ActorTree(behind / "project")
+    for key in ("t/a.png", "t/b.png"):
+        fault_server.put(BUCKET, key, b"\x89PNG")
+    folder = tree.actor("0001_actor", urls=[s3_url(BUCKET, "t/a.png")])
+    env = dict(fault_server.account.environment)
+    with faulty_file_system(behind, where, "grain=3600"):
+        args = ["--log-format", "json", "--rescan-seconds", "1", "--quiet-seconds", "0.05", "--min-free", "100K"]
+        with product.start(args, where / "project", env=env) as running:
+            running.wait_for("run.completed")
+            tree.actor("0001_actor", urls=[s3_url(BUCKET, "t/b.png")])
+            eventually(lambda: (folder / "b.png").exists())
+    assert 2 == len(fault_server.requests)

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,9 +43,10 @@ def test_manifest_that_is_longer_than_its_size_is_read_to_its_end(tmp_path, resp
 
     def short(handle: int) -> os.stat_result:
         """An injected fault: what some FUSE and network file systems say."""
-        told = list(real_fstat(handle))
+        there = real_fstat(handle)
+        told = list(there)
         told[stat.ST_SIZE] = told_bytes
-        return os.stat_result(told)
+        return os.stat_result(told, {"st_mtime_ns": there.st_mtime_ns, "st_ctime_ns": there.st_ctime_ns})
 
     monkeypatch.setattr(os, "fstat", short)
 
@@ -163,6 +165,14 @@ except ManifestRejected as error:
     assert f"manifest-unreadable|here/{place} cannot be read: Permission denied|give this user permission to read it\n" == told
 
 
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our clock shows a second more than the file system's: what is written now is past."""
+    real_time = time.time_ns
+    monkeypatch.setattr(product.time, "time_ns", lambda: real_time() + SECOND_NS)
+
+
+@pytest.mark.usefixtures("later")
 def test_stamp_changes_with_every_way_to_write_a_manifest(tmp_path, response):
     """Without this, a change that keeps the size, or the time, or the file is never synced."""
     manifests = Manifests(tmp_path)
@@ -199,6 +209,7 @@ def test_stamp_changes_with_every_way_to_write_a_manifest(tmp_path, response):
     assert stamps[0] is None is stamp()
 
 
+@pytest.mark.usefixtures("later")
 def test_stamps_of_many_come_in_the_order_asked_for(tmp_path, response):
     """Without this, a change of one actor is taken for that of another, or those beyond a slice are never looked at."""
     response.write_bytes(b"[1]")
@@ -209,6 +220,7 @@ def test_stamps_of_many_come_in_the_order_asked_for(tmp_path, response):
     assert [stamp if name == ACTOR else None for name in asked] == manifests.stamps(asked)
 
 
+@pytest.mark.usefixtures("later")
 def test_list_of_actors_has_a_stamp_too(tmp_path):
     """Without this, an actor that was added while no event came is never seen."""
     manifests = Manifests(tmp_path)
@@ -219,3 +231,76 @@ def test_list_of_actors_has_a_stamp_too(tmp_path):
     (tmp_path / "actorsData.json").write_bytes(b"[1]")
 
     assert first != manifests.stamp_of_actors()
+
+
+# --- stamps that a later write may not change --------------------------------------------------------------------------
+
+SECOND_NS = 1_000_000_000
+HOUR_NS = 3600 * SECOND_NS
+
+
+class Clocks:
+    """The file system's clock, which stamps whatever is there, and ours; in nanoseconds, and apart as a test likes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stamped_ns: int, now_ns: int) -> None:
+        self.stamped_ns = stamped_ns
+        self.now_ns = now_ns
+        self.seconds = 0.0
+        real_stat, real_fstat = os.stat, os.fstat
+        monkeypatch.setattr(os, "stat", lambda *args, **settings: self._stamped(real_stat(*args, **settings)))
+        monkeypatch.setattr(os, "fstat", lambda handle: self._stamped(real_fstat(handle)))
+        monkeypatch.setattr(product.time, "time_ns", lambda: self.now_ns)
+        monkeypatch.setattr(product.time, "monotonic", lambda: self.seconds)
+
+    def _stamped(self, there: os.stat_result) -> os.stat_result:
+        told = list(there)
+        names = {"st_mtime_ns": self.stamped_ns, "st_ctime_ns": self.stamped_ns, "st_dev": there.st_dev}
+        return os.stat_result(told, names)
+
+
+NOW_NS = 1_764_330_000 * SECOND_NS + 123_456_789
+WHOLE_NS = NOW_NS - NOW_NS % SECOND_NS
+
+
+@pytest.mark.parametrize(
+    ("stamped_ns", "settled"),
+    [
+        (NOW_NS - SECOND_NS // 20, False),
+        (NOW_NS - SECOND_NS // 5, True),
+        (NOW_NS + HOUR_NS, True),  # a server's clock with ticks, an hour fast
+        (WHOLE_NS, False),
+        (WHOLE_NS - 10 * SECOND_NS, False),  # the server's clock may be slow
+        (WHOLE_NS - 14 * HOUR_NS, False),  # or in another time zone
+        (WHOLE_NS + 14 * HOUR_NS, False),
+        (WHOLE_NS - 27 * HOUR_NS, True),
+    ],
+)
+def test_stamp_is_given_only_where_the_next_write_has_another(tmp_path, response, monkeypatch, stamped_ns: int, settled: bool):
+    response.write_bytes(b"[1]")
+    clocks = Clocks(monkeypatch, stamped_ns, NOW_NS)
+    manifests = Manifests(tmp_path)
+    for _ in range(3):
+        clocks.seconds += 1.0
+        assert settled == ([manifests.read_response(ACTOR).stamp] == manifests.stamps([ACTOR]))
+    clocks.seconds += 1.0
+    assert [manifests.read_response(ACTOR).stamp] == manifests.stamps([ACTOR])
+
+
+def test_stamp_of_whole_seconds_counts_from_its_first_sight(tmp_path, response, monkeypatch):
+    response.write_bytes(b"[1]")
+    clocks = Clocks(monkeypatch, WHOLE_NS, NOW_NS)
+    manifests = Manifests(tmp_path)
+    manifests.read_response(ACTOR)
+    clocks.seconds, clocks.stamped_ns = 3.0, WHOLE_NS + SECOND_NS  # it was written meanwhile
+    assert [manifests.read_response(ACTOR).stamp] != manifests.stamps([ACTOR])
+    clocks.seconds = 6.0
+    assert [manifests.read_response(ACTOR).stamp] == manifests.stamps([ACTOR])
+
+
+def test_list_of_actors_that_was_just_written_equals_nothing(tmp_path, monkeypatch):
+    (tmp_path / "actorsData.json").write_bytes(b"[]")
+    clocks = Clocks(monkeypatch, WHOLE_NS, NOW_NS)
+    manifests = Manifests(tmp_path)
+    assert manifests.stamp_of_actors() != manifests.stamp_of_actors()
+    clocks.seconds = 3.0
+    assert manifests.stamp_of_actors() == manifests.stamp_of_actors()

@@ -9,7 +9,7 @@ Faults of operations concern only what lies in folders called training_data.
 | OPERATION=ERRNO[:N]    | that operation fails; with N, only after it went well N times                      |
 | close=ERRNO[:N]        | what is written stays with the client until the close, of which half is kept then  |
 | fold-case, fold-form   | names that differ in case, or in Unicode form, are one file                        |
-| whole-seconds          | time stamps have no fraction                                                       |
+| grain=SECONDS          | all that happens within so many seconds has the same time stamp                    |
 
 OPERATION: create, fsync, link, list, rename, rename-exclusively, write.
 """
@@ -35,7 +35,11 @@ class FaultyFileSystem(mfusepy.Operations):
     def __init__(self, root: str, faults: list[str]) -> None:
         self._root = root
         self._failing: dict[str, tuple[int, int]] = {}  # operation -> (errno, times that it still goes well)
+        self._grain_ns = 1
         for operation, _, error in (fault.partition("=") for fault in faults if "=" in fault):
+            if operation == "grain":
+                self._grain_ns = int(error) * SECOND_NS
+                continue
             name, _, times = error.partition(":")
             self._failing[operation] = getattr(errno, name), int(times or 0)
         self._folds: list[Callable[[str], str]] = []
@@ -43,7 +47,6 @@ class FaultyFileSystem(mfusepy.Operations):
             self._folds.append(str.lower)
         if "fold-form" in faults:
             self._folds.append(lambda name: unicodedata.normalize("NFD", name))
-        self._whole_seconds = "whole-seconds" in faults
         self._unsent: dict[int, bytearray] = {}  # by handle
         self._handle_at: dict[str, int] = {}  # of files with unsent bytes
 
@@ -56,7 +59,7 @@ class FaultyFileSystem(mfusepy.Operations):
             found["st_size"] = max(there.st_size, len(self._unsent[self._handle_at[path]]))
         for name in ("st_atime", "st_mtime", "st_ctime"):
             stamp = getattr(there, f"{name}_ns")
-            found[name] = stamp - stamp % SECOND_NS if self._whole_seconds else stamp
+            found[name] = stamp - stamp % self._grain_ns
         return found
 
     def readdir(self, path: str, fh: int) -> list[tuple[str, dict[str, int], int]]:

@@ -27,9 +27,10 @@ class FileSystem(NamedTuple):
 # others have a flush operation: each close of a descriptor sends what is left, and says how it went.
 _WHEN = {
     **dict.fromkeys(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs", "nilfs2"), ErrorsCome.AT_WRITE),
-    **dict.fromkeys(("tmpfs", "ramfs", "overlay", "gfs2", "ocfs2"), ErrorsCome.AT_WRITE),
+    **dict.fromkeys(("tmpfs", "ramfs", "gfs2", "ocfs2"), ErrorsCome.AT_WRITE),
     **dict.fromkeys(("vfat", "msdos", "exfat", "ntfs3", "hfsplus"), ErrorsCome.AT_WRITE),
-    **dict.fromkeys(("fuse", "fuseblk", "virtiofs", "nfs", "nfs4", "cifs", "smb3", "afs", "ecryptfs"), ErrorsCome.AT_CLOSE),
+    **dict.fromkeys(("fuse", "fuseblk", "virtiofs", "nfs", "nfs4", "cifs", "smb3", "afs"), ErrorsCome.AT_CLOSE),
+    **dict.fromkeys(("overlay", "ecryptfs"), ErrorsCome.AT_CLOSE),  # they hand the flush on to what is below them
 }
 _NO_SUCH_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 

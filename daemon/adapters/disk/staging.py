@@ -74,8 +74,11 @@ class StagedFile(ABC):
             raise self._write_error(error) from error
 
     @abstractmethod
-    def flush(self) -> os.stat_result:
-        """Prove that the file system has all that was written. Raises DiskOutage, FolderGone, DiskError."""
+    def flush(self) -> os.stat_result | None:
+        """Prove that the file system has all that was written. Raises DiskOutage, FolderGone, DiskError.
+
+        Returns what identifies the file where its last close may still report an error.
+        """
 
     @abstractmethod
     def link(self) -> None:
@@ -83,10 +86,10 @@ class StagedFile(ABC):
 
     def commit(self) -> bool:
         try:
-            there = self.flush()
+            ours = self.flush()
             committed = self._folder.give_name(self)
             if self._handle >= 0:
-                self._close(there if committed else None)
+                self._close(ours if committed else None)
         finally:
             self.discard()
         return committed
@@ -96,13 +99,13 @@ class StagedFile(ABC):
             with suppress(OSError):  # nothing of it is wanted
                 _close(self._take_handle())
 
-    def _close(self, named: os.stat_result | None) -> None:
+    def _close(self, ours: os.stat_result | None) -> None:
         """The last close. Where it reports an error all the same, the file loses the name that it was given."""
         try:
             _close(self._take_handle())
         except OSError as error:
-            if named is not None:
-                self._folder.take_back(self.name, named)
+            if ours is not None:
+                self._folder.take_back(self.name, ours)
                 raise self._write_error(error) from error
 
     def _take_handle(self) -> int:
@@ -110,10 +113,10 @@ class StagedFile(ABC):
         handle, self._handle = self._handle, -1
         return handle
 
-    def _require_whole(self, there: os.stat_result) -> None:
-        if there.st_size != self._size_bytes:
+    def _require_whole(self, size_bytes: int) -> None:
+        if size_bytes != self._size_bytes:
             raise DiskError(
-                f"cannot write {self.name}: {there.st_size} of {self._size_bytes} bytes are in the file",
+                f"cannot write {self.name}: {size_bytes} of {self._size_bytes} bytes are in the file",
                 hint="the file system lost bytes without saying so: look at the system's log",
             )
 
@@ -126,16 +129,18 @@ class NamelessFile(StagedFile):
 
     __slots__ = ()
 
-    def flush(self) -> os.stat_result:
+    def flush(self) -> os.stat_result | None:
+        errors_come = self._folder.file_system.errors_come
         try:
-            errors_come = self._folder.file_system.errors_come
-            if errors_come is not ErrorsCome.AT_WRITE:
-                sync(self._handle, errors_come)
-                _close(os.dup(self._handle))
+            if errors_come is ErrorsCome.AT_WRITE:
+                self._require_whole(os.lseek(self._handle, 0, os.SEEK_END))  # a third of the time of fstat
+                return None
+            sync(self._handle, errors_come)
+            _close(os.dup(self._handle))
             there = os.fstat(self._handle)
         except OSError as error:
             raise self._write_error(error) from error
-        self._require_whole(there)
+        self._require_whole(there.st_size)
         return there
 
     def link(self) -> None:
@@ -151,15 +156,14 @@ class DotFile(StagedFile):
         super().__init__(folder, name, handle)
         self._dot_name = dot_name
 
-    def flush(self) -> os.stat_result:
+    def flush(self) -> None:
         try:
             sync(self._handle, self._folder.file_system.errors_come)
             _close(self._take_handle())
             there = os.stat(self._dot_name, dir_fd=self._folder.handle, follow_symlinks=False)
         except OSError as error:
             raise self._write_error(error) from error
-        self._require_whole(there)
-        return there
+        self._require_whole(there.st_size)
 
     def link(self) -> None:
         name_dot_file(self._folder.file_system.way, self._folder.handle, self._dot_name, self.name)
