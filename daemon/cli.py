@@ -51,6 +51,7 @@ from daemon.sync import plan_actor
 
 OK, FAILED, USAGE, CRASH, UNWRITABLE, OWNED, CONFIG = 0, 1, 2, 70, 74, 75, 78
 DATA_DIR_POLL_SECONDS = 2.0
+_NO_THREAD = "can't start new thread"  # CPython's words, which have no class of their own
 _OF_THE_DEMO = (*CONCURRENCY, "log_format", "log_level", "report")
 
 
@@ -82,7 +83,11 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
-    except Exception:  # noqa: BLE001 - the last line of defence: whatever it was, it is a bug of ours
+    except Exception as error:  # noqa: BLE001 - the last line of defence: whatever it was, it is a bug of ours
+        if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+            hint = "raise the limit of processes and threads (ulimit -u, TasksMax=, --pids-limit)"
+            _complain(ConfigError("the system refuses another thread", hint=hint))
+            return CONFIG
         words = f"actorsync {__version__} crashed: this is a bug, please report it with the lines above"
         _say("error", "service.crashed", traceback.format_exc() + words, exception=traceback.format_exc())
         return CRASH

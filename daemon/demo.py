@@ -3,6 +3,7 @@
 import colorsys
 import contextlib
 import ctypes
+import errno
 import fcntl
 import http.client
 import json
@@ -17,7 +18,6 @@ import string
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from daemon.core.errors import ConfigError
+from daemon.core.errors import ConfigError, DiskFull
 from daemon.core.model import Credentials, Secret
 
 FOLDER = "demo-data"
@@ -80,7 +80,7 @@ class Demo:
         """
         access_key = "DEMO" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
         secret_key = secrets.token_urlsafe(30)  # 40 characters, as AWS's own
-        with tempfile.TemporaryFile() as log:
+        with open(os.memfd_create("rclone.log"), "w+b") as log:  # where a full /tmp does not matter
             process = _start(self.rclone, self.bucket_tree, f'"{access_key},{secret_key}"', log)
             try:
                 endpoint_url = _wait_until_it_answers(process, log)
@@ -137,9 +137,11 @@ def prepare(working_dir: Path, *, actors: int = ACTORS) -> Demo:
     try:
         fresh = not _is_whole(folder) and _make(folder, actors)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the demo cannot be written to {folder}: {error.strerror}", hint="it needs about 300 MB") from error
         raise ConfigError(
             f"the demo cannot be written to {folder}: {error}",
-            hint="it needs about 300 MB; make room, or run it in another directory",
+            hint="run it in another directory",
         ) from error
     return Demo(folder, fresh, rclone)
 
@@ -163,9 +165,12 @@ def _make(folder: Path, actors: int) -> bool:
     """Build it all beside its place, then rename: a half-built demo is never seen. False: another process was first."""
     unfinished = folder.with_name(f".{FOLDER}-unfinished")
     unfinished.mkdir(exist_ok=True)  # what an interrupted run left is written over: every path and byte is the same again
-    descriptor = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_uid != os.geteuid():  # links in it would be followed
+            raise ConfigError(f"{unfinished} belongs to another user", hint="run the demo in another directory")
+        with contextlib.suppress(OSError):  # no flock here: of two demos at once, the slower one then fails
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_whole(folder):
             with contextlib.suppress(OSError):
                 unfinished.rmdir()

@@ -10,6 +10,8 @@ from gevent.lock import BoundedSemaphore
 from daemon.core.errors import ConfigError, DataDirOwned, DiskOutage
 from daemon.core.ports import Log
 
+CLOSE_SECONDS = 1.0
+
 
 class Lock(Protocol):
     """The data directory's lock, as adapters/lock has it.
@@ -90,7 +92,9 @@ class LockKeeper:
         self._follow_heartbeat()
 
     def close(self) -> None:
+        """End the heartbeat, not in the middle of one; but a file server that is away is not waited for."""
         if self._heart is not None:
+            self._one_at_a_time.acquire(timeout=CLOSE_SECONDS)
             self._heart.kill()
 
     def _kept(self) -> bool | DataDirOwned | ConfigError:
@@ -127,6 +131,8 @@ class LockKeeper:
             gevent.sleep(self._heartbeat_seconds)
             try:
                 self.keep()
+            except gevent.GreenletExit:
+                raise
             except BaseException as error:  # noqa: BLE001 - the loop raises it: a crash of ours is never lost in a greenlet
                 self._lost(error)
                 return

@@ -527,8 +527,8 @@ MUTANTS = [
     Mutant(
         "our folder may belong to anyone",
         "daemon/adapters/lock/own_folder.py",
-        "if not _may_own(ours, parent):",
-        "if False:",
+        "if not made and not _may_own(ours, parent) and",
+        "if False and",
         LOCK,
     ),
     Mutant(
@@ -586,6 +586,27 @@ MUTANTS = [
         "os.fchown(handle, owner, parent.st_gid)",
         "pass",
         LOCK,
+    ),
+    Mutant(
+        "rescan does not look after the lock",
+        "daemon/service.py",
+        "            self._keep_lock()\n",
+        "",
+        "tests/e2e/test_own_files.py -k removed_place",
+    ),
+    Mutant(
+        "heartbeat goes on without its lock",
+        "daemon/lock_keeper.py",
+        "                self._lost(error)\n                return\n",
+        "                pass\n",
+        "tests/unit/test_lock_keeper.py",
+    ),
+    Mutant(
+        "lines that found no room are a success",
+        "daemon/cli.py",
+        "if error is not None and status == OK:",
+        "if False:",
+        "tests/e2e/test_exit_codes.py -k no_room",
     ),
     Mutant(
         "report is written through a link",

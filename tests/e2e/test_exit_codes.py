@@ -258,7 +258,7 @@ def test_full_standard_output_ends_with_74(tree, product, args):
     assert "Traceback" not in finished.stderr
 
 
-def test_run_whose_report_or_lines_find_no_room_ends_with_74(tree, product, fault_server):
+def test_run_whose_lines_or_report_find_no_room_ends_with_74(tree, product, fault_server):
     env = fault_server.account.environment
     for args in (["--once", "--report", "-"], ["--once"], ["--once", "--log-format", "console"]):
         finished = shell(product, 'exec "$@" > /dev/full', *args, cwd=tree.root, env=env)

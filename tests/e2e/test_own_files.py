@@ -15,6 +15,7 @@ from tests.support.fault_server import ANY
 from tests.support.faults import hang_before_head
 from tests.support.file_systems import small_file_system
 from tests.support.needs import needs_program, needs_root
+from tests.support.other_user import NOBODY, run_as_other_user
 from tests.support.product import COMMAND, Product
 from tests.support.shim import flock_shim
 from tests.support.trees import ActorTree
@@ -162,6 +163,45 @@ def test_linked_control_socket_is_neither_replaced_nor_asked(product, actor_tree
         assert 1 == len(daemon.running.events("control.unavailable"))
 
 
+# --- another user -----------------------------------------------------------------------------------------------------
+
+
+@needs_root
+def test_owner_of_the_tree_goes_on_after_root_ran_once(product, actor_tree, fault_server):
+    actor_tree.actor(FIRST, images=2)
+    actor_tree.upload_to(fault_server)
+    for path in (actor_tree.data, *actor_tree.data.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    args = ["--once", "--report", "data/report.json"]
+    assert 0 == product.run(args, actor_tree.root, env=fault_server.account.environment).returncode
+    next(iter(actor_tree.expected)).unlink()
+
+    assert "0" == run_product_as_nobody(actor_tree, fault_server.account.environment, args)[-1]
+
+    assert 1 == json.loads((actor_tree.data / "report.json").read_bytes())["total_downloaded"]
+    (actor_tree.data / "report.json").unlink()
+    actor_tree.assert_matches()
+
+
+@needs_root
+def test_limit_of_threads_is_told(actor_tree, fault_server):
+    actor_tree.actor(FIRST, images=1)
+    for path in (actor_tree.data, *actor_tree.data.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))"
+
+    told = run_product_as_nobody(actor_tree, fault_server.account.environment, ["--once"], before=limit)
+
+    assert "78" == told[-1]
+
+
+def run_product_as_nobody(tree: ActorTree, env: dict[str, str], args: list[str], *, before: str = "") -> list[str]:
+    """The lines of its standard output, then its exit status."""
+    imports = "import encodings.ascii, encodings.idna; from daemon.__main__ import main"
+    code = f"os.environ |= {env!r}\n{before}\nstatus = main({args!r})\nos.write(1, str(status).encode())\nos._exit(0)"
+    return run_as_other_user(imports, code, cwd=tree.root).splitlines()
+
+
 # --- a full disk ------------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +246,7 @@ def test_without_proc_it_syncs_and_can_be_asked(product, actor_tree, fault_serve
     actor_tree.upload_to(fault_server)
     finished = without_proc.run(["--once"], actor_tree.root, env=fault_server.account.environment)
 
-    assert 0 == finished.returncode, finished.output if hasattr(finished, "output") else finished.stderr
+    assert 0 == finished.returncode, finished.stderr
     (completed,) = finished.events("run.completed")
     assert completed["max_rss_bytes"] > 0
     actor_tree.assert_matches()

@@ -20,8 +20,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from daemon import demo
-from daemon.core.errors import ConfigError
+from daemon.core.errors import ConfigError, DiskFull
 from daemon.demo import Demo, DemoServer
+from tests.support.file_systems import small_file_system
+from tests.support.needs import needs_root
+from tests.support.other_user import NOBODY
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 20.0
@@ -184,6 +187,35 @@ def test_unwritable_place_is_a_configuration_error(tmp_path):
     """Without this, a full or read-only disk ends in a traceback."""
     with pytest.raises(ConfigError, match="cannot be written"):
         demo.prepare(tmp_path / "absent", actors=1)
+
+
+@needs_root
+def test_full_disk_is_told_as_one(tmp_path):
+    with small_file_system(tmp_path, "tmpfs", "nr_inodes=20") as disk, pytest.raises(DiskFull, match="No space left") as caught:
+        demo.prepare(disk, actors=1)
+
+    assert "300 MB" in caught.value.hint
+
+
+@needs_root
+def test_unfinished_demo_of_another_user_is_not_written_to(tmp_path):
+    """In a folder that all may write to, another user can put links there."""
+    (tmp_path / "precious").write_text("precious")
+    unfinished = tmp_path / ".demo-data-unfinished"
+    unfinished.mkdir()
+    (unfinished / "README.txt").symlink_to(tmp_path / "precious")
+    os.chown(unfinished, NOBODY, NOBODY)
+
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        demo.prepare(tmp_path, actors=1)
+    shutil.rmtree(unfinished)
+    (tmp_path / "elsewhere").mkdir()
+    unfinished.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        demo.prepare(tmp_path, actors=1)
+
+    assert "precious" == (tmp_path / "precious").read_text()
+    assert [] == os.listdir(tmp_path / "elsewhere")
 
 
 # --- the server -------------------------------------------------------------------------------------------------------

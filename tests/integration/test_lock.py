@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters.lock import DataDirLock, lock_file, open_folder_to_ask
+from daemon.adapters.lock import DataDirLock, lock_file, open_folder_to_ask, own_folder
 from daemon.adapters.lock.lock_file import STALE_SECONDS, HeartbeatFile, Owner, Place, take_lock
 from daemon.core.errors import ConfigError, DaemonUnreachable, DataDirOwned, DiskOutage
 from tests.support.file_systems import small_file_system
@@ -225,6 +225,16 @@ def test_own_folder_of_a_foreign_user_is_refused(tmp_path, data_mode):
         DataDirLock(tmp_path)
 
     assert "own-file-refused" == raised.value.code
+
+
+@needs_root
+def test_own_folder_of_the_user_that_a_server_maps_us_to_is_taken(tmp_path, monkeypatch):
+    """As root on a file server that squashes it: what root creates belongs to another user (injected)."""
+    (tmp_path / ".actorsync").mkdir()
+    os.chown(tmp_path / ".actorsync", CAROL, CAROL)
+    monkeypatch.setattr(own_folder, "_owner_of_new_file", lambda data: CAROL)
+
+    DataDirLock(tmp_path).release()
 
 
 # --- users that share a tree ------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def _holder_of(handle: int) -> int | None:
     found = os.fstat(handle)
     wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+        for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines():
             _, kind, _, _, pid, inode, *_ = line.split()
             if kind == "FLOCK" and inode == wanted and int(pid) > 0:
                 return int(pid)

@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from secrets import token_hex
 
 from daemon.core.errors import (
     ActorsyncError,
@@ -67,7 +68,7 @@ def open_own_folder(data: int, path: Path, *, make: bool) -> int:
         raise translated(error, what, where if exists else path, os.R_OK | os.W_OK | os.X_OK) from error
     try:
         ours, parent = os.fstat(handle), os.fstat(data)
-        if not _may_own(ours, parent):
+        if not made and not _may_own(ours, parent) and ours.st_uid != _owner_of_new_file(data):
             raise refused(where, f"a folder of user {ours.st_uid}, who is neither this process's user nor the data directory's")
         if made or ours.st_uid == 0:
             take_owner_of(parent, handle)
@@ -143,6 +144,20 @@ def _may_own(folder: os.stat_result, data: os.stat_result) -> bool:
     """Whether its owner is trusted: this user, root, the data directory's owner, or a member of the group that shares it."""
     shared = data.st_mode & stat.S_IWGRP and not data.st_mode & stat.S_IWOTH and folder.st_gid == data.st_gid
     return folder.st_uid in (os.geteuid(), 0, data.st_uid) or bool(shared)
+
+
+def _owner_of_new_file(data: int) -> int | None:
+    """Who owns what this process creates there: another user where a server maps them (root_squash); None: unknown."""
+    name = f"{OUR_FOLDER}.{token_hex(8)}"
+    try:
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=data)
+    except OSError:
+        return None
+    try:
+        return os.fstat(handle).st_uid
+    finally:
+        os.close(handle)
+        os.unlink(name, dir_fd=data)
 
 
 def _missing_permission(path: Path, wanted: int) -> str:
