@@ -41,6 +41,9 @@ _SIGNATURE = re.compile(b"|".join(b"(" + pattern + b")" for _, pattern in _FORMA
 _SUFFIXES = {name: frozenset(suffixes.split()) for name, (suffixes, _) in _FORMATS.items()}
 _KNOWN_SUFFIXES = frozenset().union(*_SUFFIXES.values())
 
+_GZIP = b"\x1f\x8b\x08"  # RFC 1952 2.3.1
+# Source: "Signature calculations: transferring a payload in multiple chunks", Amazon S3 API reference.
+_CHUNK_HEADER = re.compile(rb"[0-9a-fA-F]{1,16}(?:;chunk-signature=[0-9a-f]{64})?\r\n")
 _HTML = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|title|meta)\b", re.I | re.S
 )
@@ -90,13 +93,22 @@ def look_at(name: str, begin: bytes, end: bytes, size_bytes: int) -> Look:
     suffix = name.rpartition(".")[2].lower() if "." in name else ""
     if match is None:
         if suffix in _KNOWN_SUFFIXES:
-            return Look(is_image=False, suspect="it does not begin like an image")
+            return Look(is_image=False, suspect=_why_no_image(begin))
         return Look(is_image=suffix in _HTML_SUFFIXES or not _HTML.match(begin))
     found = _NAMES[match.lastindex or 0]
     assert found is not None
     mislabelled = suffix not in _SUFFIXES[found] and suffix in _KNOWN_SUFFIXES
     suspect = _why_cut(found, begin, end, size_bytes)
     return Look(mislabelled=mislabelled, suspect=suspect) if mislabelled or suspect else _GOOD
+
+
+def _why_no_image(begin: bytes) -> str:
+    framed = _CHUNK_HEADER.match(begin)
+    if framed and _SIGNATURE.match(begin, framed.end()):
+        return "it has the framing of its upload (aws-chunked), which the store should have taken off"
+    if begin.startswith(_GZIP):
+        return "it is compressed with gzip"
+    return "it does not begin like an image"
 
 
 def _why_cut(found: str, begin: bytes, end: bytes, size_bytes: int) -> str:

@@ -40,7 +40,7 @@ NO_IMAGES = {
     "a page": PAGE,
     "JSON": b'{"error": "denied"}',
     "XML": b"<?xml version='1.0'?><a/>",
-    "gzip": b"\x1f\x8b\x08" + bytes(50),
+    "a chunk header before text": b"2a\r\nhello",
     "text that begins with BM": b"BMW is a car, and no bitmap at all",
     "text that begins with II": b"II. of May",
     "a RIFF that is a sound": b"RIFF\x24\0\0\0WAVEfmt " + bytes(40),
@@ -77,6 +77,20 @@ def test_image_of_another_format_is_mislabelled(format_: str) -> None:
 @pytest.mark.parametrize("format_", FILES)
 def test_image_under_a_name_that_promises_none_is_right(format_: str) -> None:
     assert {Look()} == {look(name, body) for name in ("a", "a.txt", "png", "a.png.") for body in FILES[format_]}
+
+
+@pytest.mark.parametrize(
+    ("why", "body"),
+    [
+        ("it is compressed with gzip", b"\x1f\x8b\x08" + bytes(50)),
+        ("aws-chunked", b"2A6b\r\n" + PNG + b"\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"),
+        ("aws-chunked", b"400;chunk-signature=" + b"0" * 64 + b"\r\n" + JPEG),
+    ],
+)
+def test_encoded_image_is_called_that(why: str, body: bytes) -> None:
+    seen = look("a.png", body)
+    assert not seen.is_image
+    assert why in seen.suspect
 
 
 @pytest.mark.parametrize("body", NO_IMAGES.values(), ids=NO_IMAGES)
