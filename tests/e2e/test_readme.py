@@ -73,12 +73,19 @@ def test_settings_are_shown(checkout: Checkout) -> None:
 
 def test_log_recipes_say_what_was_done_and_what_failed(checkout: Checkout) -> None:
     checkout.tree.actor("0003_failing", urls=["https://elsewhere.example/a.png", "https://elsewhere.example/b.png"])
-    sync, *recipes = commands("Output")
+    lines = commands("Output")
+    sync = next(line for line in lines if line.endswith("> sync.log"))
     checkout.type(sync, status=1)
-    told = [checkout.type(line) for line in recipes]
+    told = [checkout.type(line) for line in lines if line.startswith("jq ")]
     assert told[0].startswith("4 downloaded, 2 failed, ")
     assert [("0003_failing", "url-not-s3")] * 2 == [tuple(line.split("\t")[::2][:2]) for line in told[1].splitlines()]
     assert "2 url-not-s3" == told[2].strip()
+
+
+def test_view_is_kept_line_by_line_in_a_file(checkout: Checkout) -> None:
+    shown = checkout.type(next(line for line in commands("Output") if "| tee" in line))
+    assert shown == (checkout.folder / "sync.txt").read_text()
+    assert "2 downloaded" in shown
 
 
 def test_another_terminal_asks_and_tells_the_daemon(checkout: Checkout) -> None:
@@ -87,7 +94,7 @@ def test_another_terminal_asks_and_tells_the_daemon(checkout: Checkout) -> None:
     with Child(["bash", "-c", f"exec {start}"], cwd=checkout.folder, env=checkout.env) as daemon:
         daemon.wait_until(lambda child: '"run.completed"' in child.stdout)
         told = [checkout.type(line) for line in others]
-    assert "2 of 2 actors complete" in "".join(told)
+    assert "2 of 2 actors ready" in "".join(told)
     assert all(path.is_file() for path in checkout.tree.expected)
 
 
