@@ -1,7 +1,6 @@
 """Which actors are ready to train: what the report, the sum and the exit status say of each."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from tests.support.daemons import Daemon, running_daemon
 from tests.support.fault_server import FaultServer
+from tests.support.needs import needs_program
 from tests.support.product import ROOT
 from tests.support.trees import ABSENT, ActorTree
 
@@ -65,7 +65,7 @@ def test_run_without_a_single_manifest_is_not_called_complete(actor_tree, produc
     assert "Sync Complete!" not in finished.stdout
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="NOT TESTED HERE: the README's commands use jq")
+@needs_program("jq")
 def test_commands_of_the_readme_find_the_actors_to_train(tree, product, fault_server):
     section = (ROOT / "README.md").read_text().partition("## After syncing")[2].partition("\n## ")[0]
     (commands,) = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)

@@ -17,6 +17,7 @@ import pytest
 from tests.support.daemons import QUICK
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import hang_mid_body
+from tests.support.needs import not_installed
 from tests.support.product import COMMAND, Product
 from tests.support.terminal import Session
 from tests.support.trees import ActorTree
@@ -109,7 +110,7 @@ def test_resize_leaves_no_second_bar_where_lines_are_cut_off(stuck, product, fau
             time.sleep(0.25)  # two ticks: what they leave behind must not be there
             assert 1 == len(bars(person.look()))
         after = [row for row in person.look() if not bars([row])]
-        assert [row[:30] for row in before] == [row[:30] for row in after], "no line of the product is erased"
+        assert [row[:30].rstrip() for row in before] == [row[:30].rstrip() for row in after], "no line of the product is erased"
 
 
 class Tmux:
@@ -139,7 +140,7 @@ class Tmux:
 @pytest.fixture
 def tmux(tree: ActorTree, product: Product, fault_server: FaultServer) -> Iterator[Tmux]:
     if shutil.which("tmux") is None:
-        pytest.skip("tmux is not installed")
+        pytest.skip(not_installed("tmux"))
     fault_server.latency_seconds = 0.1
     env = product.environment({**fault_server.account.environment, "LANG": "C.UTF-8", "PATH": os.environ["PATH"]})
     made = Tmux(tree.root, f"seq 40; {shlex.join([*COMMAND, *ONE_BY_ONE])}; cat", env)
@@ -186,7 +187,8 @@ def test_no_color_has_a_bar_and_no_colour(tree, product, fault_server):
                 person.wait_until(bars)
             assert 1 == person.wait()
             colours[name] = set(re.findall(r"\x1b\[\d*m", person.raw))
-    assert {"coloured": {"\x1b[31m", "\x1b[0m"}, "plain": set()} == colours
+    assert set() == colours["plain"]
+    assert {"\x1b[31m", "\x1b[0m"} <= colours["coloured"]
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------
