@@ -42,17 +42,18 @@ from daemon.config import (
     load_config,
     reread_dotenv,
 )
-from daemon.core.breaker import Breaker
-from daemon.core.errors import ConfigError, DiskError, OutputUnwritable
+from daemon.core.errors import ActorsyncError, ConfigError, DiskError, OutputUnwritable
 from daemon.core.model import Credentials
+from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
-from daemon.crew import Crew, Mate, share_of, tell_down
+from daemon.crew import Crew, Mate, forward_outage, forward_recovery, share_of
 from daemon.download import Downloader
 from daemon.lock_keeper import LockKeeper
+from daemon.outage_detector import report_recovery
 from daemon.printing import print_bytes
 from daemon.runs import Publish, Runs
-from daemon.service import ActorHinted, ActorsHinted, Asked, Crashed, EverythingHinted, Service
+from daemon.service import ActorHinted, ActorsHinted, Asked, Crashed, EverythingHinted, OutageEnded, Service
 from daemon.sync import ActorSync
 
 if TYPE_CHECKING:
@@ -152,15 +153,16 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
     """The other processes of a --once, before anything else is opened; fewer where the system has no room for more."""
 
     def work(number: int, channel: Channel) -> None:
-        live, stopping, breaker = LiveConfig(config), Event(), Breaker()
+        live, stopping, outages = LiveConfig(config), Event(), Outages(processes=1 + count)
         _share_ambient(config)
         store = _store(config, environ, working_dir, None)
         checksums = Lanes(otherwise=Hashers(processes=1 + count).new_checksum)
-        downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, tell_down(channel))
+        reports = forward_outage(channel), forward_recovery(channel)
+        downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *reports)
         share = partial(share_of, number, 1 + count)
         manifests, disk = _data_dir(config)
         actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
-        Mate(channel, actor_sync, breaker, stopping, _logged_level(config)).work()
+        Mate(channel, actor_sync, outages, stopping, _logged_level(config)).work()
 
     raise_open_files(config)
     return fork_processes(count, work)
@@ -200,14 +202,26 @@ def build(
     )
     log = output.log
     store = _store(config, environ, working_dir, find_credentials)
-    breaker = Breaker(probing=not once)
+    outages = Outages(probing=not once, processes=1 + len(mates))
     hashers = Hashers(processes=1 + len(mates))
     checksums = Lanes(otherwise=hashers.new_checksum)
-    downloader = Downloader(store, breaker, stopping, live, checksums.new_checksum, lambda *met: crew.said_down(*met))
+
+    def on_outage(log: Log, thing: Thing, error: ActorsyncError) -> None:
+        crew.report_outage(log, thing, error)
+
+    def on_recovery(log: Log, thing: Thing) -> None:
+        crew.report_recovery(log, thing)
+
+    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, on_outage, on_recovery)
     manifests, disk = _data_dir(config)
     look_ahead = bool(mates)
     here = ActorSync(manifests, disk, downloader, stopping, live, lambda places: crew.share(places), look_ahead=look_ahead)
-    crew = Crew(here, mates, breaker, stopping, processes=1 + count_mates(config))
+
+    def on_last_recovery(log: Log, thing: Thing) -> None:
+        report_recovery(log, thing)
+        service.put(OutageEnded(thing))
+
+    crew = Crew(here, mates, outages, stopping, on_recovery=on_last_recovery, processes=1 + count_mates(config))
 
     def reload() -> tuple[Config, tuple[str, ...]]:
         assert reread is not None
@@ -231,7 +245,7 @@ def build(
     service = Service(
         manifests,
         crew,
-        breaker,
+        outages,
         Runs(log, publish, crew.usage),
         stopping,
         log,

@@ -297,6 +297,13 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("read_timeout", 30.0, _seconds(), "SECONDS", "seconds to wait for the next bytes"),
     _setting("image_timeout", 60.0, _seconds(), "SECONDS", "seconds without progress after which an image is tried again"),
     _setting("max_attempts", 5, _whole_number(1, 20), "N", "requests for one image before it has failed, 1 to 20"),
+    _setting(
+        "outage_seconds",
+        120.0,
+        _seconds(zero=True),
+        "SECONDS",
+        "seconds from its last answer that images wait for an endpoint that is out or refuses everything; 0: none",
+    ),
     _setting("quiet_seconds", 0.3, _seconds(), "SECONDS", "seconds without a change after which a changed actor is synced"),
     _setting(
         "max_wait_seconds",
@@ -413,6 +420,7 @@ class Config(NamedTuple):
     read_timeout: float
     image_timeout: float
     max_attempts: int
+    outage_seconds: float
     quiet_seconds: float
     max_wait_seconds: float
     rescan_seconds: float | None
@@ -699,6 +707,7 @@ RELOADABLE = frozenset(
         "strict",
         "image_timeout",
         "max_attempts",
+        "outage_seconds",
         "accept_opaque_etags",
         "quiet_seconds",
         "max_wait_seconds",

@@ -9,11 +9,11 @@ from typing import NamedTuple, cast
 import gevent
 from gevent.event import AsyncResult, Event
 
-from daemon.core.breaker import Breaker
 from daemon.core.errors import ActorsyncError
+from daemon.core.outages import Outages, Scope, Thing
 from daemon.core.ports import Channel, Log
 from daemon.core.report import ActorResult
-from daemon.download import SayDown, say_down
+from daemon.outage_detector import OnOutage, OnRecovery, report_outage, report_recovery
 from daemon.runners import Runners
 from daemon.sync import ActorSync, Counts, Paused, SyncsActors, Unfinished
 from daemon.usage import Usage, own_usage
@@ -45,13 +45,19 @@ class Abandon(NamedTuple):
     """To a mate: give up what is under way."""
 
 
-class Down(NamedTuple):
-    """To a mate, or from one: something that all share is unusable. `actor`: where that was met."""
+class OutageBegan(NamedTuple):
+    """To a mate, or from one: something that all share is out. `actor`: whose image found that out."""
 
     actor: str
-    kind: str
-    name: str
+    thing: Thing
     error: ActorsyncError
+
+
+class OutageOver(NamedTuple):
+    """To a mate, or from one: it works again."""
+
+    actor: str
+    thing: Thing
 
 
 class Said(NamedTuple):
@@ -123,9 +129,10 @@ class Crew:
         self,
         here: ActorSync,
         channels: Sequence[Channel],
-        breaker: Breaker,
+        outages: Outages,
         stopping: Event,
-        say_down: SayDown = say_down,
+        on_outage: OnOutage = report_outage,
+        on_recovery: OnRecovery = report_recovery,
         *,
         processes: int = 1,
     ) -> None:
@@ -133,11 +140,13 @@ class Crew:
         self._here = here
         self._processes = processes
         self._load = _Load()  # of this process
-        self._breaker = breaker
+        self._outages = outages
         self._stopping = stopping
-        self._say_down = say_down
-        self._mates = [_Mate(channel, self._met_down, here.share_changed) for channel in channels]
-        self._downs: list[Down] = []  # that were told, where there are mates
+        self._on_outage = on_outage
+        self._on_recovery = on_recovery
+        self._mates = [_Mate(channel, self, here.share_changed) for channel in channels]
+        self._reported: set[Thing] = set()  # that are out
+        self._outages_to_tell: list[OutageBegan] = []  # to mates that wake later
         self._dismissed = False
         stopping.rawlink(lambda _: self._tell(Stop()))
 
@@ -148,7 +157,7 @@ class Crew:
         if mate is None or self._load.order <= mate.load.order or self._stopping.is_set():
             with _Slot(self._load, next_wanted) as give_up:
                 return self._here.begin(actor, log, changed=changed, next_wanted=give_up)
-        mate.wake(self._downs)
+        mate.wake(self._outages_to_tell)
         return self._run_far(mate, Begin(actor), log, next_wanted)
 
     def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
@@ -189,17 +198,30 @@ class Crew:
         for mate in self._mates:
             mate.channel.close()
 
-    def said_down(self, log: Log, kind: str, name: str, error: ActorsyncError) -> None:
-        """The SayDown of what this process meets."""
-        self._say_down(log, kind, name, error)
-        if self._mates:  # a daemon, which has none, says such things on and on
-            self._downs.append(Down("", kind, name, error))
-            self._tell(self._downs[-1])
+    def report_outage(self, log: Log, thing: Thing, error: ActorsyncError) -> None:
+        """The OnOutage of this process: once for all processes."""
+        if thing in self._reported:
+            return
+        self._reported.add(thing)
+        self._on_outage(log, thing, error)
+        if self._mates and thing.scope is not Scope.ENDPOINT:  # whether that is out, each finds out for itself
+            self._outages_to_tell.append(OutageBegan("", thing, error))
+            self._tell(self._outages_to_tell[-1])
 
-    def _met_down(self, log: Log, met: Down) -> None:
-        """What a mate met: for all, and said once, as if it had been met here."""
-        if self._breaker.trip(met.kind, met.name, met.error, time.monotonic()):
-            self.said_down(log, met.kind, met.name, met.error)
+    def report_recovery(self, log: Log, thing: Thing) -> None:
+        """The OnRecovery of this process: once for all processes."""
+        if thing not in self._reported:
+            return
+        self._reported.discard(thing)
+        self._outages.end(time.monotonic(), (thing,))
+        self._outages_to_tell = [began for began in self._outages_to_tell if began.thing != thing]
+        self._tell(OutageOver("", thing))
+        self._on_recovery(log, thing)
+
+    def take_outage(self, log: Log, began: OutageBegan) -> None:
+        """A mate found an outage: it holds here too."""
+        if began.thing.scope is Scope.ENDPOINT or self._outages.begin(began.thing, began.error, time.monotonic()):
+            self.report_outage(log, began.thing, began.error)
 
     def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log, next_wanted: Callable[[], None]) -> ActorResult | Paused:
         try:
@@ -270,13 +292,13 @@ class _Running(NamedTuple):
 class _Mate:
     """Another process, as this one sees it."""
 
-    def __init__(self, channel: Channel, met_down: Callable[[Log, Down], None], was_lost: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, crew: Crew, was_lost: Callable[[], None]) -> None:
         self.channel = channel
         self.load = _Load()
         self.running: dict[str, _Running] = {}
         self.report = Report(Counts(), Usage(0.0, 0))
         self.awake = self.lost = False
-        self._met_down = met_down
+        self._crew = crew
         self._was_lost = was_lost
 
     def wake(self, messages: Sequence[object]) -> None:
@@ -318,12 +340,16 @@ class _Mate:
         match message:
             case Report():
                 self.report = message
-            case Said(actor) | Down(actor) | NextWanted(actor) | Ended(actor) if actor not in self.running:
+            case Said(actor) | OutageBegan(actor) | OutageOver(actor) | NextWanted(actor) | Ended(actor) if (
+                actor not in self.running
+            ):
                 pass  # a bug broke it, which was told, with images under way
             case Said(actor, level, event, facts):
                 getattr(self.running[actor].log, level)(event, **facts)
-            case Down(actor):
-                self._met_down(self.running[actor].log.bind(actor=actor), message)
+            case OutageBegan(actor):
+                self._crew.take_outage(self.running[actor].log.bind(actor=actor), message)
+            case OutageOver(actor):
+                self._crew.report_recovery(self.running[actor].log.bind(actor=actor), message.thing)
             case NextWanted(actor):
                 self.running[actor].next_wanted()
             case Ended(actor):
@@ -383,22 +409,31 @@ class FarLog:
             self._send(Said(self.actor, level, event, {**self._facts, **facts}))
 
 
-def tell_down(channel: Channel) -> SayDown:
-    """The SayDown of a mate: the process that owns the run says it, and tells the others."""
+def forward_outage(channel: Channel) -> OnOutage:
+    """The OnOutage of a mate: the process that owns the run reports it, and tells the others."""
 
-    def tell(log: Log, kind: str, name: str, error: ActorsyncError) -> None:
-        channel.send(Down(cast(FarLog, log).actor, kind, name, error))
+    def forward(log: Log, thing: Thing, error: ActorsyncError) -> None:
+        channel.send(OutageBegan(cast(FarLog, log).actor, thing, error))
 
-    return tell
+    return forward
+
+
+def forward_recovery(channel: Channel) -> OnRecovery:
+    """The OnRecovery of a mate."""
+
+    def forward(log: Log, thing: Thing) -> None:
+        channel.send(OutageOver(cast(FarLog, log).actor, thing))
+
+    return forward
 
 
 class Mate:
     """The work of another process: actors in, results out."""
 
-    def __init__(self, channel: Channel, actor_sync: SyncsActors, breaker: Breaker, stopping: Event, log_level: str) -> None:
+    def __init__(self, channel: Channel, actor_sync: SyncsActors, outages: Outages, stopping: Event, log_level: str) -> None:
         self._channel = channel
         self._actor_sync = actor_sync
-        self._breaker = breaker
+        self._outages = outages
         self._stopping = stopping
         self._log_level = log_level
         self._running = 0
@@ -415,8 +450,10 @@ class Mate:
                     self._runners.run(partial(self._run, actor, partial(self._actor_sync.begin, actor, log)))
                 case GoOn(actor):
                     self._runners.run(partial(self._run, actor, partial(self._actor_sync.go_on, self._attempts.pop(actor))))
-                case Down():
-                    self._breaker.trip(message.kind, message.name, message.error, time.monotonic())
+                case OutageBegan():
+                    self._outages.begin(message.thing, message.error, time.monotonic())
+                case OutageOver():
+                    self._outages.end(time.monotonic(), (message.thing,))
                 case Stop():
                     self._stopping.set()
                 case Abandon():

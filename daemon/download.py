@@ -1,14 +1,13 @@
 """One image: fetch, verify, commit; and the one retry loop."""
 
+import contextlib
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gevent.event import Event
 
 from daemon.config import LiveConfig
-from daemon.core.breaker import Breaker
 from daemon.core.checksums import new_checksum
 from daemon.core.errors import (
     ActorsyncError,
@@ -26,20 +25,28 @@ from daemon.core.errors import (
 )
 from daemon.core.image_signatures import Look
 from daemon.core.integrity import MakeChecksum, Verifier, require_version
-from daemon.core.model import Download, Failure, Kind, ObjectHead, Outcome, Proof, Reason, Received
-from daemon.core.ports import ImageFolder, Log, ObjectStore, StagedImage
+from daemon.core.model import Download, Failure, Kind, ObjectHead, ObjectRef, Outcome, Proof, Reason, Received
+from daemon.core.outages import IDENTITY_CHECK_SECONDS, Outage, Outages, Thing, Verdict
+from daemon.core.ports import ImageFolder, Log, ObjectStore, Sink, StagedImage
 from daemon.core.retry import delay_seconds
 from daemon.deadline import Abandoned, Deadline, Stalled, Transfer
+from daemon.outage_detector import (
+    OF_ENDPOINT,
+    Failed,
+    OnOutage,
+    OnRecovery,
+    OutageDetector,
+    Target,
+    report_outage,
+    report_recovery,
+)
 
 LONG_DELAY_SECONDS = 2.0  # a longer one is not waited for in a download slot
 IDENTITY_RENEWALS = 2  # for one image
-
-SayDown = Callable[[Log, str, str, ActorsyncError], None]  # (log, kind, name, error): a thing that all share is unusable
-
-
-def say_down(log: Log, kind: str, name: str, error: ActorsyncError) -> None:
-    """Once for all images that it stops."""
-    log.error(f"{kind}.failed", code=error.code, error=str(error), hint=error.hint)
+KEYS_WORK_ELSEWHERE = (
+    "the same keys work for other objects: a proxy may rewrite this key's characters (//, %2F, +), "
+    "or its bucket is in a region or partition that is not enabled for them"
+)
 
 
 @dataclass(slots=True)
@@ -48,9 +55,14 @@ class Trial:
 
     download: Download
     requests: dict[str, int] = field(default_factory=dict)  # by kind; the actor's images may all count into the same
-    due: float = 0.0  # when to go on
-    attempts: int = 0
+    due: float = 0.0  # when to go on; sooner, where an outage ends meanwhile
+    not_before: float = 0.0  # as the server asked
+    attempts: int = 0  # requests, without those that a redirect or other keys cost
     first_request_at: float | None = None
+    failures: int = 0  # in a row, that may be about this image: so many attempts are spent
+    refusals: int = 0  # in a row, that are not about this image
+    refused_since: float = 0.0
+    rejections: int = 0  # of its signature
     missed_digest: str | None = None  # of the last body that missed its checksum
     region_followed: bool = False
     identity_renewals: int = 0
@@ -61,23 +73,23 @@ class Trial:
 
 
 class Downloader:
-    """What all downloads share: the store, what is down, who stalls, and whether we are stopping."""
+    """What all downloads share: the store, what is out, who stalls, and whether we are stopping."""
 
     def __init__(
         self,
         store: ObjectStore,
-        breaker: Breaker,
+        outages: Outages,
         stopping: Event,
         live: LiveConfig,
         make_checksum: MakeChecksum = new_checksum,
-        say_down: SayDown = say_down,
+        on_outage: OnOutage = report_outage,
+        on_recovery: OnRecovery = report_recovery,
     ) -> None:
         self.make_checksum = make_checksum
+        self.detector = OutageDetector(store, outages, live, self._probe, on_outage, on_recovery)
         self._store = store
-        self._breaker = breaker
         self._stopping = stopping
         self._live = live
-        self._say_down = say_down
         self._deadline = Deadline(lambda: live.now.image_timeout)
         self.moved_bytes = 0  # by all downloads ever, verified or not: for a live view
 
@@ -94,33 +106,40 @@ class Downloader:
 
         `log` has the run and the actor bound to it. Raises FolderGone: the actor's images share that end.
         """
-        image = trial.download.name
-        ref = trial.download.ref
-        identity = self._store.identity_of(ref)
+        if trial.not_before > time.monotonic():
+            return trial  # woken early, for another image's sake
+        try:
+            return self._run(log, folder, trial)
+        except Abandoned:
+            image = trial.download.name
+            return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), Kind.INTERRUPTED)
+
+    def _run(self, log: Log, folder: ImageFolder, trial: Trial) -> Outcome | Trial:
+        image, ref = trial.download.name, trial.download.ref
         while True:
-            endpoint = self._store.endpoint_of(ref)  # another one once a redirect was followed
-            things = ("endpoint", endpoint), ("identity", identity), ("disk", "")
+            target = self.detector.target(ref)
             if self._stopping.is_set():
                 return Failure.of(image, Interrupted(f"{image} was not begun"), Kind.INTERRUPTED)
-            if down := self._breaker.error_for(time.monotonic(), *things):
-                return Failure.of(image, down, Kind.SHARED)
+            sent_at = time.monotonic()
             try:
-                received = self._attempt(folder, trial)
-            except Abandoned:
-                return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), Kind.INTERRUPTED)
+                if outage := self.detector.blocking(log, target, ref, folder):
+                    return _wait_or_fail(trial, outage)
+                sent_at = time.monotonic()
+                received = self._attempt(log, target, folder, trial)
             except FolderGone:
                 raise
             except DiskOutage as error:
-                return self._shared_failure(log, image, "disk", "", error)
+                return _shared_failure(image, error, self.detector.disk_failed(log, folder, error))
             except CredentialsMissing as error:
                 trial.requests[trial.next_request] -= 1  # nothing was sent
-                return self._shared_failure(log, image, "identity", identity, error)
+                return _shared_failure(image, error, self.detector.credentials_missing(log, target, error))
             except StoreError as error:
-                outcome = self._after(error, log, trial, endpoint, identity)
+                failed = Failed(log, target, ref, folder, sent_at, trial.count_request)
+                outcome = self._after(error, failed, trial)
             except ActorsyncError as error:
-                return self._own_failure(log, image, error)
+                return _own_failure(log, image, error)
             else:
-                self._worked(log, *things)
+                self.detector.was_read(target, ref)
                 log.debug("image.committed", image=image, size_bytes=received.size_bytes, attempts=trial.attempts)
                 if received.suspect:
                     log.warning("image.suspect", image=image, why=received.suspect)
@@ -128,28 +147,19 @@ class Downloader:
             if outcome is not None:
                 return outcome
 
-    def _attempt(self, folder: ImageFolder, trial: Trial) -> Received:
+    def _attempt(self, log: Log, target: Target, folder: ImageFolder, trial: Trial) -> Received:
         """One request, and what it brought under its name."""
         folder.require_room(0)
         trial.count_request(trial.next_request)
         trial.attempts += trial.next_request in ("first", "retry")
-        started = time.monotonic()
+        arrival = _Arrival(self, log, target, folder, trial)
+        started = arrival.transfer.checked_at
         trial.first_request_at = trial.first_request_at or started
         ref, name = trial.download.ref, trial.download.name
-        arrival = _Arrival(self, folder, trial)
         try:
-            self._deadline.begin(arrival.transfer)
-            try:
-                self._store.fetch(ref, arrival, fresh_connection=trial.missed_digest is not None)
-            finally:
-                self._deadline.end()
+            self._fetch(ref, arrival, arrival.transfer, fresh_connection=trial.missed_digest is not None)
             proof, size_bytes = arrival.prove()
             committed = arrival.commit()
-        except Stalled as stall:
-            raise TimedOut(
-                f"{arrival.transfer.moved_bytes} bytes came in {time.monotonic() - started:.1f} s, "
-                f"next to nothing in the last {self._live.now.image_timeout:g} s"
-            ) from stall
         finally:
             arrival.discard()
         seconds = time.monotonic() - trial.first_request_at
@@ -159,51 +169,106 @@ class Downloader:
         reason = trial.download.reason
         return Received(name, size_bytes, proof, seconds, trial.attempts, reason, look.mislabelled, look.suspect)
 
-    def _after(self, error: StoreError, log: Log, trial: Trial, endpoint: str, identity: str) -> Outcome | Trial | None:
+    def _fetch(self, ref: ObjectRef, sink: Sink, transfer: Transfer, *, fresh_connection: bool = False) -> None:
+        """Raises TimedOut where the transfer does not get on, besides what the store raises."""
+        started = transfer.checked_at
+        try:
+            self._deadline.begin(transfer)
+            try:
+                self._store.fetch(ref, sink, fresh_connection=fresh_connection)
+            finally:
+                self._deadline.end()
+        except Stalled as stall:
+            raise TimedOut(
+                f"{transfer.moved_bytes} bytes came in {time.monotonic() - started:.1f} s, "
+                f"next to nothing in the last {self._live.now.image_timeout:g} s"
+            ) from stall
+
+    def _probe(self, ref: ObjectRef) -> None:
+        """Ask for an object, and drop the answer after its head. Raises what the request would."""
+        with contextlib.suppress(_ProbeAnswered):
+            self._fetch(ref, _Probe(), Transfer(time.monotonic()))
+
+    # --- after a failure ----------------------------------------------------------------------------------------------
+
+    def _after(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
         """What a store's error leads to: the end of this image, a long delay, or (None) another request."""
-        image = trial.download.name
-        if error.treatment is not Treatment.CONNECT:
-            self._worked(log, ("endpoint", endpoint))
-        if isinstance(error, IdentityRejected) and identity == "signed":
-            return self._after_rejected_identity(error, log, trial, identity)
+        image, log = trial.download.name, failed.log
+        if error.treatment in OF_ENDPOINT:
+            trial.next_request = "retry"
+            return self._after_refusal(error, failed, trial)
+        if error.treatment is Treatment.TRANSIENT:
+            trial.next_request = "retry"
+            return self._after_transient(error, failed, trial)
+        self.detector.refused(log, failed.target)
+        if isinstance(error, IdentityRejected) and failed.target.is_signed:
+            return self._after_rejected_identity(error, failed, trial)
         if isinstance(error, RegionRedirect) and not trial.region_followed and self._store.follow(trial.download.ref, error):
             trial.region_followed = True
             trial.next_request = "region"
             return None
         if isinstance(error, IntegrityMismatch):
-            if error.digest == trial.missed_digest:
-                twice = f"the same bytes came twice: {error}"
-                by_etag = error.algorithm == Proof.MD5.value
-                return self._own_failure(log, image, EtagNotMd5(twice) if by_etag else error)
-            trial.missed_digest = error.digest
-        elif error.treatment not in (Treatment.TRANSIENT, Treatment.CONNECT):
-            return self._own_failure(log, image, error)
-        if trial.attempts >= self._live.now.max_attempts:
-            return self._exhausted(error, log, image, endpoint)
-        return self._delay(error, log, trial)
+            return self._after_mismatch(error, log, trial)
+        return _own_failure(log, image, error)
 
-    def _after_rejected_identity(self, error: IdentityRejected, log: Log, trial: Trial, identity: str) -> Outcome | None:
+    def _after_refusal(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
+        """The endpoint serves nobody, or refuses some: no attempt is spent, for this is not about the image."""
+        trial.refusals += 1
+        if trial.refusals == 1:
+            trial.refused_since = failed.sent_at
+        if self.detector.endpoint_failed(failed, error):
+            return None  # to wait for the end of the outage
+        if time.monotonic() - trial.refused_since >= self._live.now.outage_seconds:
+            return _own_failure(failed.log, trial.download.name, error, attempts=trial.attempts)
+        return self._delay(error, failed.log, trial, trial.refusals)
+
+    def _after_transient(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
+        trial.failures += 1
+        if self.detector.endpoint_failed(failed, error):
+            return None
+        if trial.failures < self._live.now.max_attempts:
+            return self._delay(error, failed.log, trial, trial.failures)
+        if self.detector.is_endpoints_fault(failed, error):
+            return None
+        return _own_failure(failed.log, trial.download.name, error, attempts=trial.attempts)
+
+    def _after_mismatch(self, error: IntegrityMismatch, log: Log, trial: Trial) -> Outcome | Trial | None:
+        image = trial.download.name
+        if error.digest == trial.missed_digest:
+            twice = f"the same bytes came twice: {error}"
+            by_etag = error.algorithm == Proof.MD5.value
+            return _own_failure(log, image, EtagNotMd5(twice) if by_etag else error)
+        trial.missed_digest = error.digest
+        trial.failures += 1
+        if trial.failures >= self._live.now.max_attempts:
+            return _own_failure(log, image, error, attempts=trial.attempts)
+        return self._delay(error, log, trial, trial.failures)
+
+    def _after_rejected_identity(self, error: IdentityRejected, failed: Failed, trial: Trial) -> Outcome | Trial | None:
+        image = trial.download.name
         try:
             renewed = trial.identity_renewals < IDENTITY_RENEWALS and self._store.renew_identity(error)
         except CredentialsMissing as missing:
-            return self._shared_failure(log, trial.download.name, "identity", identity, missing)
-        if not renewed:
-            return self._shared_failure(log, trial.download.name, "identity", identity, error)
-        trial.identity_renewals += 1
+            return _shared_failure(image, missing, self.detector.credentials_missing(failed.log, failed.target, missing))
         trial.next_request = "identity"
-        return None
+        if renewed:
+            trial.identity_renewals += 1
+            return None
+        trial.rejections += 1
+        whose = self.detector.identity_rejected(failed, error, trial.rejections)
+        if isinstance(whose, Thing):
+            return _shared_failure(image, error, whose)
+        if whose is Verdict.LATER:
+            trial.due = time.monotonic() + IDENTITY_CHECK_SECONDS[min(trial.rejections, len(IDENTITY_CHECK_SECONDS)) - 1]
+            return trial
+        error.hint = KEYS_WORK_ELSEWHERE
+        return _own_failure(failed.log, image, error)
 
-    def _exhausted(self, error: StoreError, log: Log, image: str, endpoint: str) -> Outcome:
-        if error.treatment is Treatment.CONNECT and (down := self._breaker.connect_failed(endpoint, error, time.monotonic())):
-            self._say_down(log, "endpoint", endpoint, down)
-        return self._own_failure(log, image, error, attempts=self._live.now.max_attempts)
-
-    def _delay(self, error: StoreError, log: Log, trial: Trial) -> Outcome | Trial | None:
-        image = trial.download.name
-        seconds = delay_seconds(trial.attempts, random.random(), error.retry_after_seconds)
+    def _delay(self, error: StoreError, log: Log, trial: Trial, times: int) -> Trial | None:
+        seconds = delay_seconds(times, random.random(), error.retry_after_seconds)
         log.debug(
             "image.retrying",
-            image=image,
+            image=trial.download.name,
             code=error.code,
             error=str(error),
             attempt=trial.attempts + 1,
@@ -212,39 +277,68 @@ class Downloader:
         trial.next_request = "retry"
         if seconds > LONG_DELAY_SECONDS:
             trial.due = time.monotonic() + seconds
+            trial.not_before = trial.due if error.retry_after_seconds else 0.0
             return trial
         self._stopping.wait(seconds)
         return None
 
-    def _worked(self, log: Log, *things: tuple[str, str]) -> None:
-        for kind, name in self._breaker.worked(*things):
-            log.info(f"{kind}.recovered", **({"name": name} if name else {}))
 
-    def _own_failure(self, log: Log, image: str, error: ActorsyncError, **facts: object) -> Failure:
-        log.error("image.failed", image=image, code=error.code, error=str(error), hint=error.hint, **facts)
-        return Failure.of(image, error)
+def _wait_or_fail(trial: Trial, outage: Outage) -> Failure | Trial:
+    """An outage stops the image: it waits, and its attempts begin again after that; or it has waited long enough."""
+    now = time.monotonic()
+    if not outage.is_waited_for(now):
+        return _shared_failure(trial.download.name, outage.error, outage.thing)
+    trial.failures = trial.refusals = 0
+    trial.due = outage.check_at(now)
+    return trial
 
-    def _shared_failure(self, log: Log, image: str, kind: str, name: str, error: ActorsyncError) -> Failure:
-        if self._breaker.trip(kind, name, error, time.monotonic()):
-            self._say_down(log, kind, name, error)
-        return Failure.of(image, error, Kind.SHARED)
+
+def _own_failure(log: Log, image: str, error: ActorsyncError, **facts: object) -> Failure:
+    log.error("image.failed", image=image, code=error.code, error=str(error), hint=error.hint, **facts)
+    return Failure.of(image, error)
+
+
+def _shared_failure(image: str, error: ActorsyncError, thing: Thing) -> Failure:
+    """One of many: reported once, with the outage."""
+    return Failure.of(image, error, Kind.SHARED, thing)
+
+
+class _ProbeAnswered(Exception):
+    """The head of a probe's answer came: the object is there."""
+
+
+class _Probe:
+    """The Sink of a request whose object is not wanted."""
+
+    def begin(self, head: ObjectHead) -> None:
+        raise _ProbeAnswered
+
+    def again(self, why: str) -> None:
+        """Nothing came yet."""
+
+    def write(self, piece: memoryview) -> None:
+        raise AssertionError("unreachable: its begin has ended the transfer")
 
 
 class _Arrival:
     """The Sink of one response: bytes go to a file that no one sees, and past the verifier."""
 
-    __slots__ = ("_downloader", "_folder", "_staged", "_trial", "_verifier", "transfer")
+    __slots__ = ("_downloader", "_folder", "_log", "_staged", "_target", "_trial", "_verifier", "transfer")
 
-    def __init__(self, downloader: Downloader, folder: ImageFolder, trial: Trial) -> None:
+    def __init__(self, downloader: Downloader, log: Log, target: Target, folder: ImageFolder, trial: Trial) -> None:
         self.transfer = Transfer(time.monotonic())
         self._downloader = downloader
+        self._log = log
+        self._target = target
         self._folder = folder
         self._trial = trial
         self._staged: StagedImage | None = None
         self._verifier: Verifier | None = None
 
     def begin(self, head: ObjectHead) -> None:
-        require_version(self._trial.download.ref.version_id, head)
+        ref = self._trial.download.ref
+        self._downloader.detector.answered(self._log, self._target, ref, self.transfer.checked_at)
+        require_version(ref.version_id, head)
         self._verifier = Verifier(
             head,
             self._trial.download.name,

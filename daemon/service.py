@@ -14,18 +14,17 @@ from daemon import __version__
 from daemon.changes import Changes
 from daemon.config import Config, LiveConfig
 from daemon.core.actors import Actors, parse_actors, select_actors
-from daemon.core.breaker import Breaker
 from daemon.core.debounce import Debouncer
 from daemon.core.errors import (
     ActorsyncError,
     ConfigError,
     CredentialsMissing,
-    DiskFull,
     ManifestMissing,
     ManifestRejected,
 )
 from daemon.core.failing import FailingActors
 from daemon.core.model import Failure
+from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Answer, Log, ManifestSource, Supervisor, Watcher
 from daemon.core.report import ActorResult, Progress, RunReport
 from daemon.core.schedule import Job, Lane, Schedule
@@ -39,7 +38,7 @@ ADDED_AT_ONCE = 5000  # to the schedule; some milliseconds
 YIELD_SECONDS = 0.0005  # sleep(0) in a loop starves timers and sockets
 STOP_MARGIN_SECONDS = 10.0  # beyond the grace period, to close everything
 STATUS_SECONDS = 1.0  # between two status texts, at least
-PROBE_SECONDS = 1.0  # between two looks at what is down, at least: it may be another thing that may be tried again
+PROBE_SECONDS = 1.0  # between two actors that are sent to probe the same outage, at least
 
 
 class ActorFinished(NamedTuple):
@@ -82,6 +81,12 @@ class Reconciled(NamedTuple):
 
     actors: list[str]
     list_differs: bool
+
+
+class OutageEnded(NamedTuple):
+    """What was out works again; its actors may go on."""
+
+    thing: Thing
 
 
 class StopRequested(NamedTuple):
@@ -150,7 +155,7 @@ class Service:
         self,
         manifests: ManifestSource,
         actor_sync: SyncsActors,
-        breaker: Breaker,
+        outages: Outages,
         runs: Runs,
         stopping: Event,
         log: Log,
@@ -165,7 +170,7 @@ class Service:
         config = live.now
         self._manifests = manifests
         self._actor_sync = actor_sync
-        self._breaker = breaker
+        self._outages = outages
         self._runs = runs
         self._stopping = stopping
         self._log = log
@@ -198,7 +203,8 @@ class Service:
         self._everything_there = True  # after the last run
         self._started_at = time.monotonic()
         self._reconcile_at = self._alive_at = self._ping_at = self._status_at = float("inf")
-        self._status_told_at = self._probed_at = float("-inf")
+        self._status_told_at = float("-inf")
+        self._probed_at: dict[Thing, float] = {}  # when an actor was last sent to probe it
         self.settled = Event()  # the first pass is done
 
     # --- what others may do: put events in ----------------------------------------------------------------------------
@@ -281,21 +287,28 @@ class Service:
                 self._schedule.add(actor, Lane.CHANGE)
         for actor in self._failing.due(now):
             self._schedule.add(actor, Lane.RETRY)
-        if now >= self._probe_at() and (stopped := self._failing.first_stopped):
-            self._probed_at = now
-            self._schedule.add(stopped, Lane.RETRY)  # its images find out whether the rest may come back
+        self._send_probes(now)
         if now >= self._reconcile_at:
             self._reconcile()
         if now >= self._alive_at:
             self._alive_at = now + self._live.now.alive_seconds
             self._log.info("service.alive", **self._status())
 
-    def _probe_at(self) -> float:
-        """When one of the actors that wait for what is down should find out whether it is up; infinite: not now."""
-        stopped = self._failing.first_stopped
-        if stopped is None or self._schedule.in_run(stopped):
-            return float("inf")
-        return max(self._breaker.next_probe_at, self._probed_at + PROBE_SECONDS)
+    def _send_probes(self, now: float) -> None:
+        """For each outage that may be probed, one of the actors that it stops finds out whether it is over."""
+        for thing, stopped in self._probes(now):
+            if now >= self._probed_at.get(thing, float("-inf")) + PROBE_SECONDS:
+                self._probed_at[thing] = now
+                self._schedule.add(stopped, Lane.RETRY)
+
+    def _probes(self, now: float) -> list[tuple[Thing, str]]:
+        stopped = [(thing, self._failing.first_stopped(thing)) for thing in self._outages.due_probes(now)]
+        return [(thing, actor) for thing, actor in stopped if actor is not None and not self._schedule.in_run(actor)]
+
+    def _probe_at(self, now: float) -> float:
+        """When `_send_probes` has something to do; infinite: not unless an event comes."""
+        times = [self._probed_at.get(thing, float("-inf")) + PROBE_SECONDS for thing, _ in self._probes(now)]
+        return min([self._outages.next_probe_at(now), *times])
 
     def _wait_seconds(self, now: float) -> float | None:
         """How long there is nothing to do unless an event comes; None: for ever."""
@@ -304,7 +317,7 @@ class Service:
         if not self._stopping.is_set():
             waits.append(self._schedule.wait_seconds(now))
             if self._watcher is not None:
-                times += [self._reconcile_at, self._alive_at, self._failing.next_due(), self._probe_at()]
+                times += [self._reconcile_at, self._alive_at, self._failing.next_due(), self._probe_at(now)]
                 waits += [self._changes.wait_seconds(now), self._list_hints.wait_seconds(now)]
         waits += [at - now for at in times if at is not None]
         soonest = min((wait for wait in waits if wait is not None), default=float("inf"))
@@ -344,6 +357,9 @@ class Service:
                 self._reconcile()
             case Reconciled():
                 self._reconciled(event, now)
+            case OutageEnded():
+                self._release(event.thing)
+                self._schedule.wake(now)
             case StopRequested():
                 self._stop_signal = event.signal
                 self._log.info("stop.requested", grace_seconds=self._live.now.grace_seconds)
@@ -422,13 +438,17 @@ class Service:
         else:
             self._ready_actors.add(result.actor)
             self._not_ready.pop(result.actor, None)
-        if self._failing.first_stopped and not self._breaker.errors:
-            for actor in self._failing.release():
-                self._schedule.add(actor, Lane.RETRY)
+        for thing in {failure.outage for failure in failures if failure.outage is not None}:
+            if thing not in self._outages:
+                self._release(thing)  # it ended while this actor's last images failed
+
+    def _release(self, outage: tuple[str, str]) -> None:
+        for actor in self._failing.release(outage):
+            self._schedule.add(actor, Lane.RETRY)
 
     def _reason_to_stop(self) -> ActorsyncError | None:
         """What makes it pointless for --once to go on."""
-        return next((e for e in self._breaker.errors if isinstance(e, (DiskFull, CredentialsMissing))), None)
+        return next((error for error in self._outages.errors if isinstance(error, CredentialsMissing)), None)
 
     # --- which actors there are ---------------------------------------------------------------------------------------
 
@@ -667,10 +687,11 @@ class Service:
             self._schedule.slots = config.concurrent_actors
             self._changes.retime(config.quiet_seconds, config.max_wait_seconds)
             self._list_hints.retime(config.quiet_seconds, config.max_wait_seconds)
-            self._breaker.reset()
+            self._outages.reset()
             self._alive_at = now + config.alive_seconds
             self._log.info("reload.completed", changed=list(changed))
-            self._failing.release()
+            self._failing.release_all()
+            self._schedule.wake(now)
             self._list("reload")
             return ""
         finally:
@@ -687,7 +708,7 @@ class Service:
             failing=self._failing,
             schedule=self._schedule,
             runs=self._runs,
-            down=self._breaker.errors,
+            down=self._outages.errors,
             watch=self._watcher.health() if self._watcher is not None else None,
             uptime_seconds=time.monotonic() - self._started_at,
             now=time.monotonic(),

@@ -33,7 +33,8 @@ RETRY = "tests/unit/test_retry.py"
 RESPONSE = "tests/unit/test_response.py"
 JSON_TEXT = "tests/unit/test_json_text.py"
 SCHEDULE = "tests/unit/test_schedule.py"
-BREAKER = "tests/unit/test_breaker.py"
+OUTAGES = "tests/unit/test_outages.py"
+DETECTOR = "tests/unit/test_outage_detector.py"
 REPORT = "tests/unit/test_report.py"
 CAUSES = "tests/unit/test_causes.py"
 DISK = "tests/integration/test_disk.py"
@@ -157,7 +158,7 @@ MUTANTS = [
     Mutant(
         "version is not looked at",
         "daemon/download.py",
-        "        require_version(self._trial.download.ref.version_id, head)\n",
+        "        require_version(ref.version_id, head)\n",
         "",
         "tests/faults/test_faults.py -k version",
     ),
@@ -919,7 +920,11 @@ MUTANTS = [
     ),
     # --- retries
     Mutant(
-        "one attempt too many", "daemon/download.py", "if trial.attempts >= self._live", "if trial.attempts > self._live", RETRY
+        "one attempt too many",
+        "daemon/download.py",
+        "if trial.failures < self._live",
+        "if trial.failures <= self._live",
+        RETRY,
     ),
     Mutant("region is followed for ever", "daemon/download.py", "and not trial.region_followed ", "", RETRY),
     Mutant("identity is renewed for ever", "daemon/download.py", "trial.identity_renewals < IDENTITY_RENEWALS and ", "", RETRY),
@@ -982,25 +987,82 @@ MUTANTS = [
         f"{HTTP} -k Packets",
     ),
     Mutant(
-        "breaker opens one image late",
-        "daemon/core/breaker.py",
-        "if count < CONNECTS_FAILED_IN_A_ROW and",
-        "if count <= CONNECTS_FAILED_IN_A_ROW and",
-        BREAKER,
+        "an answer does not end the endpoint's failing",
+        "daemon/core/outages.py",
+        "            self.failing_since = None\n",
+        "            pass\n",
+        OUTAGES,
     ),
     Mutant(
-        "answer does not start the count again",
-        "daemon/core/breaker.py",
-        "self._failed_connects.pop(name, None)",
-        "pass",
-        BREAKER,
+        "one image's own error is an outage",
+        "daemon/core/outages.py",
+        "and (of_endpoint or len(self.failing_images) >= SEVERAL_IMAGES)",
+        "",
+        OUTAGES,
     ),
     Mutant(
-        "what failed for all is said for each",
-        "daemon/download.py",
-        "if self._breaker.trip(kind, name, error, time.monotonic()):",
-        "self._breaker.trip(kind, name, error, time.monotonic())\n        if True:",
+        "every waiting image probes",
+        "daemon/core/outages.py",
+        "            row.probe_at = self._next_probe_at(row, now)\n        return None",
+        "            pass\n        return None",
+        OUTAGES,
+    ),
+    Mutant(
+        "earlier success does not ask for a probe",
+        "daemon/core/outages.py",
+        "return Verdict.PROBE",
+        "return Verdict.IDENTITY",
+        OUTAGES,
+    ),
+    Mutant(
+        "rejected images of one actor condemn the identity",
+        "daemon/core/outages.py",
+        " and len(self.rejected_actors) >= IDENTITY_ACTORS",
+        "",
+        OUTAGES,
+    ),
+    Mutant(
+        "an outage is reported for each image",
+        "daemon/outage_detector.py",
+        "        if self._outages.begin(thing, error, time.monotonic()):\n",
+        "        self._outages.begin(thing, error, time.monotonic())\n        if True:\n",
         RETRY,
+    ),
+    Mutant(
+        "all disks are one",
+        "daemon/outage_detector.py",
+        "return Thing(Scope.DISK, folder.device), Thing(Scope.DISK, folder.path)",
+        'return Thing(Scope.DISK, ""), Thing(Scope.DISK, "")',
+        DETECTOR,
+    ),
+    Mutant(
+        "a quota stops the whole disk",
+        "daemon/outage_detector.py",
+        "of_folder if error.by_folder else of_device",
+        "of_device",
+        DETECTOR,
+    ),
+    Mutant(
+        "a refusal spends an attempt",
+        "daemon/download.py",
+        "        trial.refusals += 1\n",
+        "        trial.refusals += 1\n        if trial.refusals >= self._live.now.max_attempts:\n"
+        "            return _own_failure(failed.log, trial.download.name, error)\n",
+        DETECTOR,
+    ),
+    Mutant(
+        "a refused image waits without end",
+        "daemon/download.py",
+        "if time.monotonic() - trial.refused_since >= self._live.now.outage_seconds:",
+        "if False:",
+        DETECTOR,
+    ),
+    Mutant(
+        "a broken object is not told from an outage",
+        "daemon/outage_detector.py",
+        "            return self._is_out_by_probe(failed, error)\n        self._declare_endpoint(failed, error)",
+        "            pass\n        self._declare_endpoint(failed, error)",
+        DETECTOR,
     ),
     # --- who runs when
     Mutant(

@@ -8,7 +8,8 @@ class Treatment(Enum):
     """What the retry loop does about an error that a store raised."""
 
     TRANSIENT = "transient"  # try again after a delay
-    CONNECT = "connect"  # as transient; many in a row mean that the endpoint is down
+    CONNECT = "connect"  # the endpoint cannot be reached: try again, whatever the number of attempts
+    THROTTLED = "throttled"  # the endpoint refuses everyone for now: likewise
     MISMATCH = "mismatch"  # as transient, on a new connection
     IDENTITY = "identity"  # renew the credentials once for all, else stop all that use them
     REGION = "region"  # follow once, remember for the bucket
@@ -161,6 +162,13 @@ class StoreUnavailable(StoreError):
     code = "store-unavailable"
     hint = "S3 or the network had a passing fault; run again, or lower --workers-per-actor and --concurrent-actors"
     treatment = Treatment.TRANSIENT
+
+
+class Throttled(StoreUnavailable):
+    """The store refuses requests for now, whatever they ask for: SlowDown, 503, 429."""
+
+    hint = "S3 refuses so many requests: lower --workers-per-actor and --concurrent-actors, or run again later"
+    treatment = Treatment.THROTTLED
 
 
 class ConnectFailed(StoreError):
@@ -335,7 +343,7 @@ class NameOccupied(DiskError):
 
 
 class EndpointDown(ActorsyncError):
-    """So many connects failed in a row that no more are tried."""
+    """Nothing succeeded at an endpoint for so long that its images wait no more."""
 
     code = "endpoint-down"
     hint = "check the network, the proxy settings and --endpoint-url, then run again"

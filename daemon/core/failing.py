@@ -19,13 +19,16 @@ TRANSIENT_CODES = frozenset(
 )
 
 
+Outage = tuple[str, str] | None  # what is out, as core/outages.py names it
+
+
 class Failing(NamedTuple):
     """One actor's failures: after how many runs in a row, of which codes, and when it is tried again."""
 
     times: int
     codes: Counter[str]
     due: float
-    stopped: bool  # by what failed for everybody: tried again when that is over
+    stopped: bool  # by an outage: tried again when that is over
 
 
 class FailingActors:
@@ -35,7 +38,7 @@ class FailingActors:
     |-----------------------------|--------------------------|-----------------|
     | all transient               | 5 s                      | 10 minutes      |
     | a permanent one among them  | 15 s                     | 6 hours         |
-    | stopped by what is down     | when that is over        |                 |
+    | stopped by an outage        | when that is over        |                 |
 
     Each delay is spread over its last quarter, lest a thousand actors come back at once.
     """
@@ -43,21 +46,22 @@ class FailingActors:
     def __init__(self) -> None:
         self.rows: dict[str, Failing] = {}
         self._by_time: list[tuple[float, str]] = []  # a heap; rows that changed since leave stale entries in it
-        self._stopped: dict[str, None] = {}
+        self._stopped: dict[Outage, dict[str, None]] = {}  # by what is out
 
     def failed(self, actor: str, failures: Iterable[Failure], now: float, jitter: float) -> None:
         """The actor's run ended with these failures."""
         failures = tuple(failures)
         codes = Counter(failure.code for failure in failures)
-        stopped = any(failure.kind is Kind.SHARED for failure in failures)
+        outages = {failure.outage for failure in failures if failure.kind is Kind.SHARED}
+        stopped = bool(outages)
         before = self.rows.get(actor)
         times = (before.times if before else 0) + (not stopped)
         seconds = retry_seconds(max(1, times), permanent=bool(codes.keys() - TRANSIENT_CODES), jitter=jitter)
         self.forget(actor)
         self.rows[actor] = Failing(times, codes, now + seconds, stopped)
-        if stopped:
-            self._stopped[actor] = None
-        else:
+        for outage in outages:
+            self._stopped.setdefault(outage, {})[actor] = None
+        if not stopped:
             heapq.heappush(self._by_time, (now + seconds, actor))
             if len(self._by_time) > 2 * len(self.rows) + FEW:
                 self._by_time = [entry for entry in self._by_time if not self._is_stale(entry)]
@@ -65,8 +69,10 @@ class FailingActors:
 
     def forget(self, actor: str) -> None:
         """The actor succeeded, or is gone."""
-        self.rows.pop(actor, None)
-        self._stopped.pop(actor, None)
+        row = self.rows.pop(actor, None)
+        if row is not None and row.stopped:
+            for actors in self._stopped.values():
+                actors.pop(actor, None)
 
     def due(self, now: float) -> list[str]:
         """Those whose time has come, each once: it is failing until a run of it says otherwise."""
@@ -81,14 +87,17 @@ class FailingActors:
         """The time of the first that `due` may give; None: of none."""
         return self._by_time[0][0] if self._by_time else None
 
-    @property
-    def first_stopped(self) -> str | None:
-        """Some actor that waits for what failed for everybody: good to find out whether that is over."""
-        return next(iter(self._stopped), None)
+    def first_stopped(self, outage: Outage) -> str | None:
+        """Some actor that this outage stops: good to find out whether it is over. They take turns."""
+        return next(iter(self._stopped.get(outage, ())), None)
 
-    def release(self) -> list[str]:
-        """What failed for everybody is over: those that waited for it, each once."""
-        released = list(self._stopped)
+    def release(self, outage: Outage) -> list[str]:
+        """The outage is over: those that waited for it, each once."""
+        return list(self._stopped.pop(outage, ()))
+
+    def release_all(self) -> list[str]:
+        """Everything may be tried again: those that waited for any outage, each once."""
+        released = list(dict.fromkeys(actor for actors in self._stopped.values() for actor in actors))
         self._stopped.clear()
         return released
 

@@ -158,17 +158,21 @@ class Kind(Enum):
 
 
 class Failure(NamedTuple):
-    """One image that was not synced. `image` is its name, or `#3` (its place in the list) where it has none."""
+    """One image that was not synced. `image` is its name, or `#3` (its place in the list) where it has none.
+
+    `outage`: for a SHARED one, what is out, as core/outages.py names it.
+    """
 
     image: str
     code: str
     error: str
     hint: str = ""
     kind: Kind = Kind.OWN
+    outage: tuple[str, str] | None = None
 
     @classmethod
-    def of(cls, image: str, error: ActorsyncError, kind: Kind = Kind.OWN) -> "Failure":
-        return cls(image, error.code, str(error), error.hint, kind)
+    def of(cls, image: str, error: ActorsyncError, kind: Kind = Kind.OWN, outage: tuple[str, str] | None = None) -> "Failure":
+        return cls(image, error.code, str(error), error.hint, kind, outage)
 
 
 class Plan(NamedTuple):

@@ -10,6 +10,7 @@ from daemon.core.errors import (
     RequestRefused,
     StoreError,
     StoreUnavailable,
+    Throttled,
 )
 
 FIRST_DELAY_SECONDS = 0.2
@@ -20,18 +21,23 @@ LONGEST_RETRY_AFTER_SECONDS = 60.0
 _BY_S3_CODE: dict[str, type[StoreError]] = {
     **dict.fromkeys(
         (
-            "SlowDown",
             "InternalError",
-            "ServiceUnavailable",
             "RequestTimeout",  # comes with status 400
+            "OperationAborted",
+        ),
+        StoreUnavailable,
+    ),
+    **dict.fromkeys(
+        (
+            "SlowDown",
+            "ServiceUnavailable",
             "Throttling",
             "ThrottlingException",
             "TooManyRequests",
             "RequestLimitExceeded",
             "BandwidthLimitExceeded",
-            "OperationAborted",
         ),
-        StoreUnavailable,
+        Throttled,
     ),
     **dict.fromkeys(
         (
@@ -50,7 +56,8 @@ _BY_S3_CODE: dict[str, type[StoreError]] = {
     "InvalidObjectState": RequestRefused,  # comes with status 403, and no permission would help
 }
 _BY_STATUS: dict[int, type[StoreError]] = {
-    **dict.fromkeys((408, 429, 500, 502, 503, 504, 509), StoreUnavailable),
+    **dict.fromkeys((408, 500, 502, 504), StoreUnavailable),
+    **dict.fromkeys((429, 503, 509), Throttled),
     **dict.fromkeys((301, 307, 308), RegionRedirect),
     **dict.fromkeys((401, 403), AccessDenied),
     404: ObjectNotFound,

@@ -84,6 +84,10 @@ class Schedule:
         lane = self._stopped_running(actor)
         self._resting[actor] = _Rest(due, resume, lane)
 
+    def wake(self, now: float) -> None:
+        """What the resting actors wait for may be over: all may go on now."""
+        self._resting = {actor: rest._replace(due=min(rest.due, now)) for actor, rest in self._resting.items()}
+
     def to_yield(self) -> list[str]:
         """The running actors that should pause so that live changes need not wait for them; each is named once."""
         free = self.slots - len(self._running)

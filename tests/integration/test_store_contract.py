@@ -638,7 +638,7 @@ class TestAnswersThatSayNo:
 
 class TestNoAnswer:
     def test_a_refused_connect_is_told_as_one(self, kind: str, process: StoreProcess):
-        """Without this, the breaker never hears that an endpoint is down."""
+        """Without this, an endpoint that is out is never noticed."""
         with refusing_port() as port:
             error = error_of(process.open(kind, f"http://127.0.0.1:{port}").fetch(ObjectRef("b", "k")))
 
@@ -919,7 +919,7 @@ class TestRegions:
     def test_what_is_up_or_down_as_one_is_named_without_its_bucket(
         self, kind: str, process: StoreProcess, own: Store, server: FaultServer, image: Image
     ):
-        """Without this, the breaker counts failed connects against a host that was not asked."""
+        """Without this, failed connects count against a host that was not asked."""
         aws = process.open(kind, None)
         ref = ObjectRef("bucket", "k", region="us-west-2")
         assert "https://s3.us-west-2.amazonaws.com" == aws.endpoint_of(ref)

@@ -9,8 +9,10 @@ from daemon.core.model import Failure, Kind
 FAILURES = (
     Failure.of("1.png", StoreUnavailable("injected")),
     Failure.of("2.png", ObjectNotFound("injected")),
-    Failure.of("3.png", StoreUnavailable("injected"), Kind.SHARED),
+    Failure.of("3.png", StoreUnavailable("injected"), Kind.SHARED, ("endpoint", "https://s3")),
+    Failure.of("4.png", StoreUnavailable("injected"), Kind.SHARED, ("disk", "8:1")),
 )
+OUTAGES = {failure.outage: failure for failure in FAILURES[2:]}
 actors = st.sampled_from("abcd")
 
 
@@ -22,23 +24,27 @@ class Failing(RuleBasedStateMachine):
         self.failing = FailingActors()
         self.now = 0.0
         self.waiting: dict[str, float] = {}  # actor -> not before
-        self.stopped: set[str] = set()
+        self.stopped: dict[object, set[str]] = {outage: set() for outage in OUTAGES}
 
     @rule(actor=actors, failures=st.sets(st.sampled_from(FAILURES), min_size=1), jitter=st.floats(0, 1, exclude_max=True))
     def fail(self, actor: str, failures: set[Failure], jitter: float) -> None:
         self.failing.failed(actor, failures, self.now, jitter)
-        self.waiting.pop(actor, None)
-        self.stopped.discard(actor)
-        if FAILURES[2] in failures:
-            self.stopped.add(actor)
-        else:
+        self.succeed_in_the_model(actor)
+        for outage, failure in OUTAGES.items():
+            if failure in failures:
+                self.stopped[outage].add(actor)
+        if not failures & set(OUTAGES.values()):
             self.waiting[actor] = self.now + (11.25 if FAILURES[1] in failures else 3.75)
 
     @rule(actor=actors)
     def succeed(self, actor: str) -> None:
         self.failing.forget(actor)
+        self.succeed_in_the_model(actor)
+
+    def succeed_in_the_model(self, actor: str) -> None:
         self.waiting.pop(actor, None)
-        self.stopped.discard(actor)
+        for stopped in self.stopped.values():
+            stopped.discard(actor)
 
     @rule(seconds=st.floats(0, 40))
     def wait(self, seconds: float) -> None:
@@ -54,18 +60,19 @@ class Failing(RuleBasedStateMachine):
         assert self.waiting.keys() == set(self.failing.due(self.now))
         self.waiting.clear()
 
-    @rule()
-    def go_on(self) -> None:
-        released = self.failing.release()
-        assert sorted(self.stopped) == sorted(released)
-        self.stopped.clear()
+    @rule(outage=st.sampled_from(tuple(OUTAGES)))
+    def go_on(self, outage: tuple[str, str]) -> None:
+        assert sorted(self.stopped[outage]) == sorted(self.failing.release(outage))
+        self.stopped[outage].clear()
 
     @invariant()
-    def nobody_is_forgotten(self) -> None:
+    def every_failing_actor_is_known(self) -> None:
         due = self.failing.next_due()
         assert not self.waiting or due is not None
-        assert (self.failing.first_stopped in self.stopped) if self.stopped else self.failing.first_stopped is None
-        assert self.waiting.keys() | self.stopped <= self.failing.rows.keys()
+        for outage, stopped in self.stopped.items():
+            first = self.failing.first_stopped(outage)
+            assert (first in stopped) if stopped else first is None
+        assert self.waiting.keys() | set().union(*self.stopped.values()) <= self.failing.rows.keys()
 
 
 TestFailing = Failing.TestCase

@@ -99,7 +99,7 @@ def test_key_is_encoded_as_sigv4_signs_it(ref: ObjectRef) -> None:
 @quick
 @given(refs())
 def test_request_goes_to_its_origin(ref: ObjectRef) -> None:
-    """Without this, the breaker counts the failures of a host that is not the one asked."""
+    """Without this, failures count against a host that is not the one asked."""
     asked, origin = urlsplit(build_s3_url(ref)), urlsplit(origin_of(ref))
     assert origin.scheme == asked.scheme
     assert asked.netloc in (origin.netloc, f"{ref.bucket}.{origin.netloc}")

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from fcntl import ioctl
 from http import HTTPStatus
 from itertools import count, cycle
@@ -16,9 +17,28 @@ from threading import Condition, Event, Thread
 from urllib.parse import parse_qsl, unquote
 
 from tests.support.account import Account
-from tests.support.faults import Answer, Ending, Fault, Framing, error_answer, healthy, healthy_answer
+from tests.support.faults import (
+    Answer,
+    Ending,
+    Fault,
+    Framing,
+    error_answer,
+    hang_before_head,
+    healthy,
+    healthy_answer,
+    s3_error,
+)
 
 ANY = "*"  # a script for every path that has none of its own left
+
+
+class Outage(Enum):
+    """How the whole server can be out."""
+
+    SLOW_DOWN = "SlowDown"  # it refuses everything
+    SERVER_ERROR = "InternalError"
+    BLACK_HOLE = "black hole"  # what is asked meanwhile is never answered
+    REFUSED = "refused"  # connections break, and none can be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +66,16 @@ class Request:
         return scope[-3] if len(scope) >= 5 else None
 
 
+@dataclass(slots=True)
+class _Planned:
+    """An outage that comes with a certain request."""
+
+    how: Outage
+    seconds: float
+    after_requests: int
+    began_at: float | None = None
+
+
 class FaultServer:
     """Path-style S3 on a loopback port: GET and HEAD of `objects` ({"/bucket/key": bytes}), over HTTP/1.1 or TLS.
 
@@ -66,17 +96,24 @@ class FaultServer:
         self._open: dict[int, socket.socket] = {}
         self._connections = 0
         self._threads: list[Thread] = []
+        self._refusers: list[Thread] = []
         self._malformed: list[str] = []
+        self._outage: _Planned | None = None
         self._stopping = Event()
 
     def __enter__(self) -> "FaultServer":
-        self._listener = socket.create_server(("127.0.0.1", self._port), backlog=1024)
+        self._listen(self._port)
+        return self
+
+    def _listen(self, port: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
         self._acceptor = Thread(target=self._accept, name="fault-server")
         self._acceptor.start()
-        return self
 
     def __exit__(self, *raised: object) -> None:
         self._stopping.set()
+        for thread in self._refusers:
+            thread.join()
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._acceptor.join()
         self._listener.close()
@@ -109,6 +146,22 @@ class FaultServer:
         """
         with self._changed:
             self._scripts[path] = cycle(faults) if forever else iter(faults)
+
+    def go_out(self, how: Outage, *, seconds: float, after_requests: int = 0) -> None:
+        """Be out for so long, from that request on."""
+        with self._changed:
+            self._outage = _Planned(how, seconds, after_requests)
+
+    @property
+    def out_for(self) -> tuple[float, float] | None:
+        """From when to when it was out; None: not yet."""
+        with self._changed:
+            began_at = self._outage.began_at if self._outage is not None else None
+            return (began_at, began_at + self._outage.seconds) if self._outage is not None and began_at is not None else None
+
+    def requests_while_out(self) -> int:
+        began_at, ended_at = self.out_for or (0.0, 0.0)
+        return sum(began_at <= request.arrived_at < ended_at for request in self.requests)
 
     # --- what a test asks ---------------------------------------------------------------------------------------------
 
@@ -222,7 +275,7 @@ class FaultServer:
         raw_path, _, raw_query = target.partition("?")
         path, query = unquote(raw_path), dict(parse_qsl(raw_query, keep_blank_values=True))
         with self._changed:
-            fault = self._next_fault(path)
+            fault = self._fault_of_outage() or self._next_fault(path)
             answer = fault.spoil(self._healthy_answer(method, path, query))
             status = answer.status if answer.head is None else None
             number, now = len(self._requests) + 1, time.monotonic()
@@ -230,6 +283,34 @@ class FaultServer:
             self._requests.append(request)
             self._changed.notify_all()
         return request, answer
+
+    def _fault_of_outage(self) -> Fault | None:
+        """Begins the outage where its time has come."""
+        outage = self._outage
+        if outage is None or len(self._requests) < outage.after_requests:
+            return None
+        now = time.monotonic()
+        if outage.began_at is None:
+            outage.began_at = now
+            if outage.how is Outage.REFUSED:
+                self._refusers.append(Thread(target=self._refuse, args=(outage.seconds,), name="fault-server-refuser"))
+                self._refusers[-1].start()
+        if now >= outage.began_at + outage.seconds:
+            return None
+        return hang_before_head() if outage.how in (Outage.BLACK_HOLE, Outage.REFUSED) else s3_error(outage.how.value)
+
+    def _refuse(self, seconds: float) -> None:
+        """Break all connections, and let none be made for so long."""
+        port = self._listener.getsockname()[1]
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._listener.close()
+        with self._changed:
+            for connection in self._open.values():
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        self._stopping.wait(seconds)
+        self._listen(port)
 
     def _next_fault(self, path: str) -> Fault:
         for scripted in (path, ANY):

@@ -32,9 +32,9 @@ from daemon.adapters.lock import DataDirLock  # noqa: E402
 from daemon.adapters.manifests import Manifests  # noqa: E402
 from daemon.adapters.watch import Watcher  # noqa: E402
 from daemon.config import LiveConfig, add_setting_flags, load_config  # noqa: E402
-from daemon.core.breaker import Breaker  # noqa: E402
 from daemon.core.errors import IdentityRejected, RegionRedirect  # noqa: E402
 from daemon.core.model import ObjectHead, ObjectRef  # noqa: E402
+from daemon.core.outages import Outages  # noqa: E402
 from daemon.core.ports import Sink  # noqa: E402
 from daemon.download import Downloader  # noqa: E402
 from daemon.runs import Runs  # noqa: E402
@@ -126,8 +126,8 @@ def main() -> None:
     data_dir = Path(arguments["data"])
     config = load_config(arguments | {"data_dir": data_dir}, {}, data_dir)
     live, stopping, log, store, manifests = LiveConfig(config), Event(), CountingLog(), MemoryStore(), Manifests(data_dir)
-    breaker = Breaker(probing=True)
-    downloader = Downloader(store, breaker, stopping, live)
+    outages = Outages(probing=True)
+    downloader = Downloader(store, outages, stopping, live)
     lock = DataDirLock(data_dir)
 
     def watcher(service: Service) -> Watcher:
@@ -142,7 +142,7 @@ def main() -> None:
     service = Service(
         manifests,
         ActorSync(manifests, Disk(data_dir), downloader, stopping, live),
-        breaker,
+        outages,
         Runs(log, None),
         stopping,
         log,

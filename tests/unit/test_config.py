@@ -53,6 +53,7 @@ SAMPLES = {
     "read_timeout": ("1", "2s", "3.5"),
     "image_timeout": ("1", "2s", "3.5"),
     "max_attempts": ("1", "2", "20"),
+    "outage_seconds": ("0", "90", "2.5s"),
     "quiet_seconds": ("0.1", "0.2s", "3"),
     "max_wait_seconds": ("4", "5s", "6.5"),
     "rescan_seconds": ("1", "2s", "3.5"),
@@ -127,6 +128,7 @@ def test_defaults_are_those_of_the_design(tmp_path):
         "read_timeout": 30.0,
         "image_timeout": 60.0,
         "max_attempts": 5,
+        "outage_seconds": 120.0,
         "quiet_seconds": 0.3,
         "max_wait_seconds": 3.0,
         "rescan_seconds": None,
@@ -235,6 +237,7 @@ SECONDS = [row.name for row in SETTINGS if row.metavar == "SECONDS"]
         ("log_level", "INFO", "info"),
         ("report", "-", "-"),
         ("grace_seconds", "0", 0.0),
+        ("outage_seconds", "0", 0.0),
         *[
             ("connect_timeout", text, expected)
             for text, expected in (("0.3", 0.3), ("5", 5), ("5s", 5), ("5 s", 5), (".5", 0.5))
@@ -287,8 +290,8 @@ def test_value_is_taken(name, text, expected, tmp_path):
             for name in SECONDS
             for text in ("-1", "nan", "inf", "1e3", "soon", "500ms", "2m", "9" * 400, "31536001")
         ],
-        *[(name, "0") for name in SECONDS if name != "grace_seconds"],
         *[("min_free", text) for text in ("-1", "256X", "M", "1e9", "inf", "1_000", "9" * 400)],
+        *[(name, "0") for name in SECONDS if name not in ("grace_seconds", "outage_seconds")],
         *[("region", text) for text in ("us west", "evil.example.com/", "-a", "a-", "a" * 64)],
     ],
 )

@@ -12,9 +12,9 @@ from gevent.event import Event
 from gevent.queue import Queue
 
 from daemon import crew as crew_module
-from daemon.core.breaker import Breaker
 from daemon.core.errors import ActorsyncError, CredentialsMissing, DiskFull, IdentityRejected, ManifestRejected
 from daemon.core.model import Seen
+from daemon.core.outages import Outages, Scope, Thing
 from daemon.core.ports import Log
 from daemon.core.report import ActorResult
 from daemon.crew import (
@@ -22,20 +22,21 @@ from daemon.crew import (
     Begin,
     Broken,
     Crew,
-    Down,
     Ended,
     FarLog,
     GoOn,
     Mate,
     MateCrashed,
     NextWanted,
+    OutageBegan,
     Report,
     Said,
     Stop,
     Waiting,
-    tell_down,
+    forward_outage,
+    forward_recovery,
 )
-from daemon.download import say_down
+from daemon.outage_detector import report_outage, report_recovery
 from daemon.sync import Counts, Paused, Unfinished
 from daemon.usage import Usage, own_usage
 from tests.support.runs import Lines, result
@@ -143,9 +144,9 @@ class FarProcess:
     def __init__(self, log_level: str = "info") -> None:
         self.ours, self.theirs = ends()
         self.sync = ScriptedSync()
-        self.breaker = Breaker()
+        self.outages = Outages()
         self.stopping = Event()
-        mate = Mate(self.theirs, self.sync, self.breaker, self.stopping, log_level)
+        mate = Mate(self.theirs, self.sync, self.outages, self.stopping, log_level)
         self.working = gevent.spawn(mate.work)
 
     @property
@@ -165,18 +166,24 @@ class Party:
     def __init__(self, mates: int, log_level: str = "info") -> None:
         self.here = ScriptedSync()
         self.far = [FarProcess(log_level) for _ in range(mates)]
-        self.breaker = Breaker()
+        self.outages = Outages()
         self.stopping = Event()
         self.log = Lines()
-        self.down: list[tuple[Lines, str, str, ActorsyncError]] = []
+        self.down: list[tuple[Lines, Thing, ActorsyncError]] = []
+        self.over: list[Thing] = []
         channels = [far.ours for far in self.far]
-        self.crew = Crew(self.here, channels, self.breaker, self.stopping, self._said_down, processes=1 + len(channels))  # type: ignore[arg-type]
+        reports = self._report_outage, self._report_recovery
+        self.crew = Crew(self.here, channels, self.outages, self.stopping, *reports, processes=1 + len(channels))  # type: ignore[arg-type]
         self.gates: dict[str, Event] = {}
 
-    def _said_down(self, log: Log, kind: str, name: str, error: ActorsyncError) -> None:
-        say_down(log, kind, name, error)
+    def _report_outage(self, log: Log, thing: Thing, error: ActorsyncError) -> None:
+        report_outage(log, thing, error)
         assert isinstance(log, Lines)
-        self.down.append((log, kind, name, error))
+        self.down.append((log, thing, error))
+
+    def _report_recovery(self, log: Log, thing: Thing) -> None:
+        report_recovery(log, thing)
+        self.over.append(thing)
 
     @property
     def everywhere(self) -> list[ScriptedSync]:
@@ -385,7 +392,7 @@ def test_places_of_a_mate_that_is_lost_are_ours() -> None:
 def test_places_of_processes_that_could_not_be_made_are_ours() -> None:
     """Without this, a system that refuses a process takes its places with it."""
     party = Party(1)
-    crew = Crew(party.here, [ends()[0]], Breaker(), Event(), processes=4)  # type: ignore[arg-type]
+    crew = Crew(party.here, [ends()[0]], Outages(), Event(), processes=4)  # type: ignore[arg-type]
     assert 50 - 13 == crew.share(50)
 
 
@@ -542,7 +549,7 @@ def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
         def others() -> None:
             gevent.sleep(0.002)
             log.error("image.failed")
-            tell_down(mate)(log, "identity", "signed", REJECTED)
+            forward_outage(mate)(log, KEYS, REJECTED)
             mate.send(NextWanted("2"))
             mate.send(Ended("2", result("2")))
 
@@ -671,7 +678,7 @@ def test_lost_mate_is_given_nothing_more() -> None:
     until(lambda: party.here.begun == ["1", "2"])
     told = len(party.far[0].told)
     party.begin_gated("3", "4")
-    party.crew.said_down(party.log, "disk", "", DiskFull("injected"))
+    party.crew.report_outage(party.log, DISK, DiskFull("injected"))
     party.stopping.set()
     party.crew.abandon_all()
     settle()
@@ -745,16 +752,19 @@ def test_mates_that_were_never_woken_are_closed_too() -> None:
 
 # --- what all share ---------------------------------------------------------------------------------------------------
 
+KEYS = Thing(Scope.IDENTITY, "signed")
+DISK = Thing(Scope.DISK, "8:1")
+STORE = Thing(Scope.ENDPOINT, "https://s3")
 REJECTED = IdentityRejected("injected: expired", status=400, s3_code="ExpiredToken")
 
 
 def meet_down(party: Party, which: int, error: ActorsyncError = REJECTED) -> Script:
-    """An actor's run, in the way that a download goes: trip the breaker of its own process, and say so."""
+    """An actor's run that finds an outage: it begins in its own process, which forwards it."""
     far = party.far[which]
 
     def meet(log: Log) -> ActorResult:
-        assert far.breaker.trip("identity", "signed", error, 0.0)
-        tell_down(far.theirs)(log, "identity", "signed", error)
+        assert far.outages.begin(KEYS, error, 0.0)
+        forward_outage(far.theirs)(log, KEYS, error)
         return result("2", failed=1)
 
     return meet
@@ -770,15 +780,15 @@ def test_failure_that_a_mate_meets_is_said_once_and_stops_everybody() -> None:
     third = party.begin("3")
     until(lambda: party.far[1].sync.begun)
     second.get()
-    until(lambda: party.far[1].breaker.errors)
+    until(lambda: party.far[1].outages.errors)
 
     assert 1 == len(party.down)
     (said,) = party.log.of("identity.failed")
     assert ("r", "2", "identity-rejected", str(REJECTED)) == (said["run_id"], said["actor"], said["code"], said["error"])
-    for breaker in (party.breaker, party.far[0].breaker, party.far[1].breaker):
-        (error,) = breaker.errors
+    for outages in (party.outages, party.far[0].outages, party.far[1].outages):
+        (error,) = outages.errors
         assert (IdentityRejected, "ExpiredToken") == (type(error), error.s3_code)  # type: ignore[attr-defined]
-        assert breaker.error_for(0.0, ("identity", "signed"))
+        assert outages.blocking(0.0, (KEYS,))
     assert [] == party.far[2].told  # it sleeps on
     gevent.killall([third])
 
@@ -800,9 +810,9 @@ def test_failure_that_was_met_here_before_is_not_said_again_for_a_mate() -> None
     """Without this, as above, where this process was first."""
     party = Party(1)
     party.begin_gated("1")
-    assert party.breaker.trip("identity", "signed", REJECTED, 0.0)
-    party.crew.said_down(party.log, "identity", "signed", REJECTED)
-    party.script("2", lambda log: (tell_down(party.far[0].theirs)(log, "identity", "signed", REJECTED), result("2"))[1])
+    assert party.outages.begin(KEYS, REJECTED, 0.0)
+    party.crew.report_outage(party.log, KEYS, REJECTED)
+    party.script("2", lambda log: (forward_outage(party.far[0].theirs)(log, KEYS, REJECTED), result("2"))[1])
     party.crew.begin("2", party.log)
     assert 1 == len(party.down)
 
@@ -812,11 +822,11 @@ def test_failure_that_is_met_here_is_told_to_those_who_are_awake() -> None:
     party = Party(2)
     party.begin_gated("1", "2")
     full = DiskFull("injected: 3 MB are free")
-    party.crew.said_down(party.log.bind(actor="1"), "disk", "", full)
-    until(lambda: party.far[0].breaker.errors)
+    party.crew.report_outage(party.log.bind(actor="1"), DISK, full)
+    until(lambda: party.far[0].outages.errors)
 
-    assert [("disk", "", full)] == [row[1:] for row in party.down]
-    (error,) = party.far[0].breaker.errors
+    assert [(DISK, full)] == [row[1:] for row in party.down]
+    (error,) = party.far[0].outages.errors
     assert (DiskFull, str(full)) == (type(error), str(error))
     assert [] == party.far[1].told
 
@@ -827,7 +837,7 @@ def test_reason_to_stop_keeps_its_kind() -> None:
     party.begin_gated("1")
     party.script("2", meet_down(party, 0, CredentialsMissing("injected", hint="set them")))
     party.crew.begin("2", party.log)
-    (error,) = party.breaker.errors
+    (error,) = party.outages.errors
     assert (CredentialsMissing, "set them") == (type(error), error.hint)
 
 
@@ -835,23 +845,60 @@ def test_mate_that_is_woken_late_knows_what_is_down() -> None:
     """Without this, it asks with credentials that all others know to be bad, or waits for a host that is down."""
     party = Party(2)
     party.begin_gated("1", "2")
-    assert party.breaker.trip("identity", "signed", REJECTED, 0.0)
-    party.crew.said_down(party.log, "identity", "signed", REJECTED)
+    assert party.outages.begin(KEYS, REJECTED, 0.0)
+    party.crew.report_outage(party.log, KEYS, REJECTED)
     party.begin_gated("3")
     until(lambda: party.far[1].sync.begun)
     assert ["3"] == party.far[1].sync.begun
-    assert [str(REJECTED)] == [str(error) for error in party.far[1].breaker.errors]
+    assert [str(REJECTED)] == [str(error) for error in party.far[1].outages.errors]
 
 
 def test_crew_without_mates_keeps_no_failure() -> None:
     """Without this, a daemon whose endpoint is down for a month keeps an error, with all its frames, of each probe."""
-    crew = Crew(ScriptedSync(), [], Breaker(), Event(), lambda *_: None)  # type: ignore[arg-type]
+    crew = Crew(ScriptedSync(), [], Outages(), Event(), lambda *_: None)  # type: ignore[arg-type]
     error = DiskFull("injected")
     kept = weakref.ref(error)
-    crew.said_down(Lines(), "disk", "", error)
+    crew.report_outage(Lines(), DISK, error)
     del error
     gc.collect()
     assert kept() is None
+
+
+def test_each_process_finds_out_for_itself_whether_an_endpoint_is_out() -> None:
+    party = Party(2)
+    party.begin_gated("1", "2", "3")
+    down = IdentityRejected("injected")
+    party.crew.report_outage(party.log, STORE, down)
+    forward_outage(party.far[0].theirs)(FarLog("2", "info", lambda _: None), STORE, down)
+    gevent.sleep(0.05)
+    assert [STORE] == [thing for _, thing, _ in party.down]  # reported once
+    assert not party.outages
+    assert not any(far.outages for far in party.far)
+
+
+def test_recovery_that_one_process_sees_is_reported_once_and_holds_for_all() -> None:
+    party = Party(2)
+    party.begin_gated("1", "2", "3")
+    for process in (party, *party.far):
+        process.outages.begin(STORE, REJECTED, 0.0, 120.0)  # type: ignore[attr-defined]
+    party.crew.report_outage(party.log, STORE, REJECTED)
+    for far, actor in zip(party.far, "23", strict=True):
+        forward_recovery(far.theirs)(FarLog(actor, "info", lambda _: None), STORE)
+    until(lambda: not any(process.outages for process in (party, *party.far)))  # type: ignore[attr-defined]
+    assert [STORE] == party.over
+    assert 1 == len(party.log.of("endpoint.recovered"))
+
+
+def test_mate_that_is_woken_late_hears_nothing_of_what_is_over() -> None:
+    party = Party(2)
+    party.begin_gated("1", "2")
+    party.outages.begin(KEYS, REJECTED, 0.0)
+    party.crew.report_outage(party.log, KEYS, REJECTED)
+    party.crew.report_recovery(party.log, KEYS)
+    party.begin_gated("3")
+    until(lambda: party.far[1].sync.begun)
+    assert not party.far[1].outages
+    assert not party.outages
 
 
 # --- the end of a run -------------------------------------------------------------------------------------------------
@@ -1008,13 +1055,13 @@ def test_mate_keeps_what_waits_and_goes_on_with_it(far: FarProcess) -> None:
 
 def test_mate_does_as_it_is_told_about_what_all_share(far: FarProcess) -> None:
     """Without this, a mate goes on when all others have stopped."""
-    far.ours.send(Down("1", "identity", "signed", REJECTED))
+    far.ours.send(OutageBegan("1", KEYS, REJECTED))
     far.ours.send(Stop())
     far.ours.send(Abandon())
     until(lambda: far.sync.abandoned)
 
     assert far.stopping.is_set()
-    assert far.breaker.error_for(0.0, ("identity", "signed"))
+    assert far.outages.blocking(0.0, (KEYS,))
     assert [] == far.theirs.sent  # it was told: nobody needs to be told by it
 
 
@@ -1075,5 +1122,5 @@ def test_bound_facts_are_those_of_the_log_that_they_were_bound_to() -> None:
 def test_failure_is_told_with_the_actor_that_met_it() -> None:
     """Without this, the one line that explains a failed run does not say where it began."""
     ours, _ = ends()
-    tell_down(ours)(FarLog("1", "info", lambda _: None).bind(actor="1"), "identity", "signed", REJECTED)
-    assert [Down("1", "identity", "signed", REJECTED)] == ours.sent
+    forward_outage(ours)(FarLog("1", "info", lambda _: None).bind(actor="1"), KEYS, REJECTED)
+    assert [OutageBegan("1", KEYS, REJECTED)] == ours.sent

@@ -1,12 +1,14 @@
 import pytest
 
-from daemon.core.errors import ObjectNotFound, StoreUnavailable
+from daemon.core.errors import DiskFull, ObjectNotFound, StoreUnavailable
 from daemon.core.failing import FEW, TRANSIENT_CODES, FailingActors, retry_seconds
 from daemon.core.model import Failure, Kind
 
 LATER = Failure.of("1.png", StoreUnavailable("injected"))
 NEVER = Failure.of("2.png", ObjectNotFound("injected"))
-DOWN = Failure.of("3.png", StoreUnavailable("injected"), Kind.SHARED)
+DISK, STORE = ("disk", "8:1"), ("endpoint", "https://s3")
+DOWN = Failure.of("3.png", StoreUnavailable("injected"), Kind.SHARED, STORE)
+FULL = Failure.of("4.png", DiskFull("injected"), Kind.SHARED, DISK)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def test_codes_that_time_alone_may_mend_are_those_of_transient_errors() -> None:
 
     known = {cls.code for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.ActorsyncError)}
     assert TRANSIENT_CODES <= known
-    transient = (errors.Treatment.TRANSIENT, errors.Treatment.CONNECT)
+    transient = (errors.Treatment.TRANSIENT, errors.Treatment.CONNECT, errors.Treatment.THROTTLED)
     store_errors = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.StoreError)]
     assert {cls.code for cls in store_errors if cls.treatment in transient} <= TRANSIENT_CODES
 
@@ -80,10 +82,10 @@ def test_what_was_stopped_by_something_that_is_down_waits_for_that() -> None:
     for now in range(10):
         failing.failed("a", [DOWN, NEVER], now=float(now), jitter=1.0)
         failing.failed("b", [DOWN], now=float(now), jitter=1.0)
-    assert ([], "a") == (failing.due(1e9), failing.first_stopped)
+    assert ([], "a") == (failing.due(1e9), failing.first_stopped(STORE))
     assert (1, 0) == (failing.rows["a"].times, failing.rows["b"].times)
-    assert ["a", "b"] == failing.release()
-    assert ([], None) == (failing.release(), failing.first_stopped)
+    assert ["a", "b"] == failing.release(STORE)
+    assert ([], None) == (failing.release(STORE), failing.first_stopped(STORE))
     assert {"a", "b"} == failing.rows.keys()
     failing.failed("b", [LATER], now=0.0, jitter=1.0)
     assert 5.0 == failing.next_due()
@@ -96,12 +98,23 @@ def test_those_who_look_whether_it_is_up_take_turns() -> None:
         failing.failed(actor, [DOWN], now=0.0, jitter=1.0)
     turns = []
     for _ in range(4):
-        turns.append(failing.first_stopped)
-        failing.failed(str(failing.first_stopped), [DOWN], now=0.0, jitter=1.0)
+        turns.append(failing.first_stopped(STORE))
+        failing.failed(str(failing.first_stopped(STORE)), [DOWN], now=0.0, jitter=1.0)
     assert ["a", "b", "c", "a"] == turns
     failing.forget("b")
     failing.failed("c", [LATER], now=0.0, jitter=1.0)
-    assert ["a"] == failing.release()
+    assert ["a"] == failing.release(STORE)
+
+
+def test_end_of_one_outage_releases_only_whom_it_stopped() -> None:
+    failing = FailingActors()
+    failing.failed("a", [DOWN], now=0.0, jitter=1.0)
+    failing.failed("b", [FULL], now=0.0, jitter=1.0)
+    failing.failed("c", [DOWN, FULL], now=0.0, jitter=1.0)
+    assert ["a", "c"] == failing.release(STORE)
+    assert "b" == failing.first_stopped(DISK)
+    assert ["b", "c"] == failing.release_all()
+    assert (None, []) == (failing.first_stopped(DISK), failing.release_all())
 
 
 def test_table_does_not_grow_with_the_number_of_failures() -> None:

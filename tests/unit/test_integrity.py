@@ -307,10 +307,10 @@ def test_version_in_message_is_short_and_printable() -> None:
     ("treatment", "s3_code", "body"),
     [
         (Treatment.TRANSIENT, "InternalError", ERROR_DOCUMENT),
-        (Treatment.TRANSIENT, "SlowDown", b"<Error><Code>SlowDown</Code></Error>"),
-        (Treatment.TRANSIENT, "SlowDown", b"\xef\xbb\xbf <Error>\n  <Code> SlowDown </Code>\n</Error>"),
+        (Treatment.THROTTLED, "SlowDown", b"<Error><Code>SlowDown</Code></Error>"),
+        (Treatment.THROTTLED, "SlowDown", b"\xef\xbb\xbf <Error>\n  <Code> SlowDown </Code>\n</Error>"),
         (
-            Treatment.TRANSIENT,
+            Treatment.THROTTLED,
             "SlowDown",
             b'\n\n<?xml version="1.0"?><Error xmlns="x"><RequestId>1</RequestId><Code>SlowDown</Code>',
         ),

@@ -1,19 +1,13 @@
 import hashlib
 import re
-from collections.abc import Mapping
-from types import SimpleNamespace
 
 import gevent
 import pytest
 
-from daemon.config import LiveConfig
-from daemon.core.breaker import CONNECTS_FAILED_IN_A_ROW, Breaker
 from daemon.core.errors import (
     AccessDenied,
     ActorsyncError,
-    ConnectFailed,
     CredentialsMissing,
-    DiskFull,
     IdentityRejected,
     NameOccupied,
     ObjectNotFound,
@@ -21,31 +15,47 @@ from daemon.core.errors import (
     RequestRefused,
     StoreError,
     StoreUnavailable,
+    Throttled,
     TimedOut,
     Treatment,
 )
-from daemon.core.model import Download, Failure, Kind, ObjectHead, ObjectRef, Outcome, Proof, Reason, Received
-from daemon.core.ports import Sink
+from daemon.core.model import Kind, ObjectHead, Proof, Reason, Received
 from daemon.core.retry import _clock_hint, delay_seconds, refusal
-from daemon.download import LONG_DELAY_SECONDS, Downloader, Trial
-from tests.support.trees import image_bytes
+from tests.support.scripted_download import (
+    BODY,
+    EXPIRED,
+    NO_CONNECT,
+    REDIRECT,
+    SLOW_DOWN,
+    WHOLE,
+    Answer,
+    MemoryFolder,
+    Run,
+    ScriptedStore,
+    SlowStore,
+    Stopping,
+    scripted_time,  # noqa: F401 - a fixture
+)
 
 # --- what an answer means ----------------------------------------------------------------------------------------------
 
 BY_S3_CODE = {
     StoreUnavailable: [
+        (500, "InternalError"),
+        (503, "InternalError"),
+        (400, "RequestTimeout"),
+        (409, "OperationAborted"),
+        (200, "InternalError"),  # as the body of a 200
+    ],
+    Throttled: [
         (503, "SlowDown"),
         (429, "SlowDown"),
-        (500, "InternalError"),
         (503, "ServiceUnavailable"),
-        (400, "RequestTimeout"),
         (429, "TooManyRequests"),
         (400, "Throttling"),
         (400, "ThrottlingException"),
         (503, "RequestLimitExceeded"),
         (509, "BandwidthLimitExceeded"),
-        (409, "OperationAborted"),
-        (200, "InternalError"),  # as the body of a 200
         (403, "SlowDown"),
     ],
     IdentityRejected: [
@@ -67,7 +77,8 @@ BY_S3_CODE = {
     AccessDenied: [(403, "AccessDenied"), (403, "AllAccessDisabled"), (403, "AccountProblem"), (500, "AccessDenied")],
 }
 BY_STATUS = {
-    StoreUnavailable: [408, 429, 500, 502, 503, 504, 509],
+    StoreUnavailable: [408, 500, 502, 504],
+    Throttled: [429, 503, 509],
     RegionRedirect: [301, 307, 308],
     AccessDenied: [401, 403],
     ObjectNotFound: [404],
@@ -75,6 +86,7 @@ BY_STATUS = {
 }
 TREATMENTS = {
     StoreUnavailable: Treatment.TRANSIENT,
+    Throttled: Treatment.THROTTLED,
     IdentityRejected: Treatment.IDENTITY,
     RegionRedirect: Treatment.REGION,
     ObjectNotFound: Treatment.PERMANENT,
@@ -236,178 +248,6 @@ def test_retry_after_is_honoured_up_to_a_minute(delay: float, retry_after: float
 
 # --- the one retry loop ------------------------------------------------------------------------------------------------
 
-BODY = image_bytes("a", 1000)
-WHOLE = ObjectHead(len(BODY), f'"{hashlib.md5(BODY).hexdigest()}"')
-REF = ObjectRef("b", "a/0.png", region="us-west-1")
-SLOW_DOWN = refusal(503, "SlowDown", "injected")
-NO_CONNECT = ConnectFailed("injected: refused")
-REDIRECT = refusal(301, "PermanentRedirect", "injected", region="eu-west-1")
-EXPIRED = refusal(400, "ExpiredToken", "injected")
-
-Answer = ActorsyncError | tuple[ObjectHead, bytes]
-
-
-class ScriptedStore:
-    """An ObjectStore that gives its answers in turn, the last one again and again, and remembers how it was asked."""
-
-    def __init__(self, *answers: Answer, identity: str = "signed", renews: bool = False) -> None:
-        self._answers = answers
-        self._identity = identity
-        self._renews = renews
-        self.requests = 0
-        self.fresh: list[bool] = []
-        self.followed: list[str | None] = []
-        self.renewals = 0
-
-    def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
-        answer = self._answers[min(self.requests, len(self._answers) - 1)]
-        self.requests += 1
-        assert self.requests < 1000, "the same image is asked for to the end of days"
-        self.fresh.append(fresh_connection)
-        if isinstance(answer, ActorsyncError):
-            raise answer
-        head, body = answer
-        sink.begin(head)
-        for start in range(0, len(body), 300):
-            sink.write(memoryview(body)[start : start + 300])
-
-    def endpoint_of(self, ref: ObjectRef) -> str:
-        return "https://s3"
-
-    def identity_of(self, ref: ObjectRef) -> str:
-        return self._identity
-
-    def follow(self, ref: ObjectRef, redirect: RegionRedirect) -> bool:
-        self.followed.append(redirect.region)
-        return redirect.region is not None
-
-    def renew_identity(self, rejected: IdentityRejected) -> bool:
-        self.renewals += 1
-        return self._renews
-
-    def close(self) -> None:
-        pass
-
-
-class MemoryFolder:
-    """An ImageFolder in memory; `refuses` is raised by every commit."""
-
-    def __init__(
-        self, images: dict[str, bytes] | None = None, refuses: ActorsyncError | None = None, full: bool = False
-    ) -> None:
-        self.images = images or {}
-        self.refuses = refuses
-        self.full = full
-        self.staged = 0
-
-    def kinds(self, names: object) -> Mapping[str, object]:
-        raise AssertionError("nobody asked for it")
-
-    def require_room(self, size_bytes: int) -> None:
-        if self.full:
-            raise DiskFull("injected: 0 MB are free")
-
-    def stage(self, name: str) -> "MemoryImage":
-        self.staged += 1
-        return MemoryImage(self, name)
-
-    def close(self) -> None:
-        pass
-
-
-class MemoryImage:
-    def __init__(self, folder: MemoryFolder, name: str) -> None:
-        self._folder = folder
-        self._name = name
-        self._body = b""
-        self._open = True
-
-    def write(self, piece: memoryview) -> None:
-        self._body += piece
-
-    def commit(self) -> bool:
-        if self._folder.refuses:
-            raise self._folder.refuses
-        first = self._folder.images.setdefault(self._name, self._body)
-        return first is self._body
-
-    def discard(self) -> None:
-        self._folder.staged -= self._open
-        self._open = False
-
-
-class Stopping:
-    """An Event that remembers what was waited for instead of waiting; it is set after `after` waits."""
-
-    def __init__(self, after: int = 1_000_000) -> None:
-        self._after = after
-        self.waited: list[float] = []
-
-    def is_set(self) -> bool:
-        return len(self.waited) >= self._after
-
-    def wait(self, seconds: float) -> bool:
-        self.waited.append(seconds)
-        return self.is_set()
-
-
-class Events:
-    """A Log that keeps the names of events above debug."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def bind(self, **facts: object) -> "Events":
-        return self
-
-    def debug(self, event: str, **facts: object) -> None:
-        pass
-
-    def info(self, event: str, **facts: object) -> None:
-        self.said.append(event)
-
-    warning = error = info
-
-
-class Run:
-    """One image's way through the loop, with everything that it touches."""
-
-    def __init__(self, store: ScriptedStore, folder: MemoryFolder | None = None, stopping: Stopping | None = None) -> None:
-        self.store = store
-        self.folder = folder or MemoryFolder()
-        self.stopping = stopping or Stopping()
-        self.breaker = Breaker()
-        self.log = Events()
-        self.trial = self.new_trial()
-        self.downloader = Downloader(
-            store,
-            self.breaker,
-            self.stopping,  # type: ignore[arg-type]
-            LiveConfig(SimpleNamespace(max_attempts=5, image_timeout=60.0, accept_opaque_etags=False)),  # type: ignore[arg-type]
-        )
-
-    @staticmethod
-    def new_trial() -> Trial:
-        return Trial(Download(REF, "0.png", Reason.MISSING))
-
-    def outcome(self, trial: Trial | None = None) -> Outcome:
-        outcome = self.downloader.run(self.log, self.folder, trial or self.trial)  # type: ignore[arg-type]
-        assert not isinstance(outcome, Trial)
-        assert 0 == self.folder.staged  # whatever happened, nothing is left behind
-        return outcome
-
-    def failure(self, trial: Trial | None = None) -> Failure:
-        outcome = self.outcome(trial)
-        assert isinstance(outcome, Failure)
-        assert {} == self.folder.images
-        return outcome
-
-    def received(self) -> Received:
-        outcome = self.outcome()
-        assert isinstance(outcome, Received)
-        assert BODY == self.folder.images["0.png"]
-        return outcome
-
 
 def test_healthy_image_costs_one_request() -> None:
     """Without this, a run costs more requests, and money, than it has images."""
@@ -470,7 +310,7 @@ def test_passing_fault_is_tried_again(fault: Answer) -> None:
     assert [] == run.log.said
 
 
-@pytest.mark.parametrize("fault", [SLOW_DOWN, NO_CONNECT, TimedOut("injected"), (WHOLE, BODY[:-1])])
+@pytest.mark.parametrize("fault", [refusal(500, "InternalError", "injected"), TimedOut("injected"), (WHOLE, BODY[:-1])])
 def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Answer) -> None:
     """Without this, an image that can never be had is asked for to the end of days, or given up too early."""
     run = Run(ScriptedStore(fault))
@@ -494,9 +334,13 @@ def test_answer_that_will_not_change_is_asked_for_once(s3_code: str) -> None:
 def test_long_wait_gives_the_slot_back() -> None:
     """Without this, one slow bucket holds every slot for its Retry-After."""
     run = Run(ScriptedStore(refusal(503, "SlowDown", "injected", retry_after_seconds=30.0), (WHOLE, BODY)))
+    began = run.clock.now
     assert run.trial is run.downloader.run(run.log, run.folder, run.trial)  # type: ignore[arg-type]
     assert [] == run.stopping.waited
-    assert run.trial.due > LONG_DELAY_SECONDS
+    assert 30.0 == run.trial.due - began
+    assert run.trial is run.downloader.run(run.log, run.folder, run.trial)  # type: ignore[arg-type]  # woken early
+    assert 1 == run.store.requests
+    run.clock.now = run.trial.due
     assert 2 == run.received().attempts  # and goes on where it was
 
 
@@ -582,14 +426,6 @@ def test_missing_credentials_are_said_once_for_all() -> None:
     assert (1, ["identity.failed"]) == (run.store.requests, run.log.said)
 
 
-class SlowStore(ScriptedStore):
-    """One that lets the other images send their requests too before it answers."""
-
-    def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
-        gevent.sleep(0)
-        super().fetch(ref, sink, fresh_connection=fresh_connection)
-
-
 @pytest.mark.parametrize("error", [EXPIRED, CredentialsMissing("AWS credentials not configured")])
 def test_images_that_were_under_way_say_it_no_second_time(error: ActorsyncError) -> None:
     """Without this, one wrong key is 50 error lines: one for each connection."""
@@ -621,23 +457,3 @@ def test_refusal_of_the_disk_is_not_tried_again() -> None:
     run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(refuses=NameOccupied("injected")))
     assert "name-occupied" == run.failure().code
     assert 1 == run.store.requests
-
-
-def test_endpoint_goes_down_when_the_connects_of_twenty_images_in_a_row_failed() -> None:
-    """Without this, a machine without a network tries each of 5,740 images five times."""
-    run = Run(ScriptedStore(NO_CONNECT))
-    codes = [run.failure(Run.new_trial()).code for _ in range(CONNECTS_FAILED_IN_A_ROW + 5)]
-    assert ["connect-failed"] * CONNECTS_FAILED_IN_A_ROW + ["endpoint-down"] * 5 == codes
-    assert 5 * CONNECTS_FAILED_IN_A_ROW == run.store.requests
-    assert 1 == run.log.said.count("endpoint.failed")
-
-
-@pytest.mark.parametrize("answer", [(WHOLE, BODY), refusal(404, "NoSuchKey", "injected")])
-def test_any_answer_starts_that_count_again(answer: Answer) -> None:
-    """Without this, a lossy network is taken for none after a few thousand images."""
-    nineteen = [NO_CONNECT] * 5 * (CONNECTS_FAILED_IN_A_ROW - 1)
-    run = Run(ScriptedStore(*nineteen, answer, *nineteen, (WHOLE, BODY)))
-    for _ in range(2 * CONNECTS_FAILED_IN_A_ROW - 1):
-        run.outcome(Run.new_trial())
-        run.folder.images.clear()
-    assert () == run.breaker.errors

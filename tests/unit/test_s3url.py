@@ -409,7 +409,7 @@ def test_endpoint_takes_every_unsigned_request(ref: ObjectRef) -> None:
     ],
 )
 def test_origin_is_the_host_without_the_bucket(url: str, region: str | None, origin: str) -> None:
-    """Without this, each bucket has a breaker of its own, and a dead endpoint is tried 20 times for each."""
+    """Without this, each bucket has an outage of its own, and a dead endpoint is tried for each."""
     assert origin == origin_of(parse_s3_url(url, MINIO), region=region)
 
 

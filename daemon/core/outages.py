@@ -1,0 +1,234 @@
+"""Outages: what is out for more than one image, how long its images wait, and when it is probed."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from daemon.core.errors import ActorsyncError
+
+OUTAGE_AFTER_SECONDS = 2.0  # without one success
+SEVERAL_IMAGES = 3  # must fail before an error that can be one image's own counts as an outage
+NEVER_ANSWERED_SECONDS = 15.0  # an endpoint that never answered is not waited for any longer
+
+WAITING_PROBE_SECONDS = 0.5  # between two probes while images wait
+LONGEST_CHECK_SECONDS = 5.0  # a waiting image looks again after a quarter of the outage so far, at most this
+FIRST_PROBE_SECONDS = 5.0  # between two probes once images wait no more, doubling
+LONGEST_PROBE_SECONDS = 60.0
+LONGEST_TO_PROBE_SECONDS = 60.0  # a probe that brings no result by then is not waited for
+STEADY_SECONDS = 60.0  # an outage that comes back sooner is probed as rarely as before
+
+IDENTITY_CHECK_SECONDS = (1.0, 3.0)  # a rejected image is tried again after these, where no key ever worked
+IDENTITY_IMAGES = 20  # so many rejected, of several actors, and none accepted: the identity is out
+IDENTITY_ACTORS = 3
+
+NEVER = float("inf")
+
+
+class Scope(StrEnum):
+    """What kind of thing can be out; with a name it is one thing."""
+
+    ENDPOINT = "endpoint"  # "https://s3.us-west-1.amazonaws.com"
+    IDENTITY = "identity"  # "signed"
+    BUCKET = "bucket"
+    DISK = "disk"  # a file system ("8:1"), or a folder where a quota holds for one
+
+
+class Thing(NamedTuple):
+    """Something that requests share, and that can be out."""
+
+    scope: Scope
+    name: str
+
+
+@dataclass(slots=True)
+class Outage:
+    """One thing that is out. Its images wait until `give_up_at`, and fail after that."""
+
+    thing: Thing
+    error: ActorsyncError
+    began_at: float
+    give_up_at: float
+    probe_at: float  # from then on one request is let through
+    probes: int  # that failed since its images wait no more, in all outages of this thing that followed close upon another
+    probed_until: float = 0.0  # a probe is under way, and not waited for any longer than this
+
+    def is_waited_for(self, now: float) -> bool:
+        return now < max(self.give_up_at, self.probed_until)
+
+    def check_at(self, now: float) -> float:
+        """When a waiting image looks again: soon at first, then more rarely."""
+        seconds = min(LONGEST_CHECK_SECONDS, max(WAITING_PROBE_SECONDS, (now - self.began_at) / 4))
+        return min(now + seconds, max(self.give_up_at, self.probed_until, now))
+
+
+class Outages:
+    """The table of outages of one process; time is passed in.
+
+    `probing`: what is out is tried again after 5 s, 10 s ... 60 s, also when no image waits for it (the daemon). Without it
+    only waiting images probe (`--once`). `processes`: how many share the probes while images wait.
+    """
+
+    def __init__(self, *, probing: bool = False, processes: int = 1) -> None:
+        self._probing = probing
+        self._waiting_probe_seconds = WAITING_PROBE_SECONDS * processes
+        self._out: dict[Thing, Outage] = {}
+        self._ended: dict[Thing, tuple[float, int]] = {}  # when it ended last, and its probes: the last outage of each
+
+    def __bool__(self) -> bool:
+        """Something is out."""
+        return bool(self._out)
+
+    def __contains__(self, thing: object) -> bool:
+        return thing in self._out
+
+    def blocking(self, now: float, things: tuple[Thing, ...]) -> Outage | None:
+        """The outage that stops a request which needs all these things; None: it may be sent.
+
+        One request is let through at each probe time, and counts as the probe.
+        """
+        rows = [self._out[thing] for thing in things if thing in self._out]
+        for row in rows:
+            if now < row.probe_at:
+                return row
+        for row in rows:
+            row.probe_at = self._next_probe_at(row, now)
+            row.probed_until = now + LONGEST_TO_PROBE_SECONDS
+        return None
+
+    def begin(self, thing: Thing, error: ActorsyncError, now: float, give_up_at: float | None = None) -> bool:
+        """A thing is out, or still out after a probe. True: this is new, and must be reported.
+
+        `give_up_at`: until then its images wait; None: they fail at once.
+        """
+        row = self._out.get(thing)
+        if row is not None:
+            row.probed_until = 0.0
+            row.probes += not row.is_waited_for(now)
+            row.probe_at = self._next_probe_at(row, now)
+            return False
+        ended_at, probes = self._ended.pop(thing, (-NEVER, 0))
+        if now - ended_at > STEADY_SECONDS:
+            probes = 0
+        row = self._out[thing] = Outage(thing, error, now, now if give_up_at is None else give_up_at, now, probes)
+        row.probe_at = self._next_probe_at(row, now)
+        return True
+
+    def end(self, now: float, things: tuple[Thing, ...]) -> tuple[Thing, ...]:
+        """These things were used with success; those that were out until now."""
+        ended = tuple(thing for thing in things if thing in self._out)
+        for thing in ended:
+            self._ended[thing] = now, self._out.pop(thing).probes + 1
+        return ended
+
+    def reset(self) -> None:
+        """Everything may be tried again, as if nothing had failed."""
+        self._out.clear()
+        self._ended.clear()
+
+    def due_probes(self, now: float) -> list[Thing]:
+        """What may be probed now and has no waiting images to do so."""
+        return [row.thing for row in self._out.values() if max(row.probe_at, row.give_up_at) <= now]
+
+    def next_probe_at(self, now: float) -> float:
+        """When `due_probes` may give the next one; infinite when there is none."""
+        times = (max(row.probe_at, row.give_up_at) for row in self._out.values())
+        return min((at for at in times if at > now), default=NEVER)
+
+    @property
+    def errors(self) -> tuple[ActorsyncError, ...]:
+        """Why each thing is out, in the order in which they went."""
+        return tuple(row.error for row in self._out.values())
+
+    def _next_probe_at(self, row: Outage, now: float) -> float:
+        if now < row.give_up_at:
+            return now + self._waiting_probe_seconds
+        if not self._probing:
+            return NEVER
+        return now + min(LONGEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(row.probes, 10))
+
+
+@dataclass(slots=True)
+class EndpointHealth:
+    """When an endpoint answered last, and what has failed since.
+
+    An answer is one about the object that was asked for, whatever it says. A refusal for everybody (SlowDown) is none.
+    """
+
+    answered_at: float | None = None
+    heard: bool = False  # it said something, ever
+    failing_since: float | None = None
+    failing_images: set[str] = field(default_factory=set)  # the first SEVERAL_IMAGES
+
+    def answered(self, now: float) -> None:
+        self.answered_at = now
+        if self.failing_since is not None:
+            self.failing_since = None
+            self.failing_images.clear()
+
+    def failed(self, image: str, sent_at: float, *, heard: bool) -> None:
+        """A request that was sent then brought no answer. `heard`: the endpoint said something all the same."""
+        self.heard |= heard
+        if self.failing_since is None:
+            self.failing_since = max(sent_at, self.answered_at or sent_at)
+        if len(self.failing_images) < SEVERAL_IMAGES:
+            self.failing_images.add(image)
+
+    def may_be_out(self, now: float, *, of_endpoint: bool) -> bool:
+        """Nothing succeeded for OUTAGE_AFTER_SECONDS. `of_endpoint`: the failure cannot be one image's own."""
+        return (
+            self.failing_since is not None
+            and now - self.failing_since >= OUTAGE_AFTER_SECONDS
+            and (of_endpoint or len(self.failing_images) >= SEVERAL_IMAGES)
+        )
+
+    def give_up_at(self, outage_seconds: float) -> float:
+        """`outage_seconds` after the last answer; sooner where there never was one."""
+        if self.answered_at is not None:
+            return self.answered_at + outage_seconds
+        seconds = outage_seconds if self.heard else min(outage_seconds, NEVER_ANSWERED_SECONDS)
+        return (self.failing_since or 0.0) + seconds
+
+
+class Verdict(StrEnum):
+    """Whose fault a rejected signature is."""
+
+    IMAGE = "image"  # this object's, or its bucket's: the same keys work elsewhere
+    IDENTITY = "identity"
+    PROBE = "probe"  # ask for an object that these keys could read before
+    LATER = "later"  # not known yet: let other images try first
+
+
+@dataclass(slots=True)
+class IdentityHealth:
+    """When the last request was sent whose signature S3 accepted, and what it has rejected since."""
+
+    accepted_sent_at: float = -NEVER
+    rejected_images: set[str] = field(default_factory=set)  # the first IDENTITY_IMAGES
+    rejected_actors: set[str] = field(default_factory=set)
+
+    def accepted(self, sent_at: float) -> None:
+        self.accepted_sent_at = max(sent_at, self.accepted_sent_at)
+        if self.rejected_images:
+            self.rejected_images.clear()
+            self.rejected_actors.clear()
+
+    def rejected(self, image: str, actor: str, sent_at: float, times: int) -> Verdict:
+        """S3 rejected a signature for this image, which was sent then, for the `times`-th time (from 1).
+
+        | of the signed requests | verdict |
+        |---|---|
+        | one that was sent later was accepted | IMAGE |
+        | one that was sent earlier was accepted | PROBE |
+        | none ever was; 20 images of 3 actors are rejected, or this one for the third time | IDENTITY |
+        | none ever was; fewer are rejected | LATER |
+        """
+        if self.accepted_sent_at > sent_at:
+            return Verdict.IMAGE
+        if self.accepted_sent_at > -NEVER:
+            return Verdict.PROBE
+        if len(self.rejected_images) < IDENTITY_IMAGES:
+            self.rejected_images.add(image)
+        if len(self.rejected_actors) < IDENTITY_ACTORS:
+            self.rejected_actors.add(actor)
+        enough = len(self.rejected_images) >= IDENTITY_IMAGES and len(self.rejected_actors) >= IDENTITY_ACTORS
+        return Verdict.IDENTITY if enough or times > len(IDENTITY_CHECK_SECONDS) else Verdict.LATER

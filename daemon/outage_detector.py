@@ -1,0 +1,285 @@
+"""What a failed request is about: one image, or a thing that many share, which then is an outage."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gevent.lock import RLock
+
+from daemon.config import LiveConfig
+from daemon.core.errors import (
+    ActorsyncError,
+    CredentialsMissing,
+    DiskOutage,
+    EndpointDown,
+    IdentityRejected,
+    StoreError,
+    Treatment,
+)
+from daemon.core.model import ObjectRef
+from daemon.core.outages import (
+    OUTAGE_AFTER_SECONDS,
+    EndpointHealth,
+    IdentityHealth,
+    Outage,
+    Outages,
+    Scope,
+    Thing,
+    Verdict,
+)
+from daemon.core.ports import ImageFolder, Log, ObjectStore
+
+SIGNED = "signed"
+OF_ENDPOINT = (Treatment.CONNECT, Treatment.THROTTLED)  # failures that are never about the image
+_ALWAYS_THE_IDENTITY = ("ExpiredToken", "TokenRefreshRequired")
+_MOST_REMEMBERED = 1000  # endpoints, buckets
+
+OnOutage = Callable[[Log, Thing, ActorsyncError], None]
+OnRecovery = Callable[[Log, Thing], None]
+
+
+def report_outage(log: Log, thing: Thing, error: ActorsyncError) -> None:
+    """Log an outage, once for all images that it stops."""
+    log.error(f"{thing.scope}.failed", name=thing.name, code=error.code, error=str(error), hint=error.hint)
+
+
+def report_recovery(log: Log, thing: Thing) -> None:
+    log.info(f"{thing.scope}.recovered", name=thing.name)
+
+
+@dataclass(slots=True)
+class Target:
+    """What requests to one endpoint as one identity share. `good`: an object that was read there."""
+
+    endpoint: Thing
+    identity: Thing
+    health: EndpointHealth
+    good: ObjectRef | None = None
+
+    @property
+    def is_signed(self) -> bool:
+        return self.identity.name == SIGNED
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request that failed. `count` takes the kind of each further request that judging it costs."""
+
+    log: Log
+    target: Target
+    ref: ObjectRef
+    folder: ImageFolder
+    sent_at: float
+    count: Callable[[str], None]
+
+
+class OutageDetector:
+    """Judges failures by what else succeeds, and reports each outage and recovery once.
+
+    `probe(ref)` asks for an object without keeping it; it raises what the request would.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        outages: Outages,
+        live: LiveConfig,
+        probe: Callable[[ObjectRef], None],
+        on_outage: OnOutage = report_outage,
+        on_recovery: OnRecovery = report_recovery,
+    ) -> None:
+        self._store = store
+        self._outages = outages
+        self._live = live
+        self._probe = probe
+        self._on_outage = on_outage
+        self._on_recovery = on_recovery
+        self._targets: dict[tuple[str, str], Target] = {}
+        self._health: dict[str, EndpointHealth] = {}
+        self._identity = IdentityHealth()
+        self._good_of_bucket: dict[str, ObjectRef] = {}
+        self._rejected_of_bucket: dict[str, IdentityHealth] = {}  # buckets that never accepted our signature
+        self._probing = RLock()
+
+    def target(self, ref: ObjectRef) -> Target:
+        """Where a request for `ref` goes to now: another endpoint once a redirect was followed."""
+        key = self._store.endpoint_of(ref), self._store.identity_of(ref)
+        target = self._targets.get(key)
+        if target is None:
+            if len(self._targets) >= _MOST_REMEMBERED:
+                self._targets.clear()
+                self._health.clear()
+            endpoint, identity = key
+            health = self._health.setdefault(endpoint, EndpointHealth())
+            things = Thing(Scope.ENDPOINT, endpoint), Thing(Scope.IDENTITY, identity)
+            target = self._targets[key] = Target(*things, health)
+        return target
+
+    # --- before a request ---------------------------------------------------------------------------------------------
+
+    def blocking(self, log: Log, target: Target, ref: ObjectRef, folder: ImageFolder) -> Outage | None:
+        """The outage that stops a request for `ref`; None: it may be sent.
+
+        A disk that was out is tried first, without network. Raises DiskOutage, FolderGone, DiskError.
+        """
+        if not self._outages:
+            return None
+        disks = _disks(folder)
+        things = (target.endpoint, target.identity, Thing(Scope.BUCKET, ref.bucket), *disks)
+        outage = self._outages.blocking(time.monotonic(), things)
+        if outage is None and any(disk in self._outages for disk in disks):
+            folder.probe()
+            self._recovered(log, *disks)
+        return outage
+
+    # --- after one that worked ----------------------------------------------------------------------------------------
+
+    def answered(self, log: Log, target: Target, ref: ObjectRef, sent_at: float) -> None:
+        """The object's head came: its endpoint, identity and bucket work."""
+        target.health.answered(time.monotonic())
+        if target.is_signed:
+            self._identity.accepted(sent_at)
+        if self._outages:
+            self._recovered(log, target.endpoint, target.identity, Thing(Scope.BUCKET, ref.bucket))
+
+    def was_read(self, target: Target, ref: ObjectRef) -> None:
+        """The whole object was read: it is good to probe with."""
+        if target.good is None:
+            target.good = ref
+        if ref.bucket not in self._good_of_bucket:
+            if len(self._good_of_bucket) >= _MOST_REMEMBERED:
+                self._good_of_bucket.clear()
+            self._good_of_bucket[ref.bucket] = ref
+            self._rejected_of_bucket.pop(ref.bucket, None)
+
+    def refused(self, log: Log, target: Target) -> None:
+        """The endpoint answered with a refusal of this object: it works."""
+        target.health.answered(time.monotonic())
+        if self._outages:
+            self._recovered(log, target.endpoint)
+
+    # --- after one that failed ----------------------------------------------------------------------------------------
+
+    def disk_failed(self, log: Log, folder: ImageFolder, error: DiskOutage) -> Thing:
+        """A disk, or the quota of a folder, is out."""
+        of_device, of_folder = _disks(folder)
+        return self._declare(log, of_folder if error.by_folder else of_device, error)
+
+    def credentials_missing(self, log: Log, target: Target, error: CredentialsMissing) -> Thing:
+        return self._declare(log, target.identity, error)
+
+    def endpoint_failed(self, failed: Failed, error: StoreError) -> bool:
+        """A request brought no answer about its object. True: its endpoint is out; False: that is not known (yet)."""
+        target = failed.target
+        target.health.failed(failed.ref.key, failed.sent_at, heard=error.status is not None)
+        if target.endpoint in self._outages:
+            self._outages.begin(target.endpoint, error, time.monotonic())
+            return True
+        if not target.health.may_be_out(time.monotonic(), of_endpoint=error.treatment in OF_ENDPOINT):
+            return False
+        if error.treatment is not Treatment.CONNECT and target.good is not None:
+            return self._is_out_by_probe(failed, error)
+        self._declare_endpoint(failed, error)
+        return True
+
+    def is_endpoints_fault(self, failed: Failed, error: StoreError) -> bool:
+        """Whether an image that has failed again and again did so because its endpoint is out."""
+        others_answered_at = failed.target.health.answered_at or 0.0
+        if others_answered_at > failed.sent_at or failed.target.good is None:
+            return False
+        return self._is_out_by_probe(failed, error)
+
+    def identity_rejected(self, failed: Failed, error: IdentityRejected, times: int) -> Thing | Verdict:
+        """S3 rejected the signature of an image's request for the `times`-th time: what is out, or IMAGE, or LATER."""
+        target, ref = failed.target, failed.ref
+        if error.s3_code in _ALWAYS_THE_IDENTITY:
+            return self._declare(failed.log, target.identity, error)
+        verdict = self._identity.rejected(ref.key, failed.folder.path, failed.sent_at, times)
+        if verdict is Verdict.PROBE:
+            verdict = self._probe_identity(failed)
+        if verdict is Verdict.IDENTITY:
+            return self._declare(failed.log, target.identity, error)
+        if verdict is Verdict.IMAGE and self._is_buckets_fault(failed):
+            return self._declare(failed.log, Thing(Scope.BUCKET, ref.bucket), error)
+        return verdict
+
+    # --- finding out --------------------------------------------------------------------------------------------------
+
+    def _is_out_by_probe(self, failed: Failed, error: StoreError) -> bool:
+        """Ask for an object that was read before, once for all who want to know; declare the outage if that fails too."""
+        target = failed.target
+        with self._probing:
+            if target.endpoint in self._outages:
+                return True
+            if target.health.failing_since is None:
+                return False  # it answered meanwhile
+            assert target.good is not None
+            try:
+                failed.count("probe")
+                self._probe(target.good)
+            except StoreError as failure:
+                if failure.treatment in (*OF_ENDPOINT, Treatment.TRANSIENT):
+                    self._declare_endpoint(failed, error)
+                    return True
+            except CredentialsMissing:
+                return False
+            self.refused(failed.log, target)
+            return False
+
+    def _probe_identity(self, failed: Failed) -> Verdict:
+        """Ask for an object that these keys could read before, once for all who want to know."""
+        with self._probing:
+            if self._identity.accepted_sent_at > failed.sent_at:
+                return Verdict.IMAGE
+            if failed.target.identity in self._outages:
+                return Verdict.IDENTITY
+            good = failed.target.good or next(iter(self._good_of_bucket.values()), None)
+            if good is None or good.key == failed.ref.key:
+                return Verdict.LATER
+            probed_at = time.monotonic()
+            try:
+                failed.count("probe")
+                self._probe(good)
+            except IdentityRejected:
+                return Verdict.IDENTITY
+            except StoreError as failure:
+                if failure.treatment is not Treatment.PERMANENT:
+                    return Verdict.LATER
+            self._identity.accepted(probed_at)
+            return Verdict.IMAGE
+
+    def _is_buckets_fault(self, failed: Failed) -> bool:
+        """Whether the bucket has rejected so many images, and never accepted one, that it is the bucket's fault."""
+        bucket = failed.ref.bucket
+        if bucket in self._good_of_bucket:
+            return False
+        if len(self._rejected_of_bucket) >= _MOST_REMEMBERED:
+            self._rejected_of_bucket.clear()
+        health = self._rejected_of_bucket.setdefault(bucket, IdentityHealth())
+        return health.rejected(failed.ref.key, failed.folder.path, failed.sent_at, 1) is Verdict.IDENTITY
+
+    # --- reporting ----------------------------------------------------------------------------------------------------
+
+    def _declare(self, log: Log, thing: Thing, error: ActorsyncError) -> Thing:
+        if self._outages.begin(thing, error, time.monotonic()):
+            self._on_outage(log, thing, error)
+        return thing
+
+    def _declare_endpoint(self, failed: Failed, error: StoreError) -> None:
+        now, target = time.monotonic(), failed.target
+        hint = EndpointDown.hint if error.treatment is Treatment.CONNECT else error.hint
+        give_up_at = target.health.give_up_at(self._live.now.outage_seconds)
+        final = EndpointDown(f"nothing succeeded at {target.endpoint.name}: {error}", hint=hint)
+        if self._outages.begin(target.endpoint, final, now, give_up_at):
+            patience = f"its images wait up to {give_up_at - now:.0f} s" if give_up_at > now else "its images fail"
+            first = f"nothing succeeded at {target.endpoint.name} for {OUTAGE_AFTER_SECONDS:g} s, {patience}: {error}"
+            self._on_outage(failed.log, target.endpoint, EndpointDown(first, hint=hint))
+
+    def _recovered(self, log: Log, *things: Thing) -> None:
+        for thing in self._outages.end(time.monotonic(), things):
+            self._on_recovery(log, thing)
+
+
+def _disks(folder: ImageFolder) -> tuple[Thing, Thing]:
+    """The file system, and the folder, which may have a quota of its own."""
+    return Thing(Scope.DISK, folder.device), Thing(Scope.DISK, folder.path)

@@ -1,0 +1,273 @@
+import gevent
+import pytest
+
+from daemon.core.errors import EndpointDown, QuotaExceeded, TimedOut
+from daemon.core.model import Failure, Kind, Received
+from daemon.core.outages import IDENTITY_IMAGES, Scope, Thing
+from daemon.core.retry import refusal
+from tests.support.scripted_download import (
+    BODY,
+    EXPIRED,
+    NO_CONNECT,
+    SLOW_DOWN,
+    WHOLE,
+    Answer,
+    MemoryFolder,
+    Run,
+    ScriptedStore,
+    SlowStore,
+    scripted_time,  # noqa: F401 - a fixture
+)
+
+GOOD = (WHOLE, BODY)
+BROKEN = refusal(500, "InternalError", "injected")
+REJECTED = refusal(403, "SignatureDoesNotMatch", "injected")
+DENIED = refusal(403, "AccessDenied", "injected")
+STORE, KEYS = Thing(Scope.ENDPOINT, "https://s3"), Thing(Scope.IDENTITY, "signed")
+DISK = Thing(Scope.DISK, MemoryFolder.device)
+
+
+def fetch(run: Run, key: str, bucket: str = "b") -> Received | Failure:
+    """One image, to its end; where it lay does not matter afterwards."""
+    outcome = run.to_the_end(run.new_trial(key, bucket))
+    run.folder.images.clear()
+    return outcome
+
+
+def let_one_succeed(run: Run) -> None:
+    run.store.by_key["good.png"] = GOOD
+    assert isinstance(fetch(run, "good.png"), Received)
+
+
+# --- endpoints --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, NO_CONNECT], ids=["throttled", "unreachable"])
+@pytest.mark.parametrize("times", [1, 12])
+def test_refusals_cost_an_image_no_attempts(fault: Answer, times: int) -> None:
+    run = Run(ScriptedStore(*[fault] * times, GOOD))
+    let_one_succeed(run)
+    assert isinstance(run.to_the_end(), Received)
+    assert [] == [event for event in run.log.said if event == "image.failed"]
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, NO_CONNECT], ids=["throttled", "unreachable"])
+def test_endpoint_that_serves_nothing_is_reported_once_and_waited_for(fault: Answer) -> None:
+    run = Run(ScriptedStore(GOOD, *[fault] * 20, GOOD))
+    assert isinstance(fetch(run, "good.png"), Received)
+    began = run.clock.now
+    assert isinstance(run.to_the_end(), Received)
+    assert ["endpoint.failed", "endpoint.recovered"] == run.log.said
+    assert run.clock.now - began < 60
+    assert not run.outages
+
+
+@pytest.mark.parametrize(
+    ("answered", "fault", "seconds"), [(True, NO_CONNECT, 120), (False, NO_CONNECT, 15), (False, SLOW_DOWN, 120)]
+)
+def test_endpoint_is_given_up_from_its_last_answer_on(answered: bool, fault: Answer, seconds: float) -> None:
+    run = Run(ScriptedStore(fault))
+    if answered:
+        let_one_succeed(run)
+    began = run.clock.now
+    failure = run.to_the_end()
+    assert isinstance(failure, Failure)
+    assert (EndpointDown.code, Kind.SHARED, STORE) == (failure.code, failure.kind, failure.outage)
+    assert "injected" in failure.error
+    assert seconds - 1 <= run.clock.now - began <= seconds + 5
+    assert ["endpoint.failed"] == run.log.said
+    requests = run.store.requests
+    assert isinstance(fetch(run, "another.png"), Failure)
+    assert requests == run.store.requests  # nothing more is sent there
+
+
+def test_waiting_can_be_turned_off() -> None:
+    run = Run(ScriptedStore(NO_CONNECT), outage_seconds=0.0)
+    began = run.clock.now
+    assert isinstance(run.to_the_end(), Failure)
+    assert run.clock.now - began < 5
+
+
+def test_image_that_alone_is_refused_fails_when_it_has_waited_as_long() -> None:
+    run = Run(ScriptedStore(SLOW_DOWN))
+    let_one_succeed(run)
+    trial = run.new_trial("refused.png")
+    began = run.clock.now
+    while not isinstance(outcome := run.step(trial), Failure):
+        assert isinstance(fetch(run, "good.png"), Received)
+    assert ("store-unavailable", Kind.OWN) == (outcome.code, outcome.kind)
+    assert 120 <= run.clock.now - began < 160
+    assert not run.outages
+
+
+@pytest.mark.parametrize("fault", [BROKEN, TimedOut("injected"), (WHOLE, BODY[:-1])], ids=["500", "timed out", "short"])
+def test_broken_object_is_not_taken_for_an_outage(fault: Answer) -> None:
+    run = Run(ScriptedStore(fault))
+    let_one_succeed(run)
+    failure = run.to_the_end()
+    assert isinstance(failure, Failure)
+    assert Kind.OWN is failure.kind
+    assert 5 == run.store.requests
+    assert not run.outages
+
+
+def test_broken_objects_next_to_one_another_are_told_from_an_outage_by_a_probe() -> None:
+    run = Run(ScriptedStore(BROKEN))
+    let_one_succeed(run)
+    trials = [run.new_trial(f"broken-{number}.png") for number in range(5)]
+    outcomes = [run.to_the_end(trial) for trial in trials]
+    assert [("store-unavailable", Kind.OWN)] * 5 == [(o.code, o.kind) for o in outcomes if isinstance(o, Failure)]
+    assert "endpoint.failed" not in run.log.said
+    assert sum(trial.requests.get("probe", 0) for trial in trials) == run.store.asked.count("good.png") - 1 > 0
+
+
+def test_broken_objects_that_fail_at_the_same_time_are_no_outage() -> None:
+    run = Run(SlowStore(BROKEN), max_attempts=9)
+    let_one_succeed(run)
+    under_way = [gevent.spawn(run.downloader.run, run.log, run.folder, run.new_trial(f"{number}.png")) for number in range(5)]
+    gevent.joinall(under_way, raise_error=True)
+    assert "endpoint.failed" not in run.log.said
+    assert not run.outages
+    assert run.store.asked.count("good.png") > 1
+
+
+def test_server_errors_for_everything_are_an_outage() -> None:
+    run = Run(ScriptedStore(GOOD, *[BROKEN] * 20, GOOD))
+    assert isinstance(fetch(run, "good.png"), Received)
+    assert isinstance(run.to_the_end(), Received)
+    assert ["endpoint.failed", "endpoint.recovered"] == run.log.said
+
+
+# --- identities -------------------------------------------------------------------------------------------------------
+
+
+def test_object_whose_signature_is_rejected_fails_alone_where_the_keys_work() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    let_one_succeed(run)
+    failure = fetch(run, "odd.png")
+    assert isinstance(failure, Failure)
+    assert ("identity-rejected", Kind.OWN) == (failure.code, failure.kind)
+    assert "SECRET" not in failure.hint
+    assert "other objects" in failure.hint
+    assert ["image.failed"] == run.log.said
+    assert ["good.png", "odd.png", "good.png"] == run.store.asked  # one probe
+    assert isinstance(fetch(run, "good.png"), Received)
+
+
+def test_keys_that_no_longer_work_stop_all_who_use_them() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    let_one_succeed(run)
+    run.store.by_key["good.png"] = REJECTED
+    assert [("identity-rejected", Kind.SHARED, KEYS)] * 3 == [
+        (outcome.code, outcome.kind, outcome.outage)
+        for outcome in (fetch(run, f"{number}.png") for number in range(3))
+        if isinstance(outcome, Failure)
+    ]
+    assert ["identity.failed"] == run.log.said
+    assert ["good.png", "0.png", "good.png"] == run.store.asked
+
+
+def test_expired_token_is_always_the_identitys() -> None:
+    run = Run(ScriptedStore(EXPIRED))
+    let_one_succeed(run)
+    failure = fetch(run, "0.png")
+    assert isinstance(failure, Failure)
+    assert KEYS == failure.outage
+    assert 1 == run.store.requests
+
+
+def test_first_object_of_a_run_may_be_the_odd_one() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    odd = run.new_trial("odd.png")
+    assert odd is run.step(odd)  # let others try first
+    let_one_succeed(run)
+    failure = run.to_the_end(odd)
+    assert isinstance(failure, Failure)
+    assert Kind.OWN is failure.kind
+    assert not run.outages
+
+
+def test_wrong_secret_is_found_out_by_the_first_images_of_several_actors() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    trials = [run.new_trial(f"{number}.png") for number in range(100)]
+    for number, trial in enumerate(trials):
+        run.folder.path = f"/data/actors/{number % 3}/training_data"
+        run.downloader.run(run.log, run.folder, trial)  # type: ignore[arg-type]
+    assert IDENTITY_IMAGES == run.store.requests
+    assert ["identity.failed"] == run.log.said
+    assert {KEYS} == {outcome.outage for outcome in map(run.to_the_end, trials) if isinstance(outcome, Failure)}
+
+
+def test_only_image_of_a_run_finds_out_that_the_secret_is_wrong() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    began = run.clock.now
+    failure = run.to_the_end()
+    assert isinstance(failure, Failure)
+    assert (KEYS, 3) == (failure.outage, run.store.requests)
+    assert run.clock.now - began < 5
+
+
+def test_bucket_that_accepts_no_signature_is_reported_once() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    let_one_succeed(run)
+    for number in range(60):
+        run.folder.path = f"/data/actors/{number % 3}/training_data"
+        fetch(run, f"{number}.png", bucket="opt-in")
+    assert ("image.failed", IDENTITY_IMAGES - 1, 1) == (
+        run.log.said[0],
+        run.log.said.count("image.failed"),
+        run.log.said.count("bucket.failed"),
+    )
+    assert IDENTITY_IMAGES == run.store.requests
+    assert isinstance(fetch(run, "good.png"), Received)
+
+
+# --- disks ------------------------------------------------------------------------------------------------------------
+
+
+class QuotaFolder(MemoryFolder):
+    """An ImageFolder whose user has used up a quota."""
+
+    def require_room(self, size_bytes: int) -> None:
+        if self.full:
+            raise QuotaExceeded("injected: quota")
+
+
+def at(folder: MemoryFolder, path: str, device: str) -> MemoryFolder:
+    folder.path, folder.device = path, device
+    return folder
+
+
+def test_full_disk_stops_nobody_on_another_one() -> None:
+    run = Run(ScriptedStore(GOOD), MemoryFolder(full=True))
+    failure = fetch(run, "0.png")
+    assert isinstance(failure, Failure)
+    assert (Kind.SHARED, DISK) == (failure.kind, failure.outage)
+    run.folder = at(MemoryFolder(full=True), "/data/actors/2/training_data", MemoryFolder.device)
+    assert isinstance(fetch(run, "1.png"), Failure)
+    run.folder = at(MemoryFolder(), "/data/actors/3/training_data", "8:2")
+    assert isinstance(fetch(run, "2.png"), Received)
+    assert ["disk.failed"] == run.log.said  # and not recovered by the other
+
+
+def test_quota_stops_its_folder_alone() -> None:
+    run = Run(ScriptedStore(GOOD), QuotaFolder(full=True))
+    failure = fetch(run, "0.png")
+    assert isinstance(failure, Failure)
+    assert ("quota-exceeded", Thing(Scope.DISK, MemoryFolder.path)) == (failure.code, failure.outage)
+    run.folder = at(MemoryFolder(), "/data/actors/2/training_data", MemoryFolder.device)
+    assert isinstance(fetch(run, "1.png"), Received)
+
+
+def test_disk_that_has_room_again_is_found_without_network() -> None:
+    folder = MemoryFolder(full=True)
+    run = Run(ScriptedStore(GOOD), folder, probing=True)
+    fetch(run, "0.png")
+    run.clock.now += 5
+    fetch(run, "1.png")
+    assert (1, 0) == (folder.probes, run.store.requests)
+    folder.full = False
+    run.clock.now += 10
+    assert isinstance(fetch(run, "2.png"), Received)
+    assert ["disk.failed", "disk.recovered"] == run.log.said
+    assert 2 == folder.probes
