@@ -1003,8 +1003,8 @@ MUTANTS = [
     Mutant(
         "every waiting image probes",
         "daemon/core/outages.py",
-        "            row.probe_at = self._next_probe_at(row, now)\n        return None",
-        "            pass\n        return None",
+        "            row.probe_at = self._next_probe_at(row, now)\n            row.probed_until",
+        "            row.probed_until",
         OUTAGES,
     ),
     Mutant(
