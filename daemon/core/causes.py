@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from daemon.core.model import Failure
@@ -11,7 +12,8 @@ MAX_CAUSES = 50  # rows of the table
 MAX_CAUSES_OF_CODE = 5  # one more is a row for all further ones of that code
 MAX_EXAMPLES = 3  # of each cause
 MAX_SHOWN = 10
-_MAX_TEXT = 200
+_MAX_ERROR = 200  # characters
+_MAX_HINT = 400
 _MAX_EXAMPLE = 80
 _FURTHER = "other errors of this code"
 
@@ -44,7 +46,11 @@ def cause_of(error: str, *names: str) -> str:
     | no connection to 10.0.0.1: refused              | no connection to 10.0.0.1 refused                 |
     | the bytes have MD5 900150983cd2, S3 says 3f1bd0 | the bytes have … … … says …                       |
     """
+    return _cause_of(error, tuple(name for name in names if name and name in error))
 
+
+@lru_cache(256)  # an outage's error is that of each image that it stops
+def _cause_of(error: str, names: tuple[str, ...]) -> str:
     def general(word: re.Match[str]) -> str:
         bare = word[0].strip(_AROUND)
         if bare in names:
@@ -85,8 +91,8 @@ class Cause:
         return {
             "code": self.code,
             "count": self.count,
-            "error": _cut(self.error, _MAX_TEXT),
-            "hint": _cut(self.hint, _MAX_TEXT),
+            "error": _cut(self.error, _MAX_ERROR),
+            "hint": _cut(self.hint, _MAX_HINT),
             "examples": [_cut(example, _MAX_EXAMPLE) for example in self.examples],
         }
 

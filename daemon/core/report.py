@@ -109,6 +109,9 @@ class Tally:
         self.image_seconds.add(other.image_seconds)
 
 
+_NOTHING = Tally()  # of all actors whose turn did not come: there may be a million of them
+
+
 class ActorResult(NamedTuple):
     """How one actor came out.
 
@@ -128,7 +131,7 @@ class ActorResult(NamedTuple):
     @classmethod
     def not_begun(cls, actor: str) -> "ActorResult":
         """Of an actor whose turn did not come."""
-        return cls(actor, Tally(), problem=NotBegun(f"{actor} was not begun"))
+        return cls(actor, _NOTHING, problem=NotBegun(f"{actor} was not begun"))
 
     @property
     def not_ready(self) -> str:
