@@ -172,6 +172,11 @@ def test_every_line_of_the_section_works_as_it_stands(machine: Machine) -> None:
     machine.assert_runs(service)
     machine.wait_for_images(tree)
 
+    assert " of 2 actors ready" in readme.type_to("sudo env -C")
+    (line,) = [line for line in commands(SECTION) if line.startswith("sudo env -C")]
+    by_alice = box.run("runuser", "-u", "alice", "--", "bash", "-c", f"cd / && {line.removeprefix('sudo ')}")
+    assert " of 2 actors ready" in by_alice.stdout
+
     readme.type_to("sudo install -d -m 2775")
     second, instance = machine.make_tree("/srv/team-b", number=2), "actorsync@srv-team\\x2db.service"
     box.run("chgrp", "-R", "actorsync", "/srv/team-b")
