@@ -342,6 +342,7 @@ def _store(
         region=config.region,
         ca_bundle=config.ca_bundle,
         anonymous=config.anonymous,
+        request_payer=config.request_payer,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         gather_seconds=min(1.0, config.image_timeout / 4),  # what is not looked at yet is no progress

@@ -264,6 +264,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _setting("anonymous", False, _boolean, "", "send requests unsigned, for public buckets: no credentials are looked for"),
     _setting(
+        "request_payer",
+        False,
+        _boolean,
+        "",
+        "pay for requests to Requester Pays buckets: AWS bills the owner of the credentials",
+    ),
+    _setting(
         "log_format",
         "auto",
         _one_of("auto", "console", "json"),
@@ -411,6 +418,7 @@ class Config(NamedTuple):
     exclude: tuple[str, ...]
     endpoint_url: str | None
     anonymous: bool
+    request_payer: bool
     log_format: str
     log_level: str
     report: str | None

@@ -222,6 +222,20 @@ MUTANTS = [
         INTEGRITY,
     ),
     Mutant(
+        "requester pays without being asked",
+        "daemon/adapters/http/store.py",
+        "_PAY if request_payer else {}",
+        "_PAY",
+        HTTP,
+    ),
+    Mutant(
+        "endpoint that forbids path style is asked so again and again",
+        "daemon/adapters/http/store.py",
+        "                self._bucket_in_host = True\n",
+        "",
+        HTTP,
+    ),
+    Mutant(
         "version in another form is the current one",
         "daemon/core/s3url.py",
         "if len(_NAMES_VERSION.findall(plain)) != len(read_by_us):",

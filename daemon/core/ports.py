@@ -17,7 +17,7 @@ class Sink(Protocol):
         """The request is sent once more, before any of the body came.
 
         "stale": the idle connection that it took was dead already. "checksums": the endpoint may not take that checksums
-        are asked for.
+        are asked for. "style": the endpoint wants the bucket in the host name.
         """
 
     def write(self, piece: memoryview) -> bool | None:
@@ -33,8 +33,9 @@ class ObjectStore(Protocol):
     def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
         """Send exactly one request and pass the whole body to `sink`; no retries, no redirects, no decompression.
 
-        But for one that met a dead idle connection, which is sent again over a new one, and one that an endpoint refused
-        which was never yet asked for checksums: it is sent again without asking. `sink` is told of either.
+        But for one that met a dead idle connection, which is sent again over a new one; one that an endpoint refused
+        which was never yet asked for checksums: it is sent again without asking; and one that an endpoint refused for its
+        path style: it is sent again with the bucket in the host name. `sink` is told of each.
 
         `fresh_connection`: not over a connection that carried anything before. Returns when the announced length
         has passed, and raises ShortBody where it has not. Raises a StoreError with its treatment, or CredentialsMissing

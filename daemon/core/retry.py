@@ -66,6 +66,10 @@ _HINTS = {
     "NoSuchBucket": "the bucket in response.json does not exist: correct the URL",
     "NoSuchVersion": "that version is gone: take versionId out of the URL, or list another",
     "MethodNotAllowed": "a version that is a delete marker cannot be downloaded: list another version in the URL",
+    **dict.fromkeys(
+        ("SecondLevelDomainForbidden", "PathStyleDomainForbidden"),
+        "this store wants the bucket in the host name, where this bucket's name cannot stand: list presigned URLs",
+    ),
     "InvalidObjectState": "the object is archived: restore it in S3, then run again",
     "RequestTimeTooSkewed": "this machine's clock is wrong: correct it, then run again",
     "ExpiredToken": "the AWS session token expired: renew it, then run again",

@@ -335,9 +335,14 @@ def object_path(ref: ObjectRef) -> str:
     return f"{path}?versionId={quote(ref.version_id, safe='')}" if ref.version_id else path
 
 
-def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
-    """What precedes the object in the URL to ask for `ref`: the same for all of its bucket, door and region."""
+def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None, bucket_in_host: bool = False) -> str:
+    """What precedes the object in the URL to ask for `ref`: the same for all of its bucket, door and region.
+
+    `bucket_in_host`: the endpoint takes no path style.
+    """
     if endpoint is not None:
+        if bucket_in_host and _DNS_LABEL.fullmatch(ref.bucket):
+            return endpoint.rstrip("/").replace("://", f"://{ref.bucket}.", 1) + "/"
         return f"{endpoint.rstrip('/')}/{ref.bucket}/"
     if ref.vpc_endpoint is not None:
         return f"https://{_vpc_host(ref)}/{ref.bucket}/"

@@ -441,6 +441,15 @@ class TestUnusualAnswers:
         assert {"first": 14} == facts["requests"]
         assert {proof: 2 for _, proof in proofs.values()} == facts["verified_by"]
 
+    def test_requester_pays_where_the_user_says_so(self, product: Product, actor_tree: ActorTree, fault_server: FaultServer):
+        actor_tree.actor(HEALTHY, images=2)
+        actor_tree.upload_to(fault_server)
+
+        finished = sync_once(product, actor_tree, "--request-payer", env=signing(fault_server))
+
+        assert 0 == finished.returncode
+        assert ["requester"] * 2 == [request.headers.get("x-amz-request-payer") for request in fault_server.requests]
+
     def test_images_that_are_cut_or_misnamed_in_the_store_are_kept_and_counted(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):

@@ -1106,6 +1106,99 @@ class TestNoS3:
             fetch(make_store(server.endpoint_url))
 
 
+# --- stores that want the bucket in the host name ---------------------------------------------------------------------
+
+
+class TestBucketInHost:
+    @pytest.fixture
+    def store(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> HttpStore:
+        """At an endpoint that forbids path style, as Alibaba's and Tencent's do."""
+        answers(monkeypatch, port_of(server))
+        return make_store("http://store.test:9000")
+
+    @pytest.mark.parametrize("code", ["SecondLevelDomainForbidden", "PathStyleDomainForbidden"])
+    def test_endpoint_that_forbids_path_style_is_asked_again_once(self, store: HttpStore, server: FaultServer, code: str):
+        server.put("images", "a.png", b"never sent")
+        server.inject(PATH, faults.status(403, code), forever=True)
+        server.objects["/a.png"] = server.objects["/b.png"] = BODY
+        sink = Received()
+
+        assert BODY == fetch(store, sink=sink) == fetch(store, ObjectRef("images", "b.png"))
+
+        assert ["style"] == sink.agains
+        hosts = [request.headers["host"] for request in server.requests]
+        assert ["store.test:9000", "images.store.test:9000", "images.store.test:9000"] == hosts
+
+    def test_all_that_were_refused_together_are_asked_again(self, store: HttpStore, server: FaultServer):
+        server.inject(PATH, faults.status(403, "SecondLevelDomainForbidden"), forever=True)
+        server.objects["/a.png"] = BODY
+
+        waiting = [gevent.spawn(fetch, store) for _ in range(10)]
+        gevent.joinall(waiting)
+
+        assert [BODY] * 10 == [each.value for each in waiting]
+        assert 2 * 10 == len(server.requests)
+
+    @pytest.mark.parametrize("ref", [ObjectRef("a.b", "a.png"), REF], ids=str)
+    def test_refusal_that_stays_is_told_with_a_hint(self, store: HttpStore, server: FaultServer, ref: ObjectRef):
+        server.inject(ANY, faults.status(403, "SecondLevelDomainForbidden"), forever=True)
+
+        with pytest.raises(AccessDenied) as raised:
+            fetch(store, ref)
+
+        assert "presigned" in raised.value.hint
+        assert 2 == len(server.requests)
+
+
+# --- Requester Pays ---------------------------------------------------------------------------------------------------
+
+
+class TestRequestPayer:
+    def test_signed_requests_agree_to_pay_where_told_to(self, server: FaultServer):
+        fetch(make_store(server.endpoint_url))
+        fetch(make_store(server.endpoint_url, request_payer=True))
+
+        assert [None, "requester"] == [request.headers.get("x-amz-request-payer") for request in server.requests]
+        signed = server.requests[1].headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+        assert {"host", "x-amz-request-payer", "x-amz-checksum-mode"} <= {*signed}
+
+    def test_header_is_sent_to_an_endpoint_that_minds_checksums_too(self, server: FaultServer):
+        store = make_store(server.endpoint_url, request_payer=True)
+        server.inject(PATH, faults.status(501, "NotImplemented"))
+        fetch(store)
+
+        headers = server.requests[1].headers
+        assert ("requester", None) == (headers.get("x-amz-request-payer"), headers.get("x-amz-checksum-mode"))
+
+    def test_unsigned_requests_do_not(self, server: FaultServer):
+        fetch(make_store(server.endpoint_url, request_payer=True, anonymous=True))
+        url = server.account.presign("images", "a.png")
+        fetch(make_store(server.endpoint_url, request_payer=True), REF._replace(presigned_url=url))
+
+        assert [None, None] == [request.headers.get("x-amz-request-payer") for request in server.requests]
+
+    @pytest.mark.parametrize(
+        ("fault", "settings", "named"),
+        [
+            (faults.s3_error("AccessDenied"), {}, True),
+            (faults.s3_error("AccessDenied"), {"request_payer": True}, False),
+            (faults.s3_error("AccessDenied"), {"anonymous": True}, False),
+            (faults.bare_status(403), {}, False),
+            (faults.s3_error("InvalidObjectState"), {}, False),
+        ],
+        ids=repr,
+    )
+    def test_hint_names_the_flag_where_it_may_be_the_cause(
+        self, server: FaultServer, fault: Fault, settings: dict[str, bool], named: bool
+    ):
+        server.inject(PATH, fault)
+
+        with pytest.raises(StoreError) as raised:
+            fetch(make_store(server.endpoint_url, **settings))
+
+        assert named is ("--request-payer" in raised.value.hint)
+
+
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 

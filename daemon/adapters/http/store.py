@@ -35,6 +35,9 @@ _LARGEST_ERROR_BYTES = 64 * 1024
 _MOST_ROUTES = 1024  # manifests name as many buckets and regions as they like
 _HEADERS = "User-Agent: actorsync\r\nAccept-Encoding: identity\r\n"  # else a proxy may compress what we must not unpack
 _ASK_FOR_CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # S3 keeps them to itself otherwise
+_PAY = {"x-amz-request-payer": "requester"}  # "Downloading objects from Requester Pays buckets", Amazon S3 user guide
+_PAYER_HINT = "; if its bucket is Requester Pays: --request-payer"
+_PATH_STYLE_FORBIDDEN = ("SecondLevelDomainForbidden", "PathStyleDomainForbidden")  # Alibaba's and Tencent's codes
 _ASKING_LINES = "x-amz-checksum-mode: ENABLED\r\n"
 
 
@@ -65,14 +68,15 @@ class HttpStore:
         connect_timeout: float,
         read_timeout: float,
         connections: int,
+        request_payer: bool = False,
         gather_seconds: float = 1.0,
         ca_bundle: str | None = None,
         profile_region: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`find_credentials`, `ask_chain`, `look_for`: see Identity. `profile_region`: of the AWS profile, asked only where
-        neither a URL nor `region` says one. `ca_bundle`: whom to trust, see make_tls_context. Times in seconds.
-        `gather_seconds`: how long a body is let come before it is looked at, twice that at most. `connections`: how many
-        requests are made at once; no more connections are kept.
+        neither a URL nor `region` says one. `request_payer`: signed requests agree to pay. `ca_bundle`: whom to trust, see
+        make_tls_context. Times in seconds. `gather_seconds`: how long a body is let come before it is looked at, twice that
+        at most. `connections`: how many requests are made at once; no more connections are kept.
         """
         self._identity = Identity(find_credentials, ask_chain, look_for)
         self._endpoint_url = endpoint_url
@@ -80,6 +84,8 @@ class HttpStore:
         self._default_region = region
         self._profile_region = profile_region
         self._anonymous = anonymous
+        self._extra_headers = _PAY if request_payer else {}
+        self._bucket_in_host = False  # of requests to the endpoint: it forbids path style
         self._dialer = Dialer(connect_timeout, connections, ca_bundle)
         self._buffer = Buffer()
         self._patience = Patience(read_timeout, gather_seconds)
@@ -98,6 +104,20 @@ class HttpStore:
     def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
         if fresh_connection:
             self._pool.distrust()
+        bucket_in_host = self._bucket_in_host
+        try:
+            self._fetch(ref, sink)
+        except AccessDenied as error:
+            can_change = self._endpoint_url is not None and ref.presigned_url is None and not bucket_in_host
+            if error.s3_code not in _PATH_STYLE_FORBIDDEN or not can_change:
+                raise
+            if not self._bucket_in_host:
+                self._bucket_in_host = True
+                self._buckets.clear()
+            sink.again("style")
+            self._fetch(ref, sink)
+
+    def _fetch(self, ref: ObjectRef, sink: Sink) -> None:
         request = self._request(ref)
         if not request.asks or request.route.origin in self._takes_asking:
             self._send(request, sink)
@@ -197,7 +217,8 @@ class HttpStore:
         if way is None:
             if len(self._buckets) >= _MOST_ROUTES:
                 self._buckets.clear()
-            way = self._buckets[same] = self._split(bucket_url(ref, region=region, endpoint=self._endpoint_url))
+            endpoint, in_host = self._endpoint_url, self._bucket_in_host
+            way = self._buckets[same] = self._split(bucket_url(ref, region=region, endpoint=endpoint, bucket_in_host=in_host))
         route, path = way
         return route, path + object_path(ref)
 
@@ -217,7 +238,7 @@ class HttpStore:
         if signer is None or signer.credentials is not credentials:
             if len(self._signers) >= _MOST_ROUTES:
                 self._signers.clear()
-            signer = Signer(credentials, region, _ASK_FOR_CHECKSUMS if asks else {})
+            signer = Signer(credentials, region, self._extra_headers | (_ASK_FOR_CHECKSUMS if asks else {}))
             self._signers[region, asks] = signer
         return signer
 
@@ -294,6 +315,8 @@ class HttpStore:
             error.generation = request.generation
         if request.presigned and isinstance(error, (IdentityRejected, AccessDenied)):
             error.hint = "the presigned URL expired or is wrong: list a new one"  # our credentials have no part in it
+        elif signed and not self._extra_headers and error.s3_code == "AccessDenied" and error.hint == AccessDenied.hint:
+            error.hint += _PAYER_HINT
         return error
 
 
