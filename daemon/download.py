@@ -22,6 +22,7 @@ from daemon.core.errors import (
     StoreError,
     TimedOut,
     Treatment,
+    WrongScheme,
 )
 from daemon.core.image_signatures import Look
 from daemon.core.integrity import MakeChecksum, Verifier, require_version
@@ -200,6 +201,8 @@ class Downloader:
         if error.treatment is Treatment.TRANSIENT:
             trial.next_request = "retry"
             return self._after_transient(error, failed, trial)
+        if isinstance(error, WrongScheme):
+            return _shared_failure(image, error, self.detector.wrong_scheme(log, failed.target, error))
         self.detector.refused(log, failed.target)
         if isinstance(error, IdentityRejected) and failed.target.is_signed:
             return self._after_rejected_identity(error, failed, trial)

@@ -15,6 +15,7 @@ from daemon.core.errors import (
     IdentityRejected,
     StoreError,
     Treatment,
+    WrongScheme,
 )
 from daemon.core.model import ObjectRef
 from daemon.core.outages import (
@@ -167,6 +168,10 @@ class OutageDetector:
 
     def credentials_missing(self, log: Log, target: Target, error: CredentialsMissing) -> Thing:
         return self._declare(log, target.identity, error)
+
+    def wrong_scheme(self, log: Log, target: Target, error: WrongScheme) -> Thing:
+        """The endpoint speaks TLS, or does not, other than its URL says: no image comes from there, and waiting is no use."""
+        return self._declare(log, target.endpoint, error)
 
     def endpoint_failed(self, failed: Failed, error: StoreError) -> bool:
         """A request brought no answer about its object. True: its endpoint is out; False: that is not known (yet)."""

@@ -222,6 +222,20 @@ MUTANTS = [
         INTEGRITY,
     ),
     Mutant(
+        "wrong scheme is each image's own fault",
+        "daemon/download.py",
+        "        if isinstance(error, WrongScheme):\n",
+        "        if False:\n",
+        "tests/faults/test_faults.py -k http_for_https",
+    ),
+    Mutant(
+        "NO_PROXY knows no networks",
+        "daemon/adapters/http/route.py",
+        "ip_network(entry, strict=False)",
+        "ip_network(entry.partition('/')[0])",
+        "tests/unit/test_route.py",
+    ),
+    Mutant(
         "requester pays without being asked",
         "daemon/adapters/http/store.py",
         "_PAY if request_payer else {}",

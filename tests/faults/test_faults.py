@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import faults
 from tests.support.account import SECRET_KEY
+from tests.support.certificates import Certificate
 from tests.support.fault_server import ANY, FaultServer, refusing_port
 from tests.support.faults import Fault
 from tests.support.product import Finished, Product
@@ -585,6 +586,25 @@ class TestRegions:
 
 
 class TestEndpoint:
+    def test_http_for_https_is_told_once_after_one_attempt_of_each_image_in_flight(
+        self, product: Product, actor_tree: ActorTree, tls_certificate: Certificate
+    ):
+        """Without this, a slip in --endpoint-url is five attempts and an error line for each image."""
+        actor_tree.actor("0001_one", images=30)
+        with FaultServer(tls=tls_certificate.server_context()) as server:
+            env = {**signing(server), "AWS_ENDPOINT_URL_S3": server.endpoint_url.replace("https:", "http:")}
+            finished = sync_once(product, actor_tree, "--workers-per-actor", "3", "--processes", "1", env=env)
+
+        assert 1 == finished.returncode
+        (told,) = finished.events("endpoint.failed")
+        assert "wrong-scheme" == told["code"]
+        assert "https:// in place of http://" in told["hint"]
+        assert [] == finished.events("image.failed") == finished.events("image.retrying")
+        assert 30 == completed(finished)["failed"]
+        assert finished.report is not None
+        assert {"wrong-scheme", "more"} == {error["code"] for error in finished.report["results"][0]["errors"]}
+        assert server.connections <= 3 + 1  # of which one was the trial of TLS
+
     def test_one_that_is_down_is_reported_once_and_soon(self, product: Product, actor_tree: ActorTree):
         for number in range(1, 11):
             actor_tree.actor(f"{number:04}_unreachable", images=10)

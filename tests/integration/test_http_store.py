@@ -819,7 +819,7 @@ class TestProxies:
 
             assert proxy.heads[0].startswith(f"GET {server.endpoint_url}{PATH} HTTP/1.1\r\nHost: ")
 
-    @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "example.com, 127.0.0.1"])
+    @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "example.com, 127.0.0.1", "10.0.0.0/8,127.0.0.0/8"])
     def test_what_no_proxy_names_is_asked_directly(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch, no_proxy: str):
         """Without this, a store of one's own network cannot be reached."""
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

@@ -3,12 +3,17 @@
 import base64
 import os
 import re
-from typing import NamedTuple
+from collections.abc import Container
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from daemon.core.errors import ConnectFailed
 from daemon.core.model import Secret
 
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+_NO_PROXY_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]{1,5})")  # a bare IPv6 address has more colons
 _ORIGIN = re.compile(r"(https?)://(\[([0-9a-f:.]+)\]|[^\[\]:/@]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _PROXY = re.compile(
     r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?"  # scheme
@@ -64,22 +69,72 @@ def find_route(origin: str) -> Route:
     host = (match[3] or match[2]).lower()
     port = int(match[4] or _DEFAULT_PORTS[scheme])
     authority = match[2].lower() + ("" if port == _DEFAULT_PORTS[scheme] else f":{port}")
-    return Route(origin, scheme == "https", host, port, authority, find_proxy(scheme, authority))
+    return Route(origin, scheme == "https", host, port, authority, find_proxy(scheme, host, port))
 
 
-def find_proxy(scheme: str, authority: str) -> Proxy | None:
-    """HTTPS_PROXY or HTTP_PROXY, in any case, lower case first; None where there is none, or NO_PROXY has the host.
-
-    NO_PROXY as urllib and boto3 read it: names, each with all below it, separated by commas, or `*`; no address ranges.
-    """
+def find_proxy(scheme: str, host: str, port: int) -> Proxy | None:
+    """HTTPS_PROXY or HTTP_PROXY, in any case, lower case first; None where there is none, or NO_PROXY has the host."""
     if not any(name.lower() == f"{scheme}_proxy" for name in os.environ):
         return None
-    from urllib.request import getproxies, proxy_bypass  # 20 ms that few need
+    from urllib.request import getproxies  # 20 ms that few need
 
     proxies = getproxies()
-    if not proxies.get(scheme) or proxy_bypass(authority):
+    if not proxies.get(scheme) or bypasses_proxy(proxies.get("no", ""), host, port):
         return None
     return _parse_proxy(f"{scheme.upper()}_PROXY", proxies[scheme])
+
+
+def bypasses_proxy(no_proxy: str, host: str, port: int) -> bool:
+    """Whether NO_PROXY has a host. Its entries are separated by commas or spaces.
+
+    | entry                                        | has                                                      |
+    |----------------------------------------------|----------------------------------------------------------|
+    | *                                            | every host                                               |
+    | example.com, .example.com, *.example.com     | that host and all below it, in any case                  |
+    | 10.0.0.1, ::1, [::1]                         | that address, however it is written                      |
+    | 10.0.0.0/8, fd00::/8                         | every address of the network                             |
+    | example.com:9000, 10.0.0.1:9000, [::1]:9000  | the same, but on that port only                          |
+    | anything else                                | nothing                                                  |
+
+    Names are not looked up: an address has no name, a name no address. Source: curl(1), `--noproxy`; the ports and `*.` are
+    urllib's and Go's. curl has no ports, and up to 7.88 no IPv6 networks.
+    """
+    address = _address(host)
+    name = host.rstrip(".").lower()
+    for entry in no_proxy.replace(",", " ").split():
+        if entry == "*":
+            return True
+        wanted = _NO_PROXY_PORT.fullmatch(entry)
+        if wanted is not None:
+            if int(wanted[2]) != port:
+                continue
+            entry = wanted[1]
+        if address is not None:
+            if address in _network(entry.replace("[", "").replace("]", "")):
+                return True
+        else:
+            below = entry.removeprefix("*").strip(".").lower()
+            if below and (name == below or name.endswith(f".{below}")):
+                return True
+    return False
+
+
+def _address(host: str) -> "IPv4Address | IPv6Address | None":
+    from ipaddress import ip_address  # as few need it as have a proxy
+
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def _network(entry: str) -> "Container[IPv4Address | IPv6Address]":
+    from ipaddress import ip_network
+
+    try:
+        return ip_network(entry, strict=False)
+    except ValueError:
+        return ()
 
 
 def _parse_proxy(name: str, text: str) -> Proxy:
