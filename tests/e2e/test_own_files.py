@@ -38,6 +38,9 @@ def test_git_clean_under_a_daemon_lets_no_second_one_start(product, actor_tree, 
             second = product.run(args, actor_tree.root, env=fault_server.account.environment)
             assert 75 == second.returncode
             assert f"process {daemon.running.pid} has locked data" in second.stderr
+        asked = product.run(["--status"], actor_tree.root)
+        assert 1 == asked.returncode
+        assert f"process {daemon.running.pid} has locked data, but data/.actorsync was removed" in asked.stderr
 
 
 def test_daemon_takes_its_removed_place_again(product, actor_tree, fault_server):
@@ -220,10 +223,13 @@ def test_full_disk_at_the_start_is_disk_full(product, fault_server, tmp_path, ki
                 os.sync()
         args = ["--min-free", "1M"]
         for _ in range(2):
-            finished = product.run(["--once", *args], tree.root, env=fault_server.account.environment)
+            once = ["--once", "--report", "report.json", *args]
+            finished = product.run(once, tree.root, env=fault_server.account.environment)
             assert 1 == finished.returncode, finished.stderr
             assert finished.events("run.completed", status="partial", downloaded=0)
-            assert "disk-full" in json.dumps(finished.lines)
+            told = {line.get("code") for line in finished.lines if line["event"] != "report.failed"}
+            assert "disk-full" in told, finished.stdout
+            assert {"disk-full"} == {failed["code"] for failed in finished.events("report.failed")}
             assert "" == finished.stderr
         with product.start([*QUICK, *RESCANS, *args], tree.root, env=fault_server.account.environment) as running:
             running.wait_for("run.completed")

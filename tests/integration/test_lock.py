@@ -359,6 +359,20 @@ def test_second_owner_is_refused_whatever_becomes_of_our_folder(tmp_path):
     lock.release()
 
 
+def test_whose_folder_was_removed_is_told_to_those_who_ask(tmp_path):
+    with pytest.raises(DaemonUnreachable, match="no daemon ever ran here"):
+        open_folder_to_ask(tmp_path)
+    lock = DataDirLock(tmp_path)
+    os.close(open_folder_to_ask(tmp_path))
+    shutil.rmtree(tmp_path / ".actorsync")
+
+    with pytest.raises(DaemonUnreachable, match=f"process {os.getpid()} has locked .* was removed") as raised:
+        open_folder_to_ask(tmp_path)
+
+    assert "next rescan" in raised.value.hint
+    lock.release()
+
+
 @pytest.mark.parametrize("removed", [".actorsync", ".actorsync/lock", "both renamed"])
 def test_removed_lock_is_taken_again(tmp_path, removed):
     lock = DataDirLock(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from daemon.adapters.lock.lock_file import HeldLock, Place, owner_of, take_lock
 from daemon.adapters.lock.own_folder import OUR_FOLDER, open_data_dir, open_own_folder, write_ignore_file
-from daemon.core.errors import DataDirOwned, DiskOutage
+from daemon.core.errors import ConfigError, DaemonUnreachable, DataDirOwned, DiskOutage
 
 
 class DataDirLock:
@@ -132,6 +132,30 @@ class DataDirLock:
         except OSError:
             return False
         return os.path.samestat(found, os.fstat(self.folder))
+
+
+def open_folder_to_ask(path: Path) -> int:
+    """A handle of the `.actorsync` in the data directory `path`, to ask its daemon. Raises DaemonUnreachable."""
+    try:
+        data = open_data_dir(path)
+        try:
+            return open_own_folder(data, path, make=False)
+        except FileNotFoundError as error:
+            raise _unreachable(data, path) from error
+        finally:
+            os.close(data)
+    except ConfigError as error:
+        raise DaemonUnreachable(f"no daemon can be asked here: {error}", hint=error.hint) from error
+
+
+def _unreachable(data: int, path: Path) -> DaemonUnreachable:
+    pid = _holder_of(data)
+    if pid is None:
+        return DaemonUnreachable(f"no daemon ever ran here: there is no {path / OUR_FOLDER}")
+    return DaemonUnreachable(
+        f"process {pid} has locked {path}, but {path / OUR_FOLDER} was removed",
+        hint="a daemon makes it again at its next rescan (--rescan-seconds): ask again then",
+    )
 
 
 def _holder_of(handle: int) -> int | None:

@@ -9,7 +9,6 @@ import socket
 import stat
 import time
 from pathlib import Path
-from secrets import token_hex
 from typing import NamedTuple, Protocol, Self
 
 from daemon.adapters.lock.own_folder import refused, take_owner_of, translated
@@ -188,7 +187,7 @@ class HeartbeatFile:
     @classmethod
     def take(cls, place: Place) -> "HeartbeatFile":
         """Raises DataDirOwned, ConfigError, DiskOutage."""
-        mine = f"{LOCK}.{token_hex(8)}"
+        mine = f"{LOCK}.{os.urandom(8).hex()}"
         handle = _create(place, mine, os.O_RDWR)
         lock = cls(place, handle, Owner.this_process())
         try:

@@ -5,12 +5,10 @@ import errno
 import os
 import stat
 from pathlib import Path
-from secrets import token_hex
 
 from daemon.core.errors import (
     ActorsyncError,
     ConfigError,
-    DaemonUnreachable,
     DiskFull,
     DiskReadOnly,
     OutOfInodes,
@@ -78,20 +76,6 @@ def open_own_folder(data: int, path: Path, *, make: bool) -> int:
     return handle
 
 
-def open_folder_to_ask(path: Path) -> int:
-    """A handle of the `.actorsync` in the data directory `path`, to ask its daemon. Raises DaemonUnreachable."""
-    try:
-        data = open_data_dir(path)
-        try:
-            return open_own_folder(data, path, make=False)
-        finally:
-            os.close(data)
-    except FileNotFoundError as error:
-        raise DaemonUnreachable(f"no daemon ever ran here: there is no {path / OUR_FOLDER}") from error
-    except ConfigError as error:
-        raise DaemonUnreachable(f"no daemon can be asked here: {error}", hint=error.hint) from error
-
-
 def write_ignore_file(folder: int, data: int) -> None:
     """Hide the folder from git. A file with content is left as it is; any failure is ignored, for it is a convenience."""
     with contextlib.suppress(OSError):
@@ -148,7 +132,7 @@ def _may_own(folder: os.stat_result, data: os.stat_result) -> bool:
 
 def _owner_of_new_file(data: int) -> int | None:
     """Who owns what this process creates there: another user where a server maps them (root_squash); None: unknown."""
-    name = f"{OUR_FOLDER}.{token_hex(8)}"
+    name = f"{OUR_FOLDER}.{os.urandom(8).hex()}"
     try:
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=data)
     except OSError:
