@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,13 +13,14 @@ from urllib.parse import quote
 
 import pytest
 
+from daemon.adapters.disk import Disk
 from tests.support.daemons import eventually
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import drip, healthy, held_until
 from tests.support.file_systems import bound_by_fuse, faulty_file_system, small_file_system
-from tests.support.needs import needs_fuse
+from tests.support.needs import needs_fuse, needs_root
 from tests.support.product import Finished, Product
-from tests.support.trees import BUCKET, ActorTree, s3_url
+from tests.support.trees import BUCKET, ActorTree, image_bytes, s3_url
 
 LOST, KEPT = "0001_lost", "0002_kept"
 BESIDE = {"response.json"}
@@ -137,6 +139,23 @@ def test_each_image_costs_one_request_on_any_file_system(product, tmp_path, faul
 
 
 @needs_fuse
+def test_name_that_a_file_system_refuses_fails_before_its_body_is_fetched(product, tmp_path, fault_server):
+    with small_file_system(tmp_path, "exfat") as where:
+        tree = ActorTree(where / "project")
+        keys = ["t/10:00:00.png", "t/plain.png"]
+        folder = tree.actor("0001_actor", urls=[s3_url(BUCKET, quote(key)) for key in keys])
+        fault_server.put(BUCKET, keys[0], image_bytes(keys[0], 5_000_000))
+        fault_server.put(BUCKET, keys[1], image_bytes(keys[1], 3_000))
+        finished = sync_once(product, tree.root, fault_server)
+        assert {"plain.png", "response.json"} == set(os.listdir(folder))
+
+    (failed,) = finished.events("image.failed")
+    assert ("10:00:00.png", "disk-error") == (failed["image"], failed["code"])
+    assert "rename the object" in failed["hint"]
+    assert 2 == len(fault_server.requests)
+
+
+@needs_fuse
 def test_kill_leaves_nothing_false_where_names_are_reserved(product, faulty, fault_server):
     with faulty(NO_LINK, NO_EXCLUSIVE_RENAME) as where:
         tree = tree_on(where, fault_server, images=40)
@@ -194,6 +213,28 @@ def test_image_is_whole_or_missing_whatever_fails(product, tmp_path, fault_serve
     assert tree.expected == under_final_names(tree)
 
 
+@needs_root
+def test_quota_that_is_used_up_in_mid_run_leaves_whole_images(product, tmp_path, fault_server):
+    with small_file_system(tmp_path, "btrfs") as where:
+        subprocess.run(["btrfs", "-q", "subvolume", "create", where / "project"], check=True)
+        subprocess.run(["btrfs", "quota", "enable", where], check=True)
+        tree = tree_on(where, fault_server, images=10, size_bytes=300_000)
+        subprocess.run(["btrfs", "qgroup", "limit", "3M", where / "project"], check=True)
+        failed = sync_once(product, tree.root, fault_server)
+        os.sync()
+        there = under_final_names(tree)
+
+        assert 1 == failed.returncode
+        told = [line for line in failed.lines if line.get("code") == "quota-exceeded"]
+        assert 1 <= len(told) <= 2  # for each folder: a quota may be the folder's
+        assert 0 < len(there) < len(tree.expected)
+        assert {} == {path: len(body) for path, body in there.items() if body != tree.expected[path]}
+
+        subprocess.run(["btrfs", "qgroup", "limit", "none", where / "project"], check=True)
+        assert 0 == sync_once(product, tree.root, fault_server).returncode
+        assert tree.expected == under_final_names(tree)
+
+
 @needs_fuse
 def test_folder_that_cannot_be_listed_is_told_once_for_its_actor(product, tmp_path, fault_server):
     behind, where = tmp_path / "behind", tmp_path / "mounted"
@@ -236,6 +277,9 @@ def test_image_there_under_another_form_of_its_name_is_not_fetched(
         again = sync_once(product, tree.root, fault_server)
 
         assert (0, 0) == (first.returncode, again.returncode)
+        opened = Disk(tree.data).open_folder("0001_actor")
+        assert [] == opened.others({listed, f"empty-{listed}"})
+        opened.close()
         assert b"made here" == (folder / there).read_bytes() == (folder / listed).read_bytes()
         assert b"listed" == (folder / f"empty-{listed}").read_bytes()
         assert 3 == len(os.listdir(folder))

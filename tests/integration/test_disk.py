@@ -614,7 +614,7 @@ def test_way_is_chosen_once_for_each_file_system(where, monkeypatch):
 
 
 def test_trial_removes_what_a_killed_one_left(where, folder):
-    for name in (staging.dot_name("/trial 1"), staging.dot_name("/trial 2")):
+    for name in (staging.dot_name("/trial/1"), staging.dot_name("/trial/2")):
         make_file(where / name)
     folder.require_room(0)
     assert [] == os.listdir(where)
@@ -672,6 +672,15 @@ staged.commit()
     folder.close()
     assert ["a.png"] == os.listdir(where)
     assert BODY == (where / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{GRINNING FACE}" * 63, "a:b?.png", "".join(map(chr, range(0x4E00, 0x4E50)))])
+def test_dot_file_has_a_short_name_with_what_is_unusual_in_the_image_s(name: str):
+    standing_in = staging.dot_name(name)
+    assert len(standing_in.encode()) <= 143
+    assert os.getpid() == staging.owner_of(standing_in)
+    assert all(character in standing_in for character in ":?" if character in name)
+    assert standing_in != staging.dot_name(f"{name}2")
 
 
 # --- what a file system says at close ---------------------------------------------------------------------------------

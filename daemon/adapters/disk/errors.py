@@ -10,8 +10,8 @@ _HINTS = {
     errno.EACCES: "give this user write permission in that folder",
     errno.EPERM: "the folder is protected: look at it with lsattr, and at the system's security policy",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or lower --workers-per-actor and --concurrent-actors",
-    errno.ENOENT: "the folder went away: it is synced when it is back",
     errno.EIO: "the disk has errors: look at the system's log",
+    errno.ENOENT: _NAME_REFUSED,  # exfat-fuse, of ":"
     errno.EINVAL: _NAME_REFUSED,
     errno.EILSEQ: _NAME_REFUSED,
     errno.ENAMETOOLONG: _NAME_REFUSED,

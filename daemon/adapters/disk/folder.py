@@ -21,7 +21,7 @@ from daemon.core.names import folded
 FLOOR_BYTES = 256 * 1024 * 1024  # of free space, below which no image is started
 _PROBE_BYTES = 64 * 1024
 _PROBE_NAME = "/probe"  # no image is called so: its dot-file is none of an image's
-_TRIAL_NAMES = ("/trial 1", "/trial 2")
+_TRIAL_NAMES = ("/trial/1", "/trial/2")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
 # gevent's first asks the kernel twice whether somebody may be polling: nobody polls a folder.
@@ -112,7 +112,11 @@ class Folder:
     def others(self, names: Iterable[str]) -> list[str]:
         """By their suffix: what else lies there is no business of ours."""
         wanted = set(names)
-        return sorted(name for name in self._list() if name not in wanted and name.lower().endswith(_IMAGE_SUFFIXES))
+        others = [name for name in self._list() if name not in wanted and name.lower().endswith(_IMAGE_SUFFIXES)]
+        if others:
+            forms = {folded(name): name for name in wanted}
+            others = [name for name in others if not self._are_one(name, forms.get(folded(name)))]
+        return sorted(others)
 
     # --- room ---------------------------------------------------------------------------------------------------------
 
@@ -242,6 +246,13 @@ class Folder:
         """Those of the names that the folder holds in another case or Unicode form: there they may be one file."""
         forms = {folded(entry) for entry in self._list()}
         return {name for name in missing if folded(name) in forms}
+
+    def _are_one(self, name: str, form: str | None) -> bool:
+        """Whether this file system takes both names, which differ in case or Unicode form, for the same file."""
+        if form is None or (there := self._stat(form)) is None:
+            return False
+        found = self._stat(name)
+        return found is not None and os.path.samestat(found, there)
 
     def _list(self) -> list[str]:
         try:

@@ -18,15 +18,19 @@ from daemon.core.errors import DiskError
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 OUR_SUFFIX = ".actorsync"  # of the dot-files that stand in for nameless ones
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_./-]")
+_MOST_UNUSUAL = 20  # of four bytes at most
 _DOT_FILE = re.compile(r"\..+\.([0-9]{1,7})" + re.escape(OUR_SUFFIX), re.DOTALL)
 
 
 def dot_name(name: str) -> str:
     """The dot-file's name for an image: short, as some file systems take 143 bytes at most (eCryptfs).
 
-    `.HASH.PID.actorsync`; before the PID there may come more fields.
+    `.HASH.PID.actorsync`; before the PID there may come more fields. The hash is followed by the unusual characters of the
+    image's name: a file system that takes no such names (":" on exFAT) says so before the image is fetched.
     """
-    return f".{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}.{os.getpid()}{OUR_SUFFIX}"
+    unusual = "".join(sorted(set(_UNUSUAL.findall(name))))[:_MOST_UNUSUAL]
+    return f".{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}{unusual}.{os.getpid()}{OUR_SUFFIX}"
 
 
 def owner_of(dot_name: str) -> int | None:
