@@ -551,6 +551,18 @@ def test_scan_removes_what_dead_processes_left_and_nothing_else(where, folder):
     mine.discard()
 
 
+def test_scan_removes_what_a_zombie_left(where, folder):
+    """Where the first process of a container does not reap, it stays one."""
+    zombie = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
+    make_file(where / f".dead.png.{zombie}.actorsync")
+
+    folder.kinds({"a.png"})
+
+    assert [] == os.listdir(where)
+    os.waitpid(zombie, 0)
+
+
 def test_look_that_is_not_to_tidy_touches_nothing(where):
     """Without this, --dry-run removes files while another instance owns the folder."""
     make_file(where / ".dead.png.4194304.actorsync")

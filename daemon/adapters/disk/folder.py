@@ -308,10 +308,15 @@ class Folder:
 
 
 def _alive(pid: int) -> bool:
+    """A zombie is not: it writes nothing, and stays for good where the first process of a container does not reap it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
+        pass
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as status:  # "PID (NAME) STATE ...": proc_pid_stat(5)
+            return status.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+    except OSError:  # there is no /proc, or it ended just now
         return True
-    return True
