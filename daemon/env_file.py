@@ -32,7 +32,7 @@ class EnvFile(NamedTuple):
 def default_env_file(working_dir: Path) -> Path | None:
     """`.env`, if there."""
     path = working_dir / ".env"
-    # lexists: a dangling link was meant to be read. A directory is somebody's virtual environment.
+    # lexists: a dangling link was meant to be read. A directory is a virtual environment of that name.
     return path if os.path.lexists(path) and not path.is_dir() else None
 
 

@@ -270,7 +270,7 @@ def test_a_failing_source_says_why_and_shows_no_secret(
 
 SOURCES: list[tuple[str, Callable[[World], object], bool]] = [  # (what, how, whether its keys expire)
     ("credential_process", lambda w: w.prints(process_answer(3600)), True),
-    ("credential_process for ever", lambda w: w.prints(process_answer()), False),
+    ("credential_process without end", lambda w: w.prints(process_answer()), False),
     ("credential_process, little left", lambda w: w.prints(process_answer(30)), True),
     ("web identity", lambda w: w.web_identity(b"t" * 20, role_answer("AssumeRoleWithWebIdentity")), True),
     ("role", lambda w: w.role(BY_ROLE + BASE, role_answer()), True),

@@ -46,7 +46,7 @@ class Tool:
         except subprocess.TimeoutExpired:
             ended = False
         finally:
-            if self._process.poll() is None:  # too slow, or whoever waits is thrown out
+            if self._process.poll() is None:  # too slow, or an exception was thrown into this greenlet
                 self._process.kill()
         if output.overflowed or complaint.overflowed:
             raise self._failed(f"printed more than {MOST_BYTES} bytes")
