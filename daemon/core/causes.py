@@ -14,7 +14,7 @@ MAX_EXAMPLES = 3  # of each cause
 MAX_SHOWN = 10
 _MAX_ERROR = 200  # characters
 _MAX_HINT = 400
-_MAX_EXAMPLE = 80
+MAX_NAME = 80
 _FURTHER = "other errors of this code"
 
 _WORD = re.compile(r"\S+")
@@ -91,9 +91,9 @@ class Cause:
         return {
             "code": self.code,
             "count": self.count,
-            "error": _cut(self.error, _MAX_ERROR),
-            "hint": _cut(self.hint, _MAX_HINT),
-            "examples": [_cut(example, _MAX_EXAMPLE) for example in self.examples],
+            "error": cut_text(self.error, _MAX_ERROR),
+            "hint": cut_text(self.hint, _MAX_HINT),
+            "examples": [cut_text(example, MAX_NAME) for example in self.examples],
         }
 
 
@@ -134,5 +134,6 @@ class Causes:
         self._rows[key].add(count, examples)
 
 
-def _cut(text: str, most: int) -> str:
+def cut_text(text: str, most: int) -> str:
+    """The text, of at most so many characters."""
     return text if len(text) <= most else text[: most - 1] + "…"

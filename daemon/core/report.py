@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import NamedTuple
 
-from daemon.core.causes import Causes
+from daemon.core.causes import MAX_NAME, Causes, cut_text
 from daemon.core.errors import ActorsyncError, ManifestMissing, ManifestPending, NotBegun
 from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received, Seen
 
@@ -228,7 +229,7 @@ class RunReport:
         reasons = Counter(self.not_ready.values())
         return {
             "not_ready": len(self.not_ready),
-            "not_ready_actors": list(self.not_ready)[:MAX_NOT_READY_NAMED],
+            "not_ready_actors": [cut_text(name, MAX_NAME) for name in islice(self.not_ready, MAX_NOT_READY_NAMED)],
             "manifests_missing": reasons[ManifestMissing.code],
             "manifests_pending": reasons[ManifestPending.code],
             "manifests_without_images": reasons[NO_IMAGES],

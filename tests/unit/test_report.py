@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from daemon.adapters.log import json_line
 from daemon.core.causes import Causes
 from daemon.core.errors import DiskError, DiskFull, ManifestMissing, ManifestPending, ManifestRejected
 from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received
@@ -372,6 +373,25 @@ def test_causes_of_images_manifests_and_entries_are_in_one_table() -> None:
     rows = [(row["code"], row["count"], row["examples"]) for row in facts["causes"]]  # type: ignore[attr-defined]
     assert [("object-not-found", 1, ["a/0.png"]), ("manifest-empty", 1, ["b"]), ("actor-invalid", 1, [])] == rows
     assert 2 == facts["manifests_failed"]
+
+
+def test_facts_of_the_worst_run_are_one_short_line_whose_lists_stay_lists() -> None:
+    causes = Causes()
+    for number in range(100):
+        causes.add(Failure("i" * 250, f"code-{number}", f"error {'e' * 500}", "h" * 500), "a" * 250)
+    report = report_of(*(ActorResult(f"{n}{'a' * 250}", tally_of(failure()), causes=causes) for n in range(9)))
+    report.tally.requests.update({kind: 10**9 for kind in ("first", "retry", "region", "identity", "stale", "checksums")})
+    line = json_line(
+        {"timestamp": "2026-11-28T11:59:32.362476Z", "level": "info", "event": "run.completed"} | report_facts(report)
+    )
+    facts = json.loads(line)
+    assert len(line) < 4096
+    assert (MAX_NOT_READY_NAMED, "code-0") == (len(facts["not_ready_actors"]), facts["causes"][0]["code"])
+    assert list(facts["causes"][-1]) == ["cut"]
+
+
+def report_facts(report: RunReport) -> dict[str, object]:
+    return report.completed_facts(104.0, 3.5, 10**10)
 
 
 def test_run_of_no_time_has_no_speed_that_no_parser_reads() -> None:
