@@ -442,6 +442,21 @@ class TestUnusualAnswers:
         assert {"first": 14} == facts["requests"]
         assert {proof: 2 for _, proof in proofs.values()} == facts["verified_by"]
 
+    def test_bucket_before_the_endpoints_host_is_fetched_path_style(
+        self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
+    ):
+        endpoint = fault_server.endpoint_url.replace("127.0.0.1", "localhost")
+        url = endpoint.replace("://", f"://{BUCKET}.") + "/a/0.png"
+        folder = actor_tree.actor(HEALTHY, urls=[url])
+        actor_tree.expected[folder / "0.png"] = image_bytes("0", 3000)
+        fault_server.put(BUCKET, "a/0.png", image_bytes("0", 3000))
+
+        finished = sync_once(product, actor_tree, "--endpoint-url", endpoint, env=signing(fault_server))
+
+        assert 0 == finished.returncode
+        actor_tree.assert_matches()
+        assert [f"/{BUCKET}/a/0.png"] == [request.path for request in fault_server.requests]
+
     def test_requester_pays_where_the_user_says_so(self, product: Product, actor_tree: ActorTree, fault_server: FaultServer):
         actor_tree.actor(HEALTHY, images=2)
         actor_tree.upload_to(fault_server)

@@ -1098,7 +1098,22 @@ class TestNoS3:
 
         assert "not-s3" == raised.value.code
 
-    @pytest.mark.parametrize("location", ["https://images.s3.eu-west-1.amazonaws.com/a.png", "/elsewhere", "https://[x", None])
+    @pytest.mark.parametrize("location", ["/sign-in?token=hunter2", "../", "https://[x", "", "//login.example.com/"])
+    def test_redirect_to_another_path_is_no_s3(self, server: FaultServer, location: str):
+        server.inject(PATH, faults.bare_status(302) & faults.headers({"Location": location}))
+
+        with pytest.raises(RequestRefused, match=r"sends us to another path$") as raised:
+            fetch(make_store(server.endpoint_url))
+
+        assert "not-s3" == raised.value.code
+
+    def test_success_with_a_region_is_no_s3_either(self, server: FaultServer):
+        server.inject(PATH, faults.bare_status(206) & faults.headers({"x-amz-bucket-region": "eu-west-1"}))
+
+        with pytest.raises(RequestRefused, match="is 206"):
+            fetch(make_store(server.endpoint_url))
+
+    @pytest.mark.parametrize("location", ["https://images.s3.eu-west-1.amazonaws.com/a.png", None])
     def test_other_redirects_are_of_regions(self, server: FaultServer, location: str | None):
         server.inject(PATH, faults.bare_status(307) & faults.headers({"Location": location}))
 

@@ -52,7 +52,7 @@ def refusal_of(
     """
     told_region = _element(body, "Region") or _text(headers.get(b"x-amz-bucket-region") or b"")
     s3_code = _element(body, "Code")
-    if s3_code is None and not told_region and (stranger := _no_s3(status, headers, body, origin)):
+    if (status < 300 or (s3_code is None and not told_region)) and (stranger := _no_s3(status, headers, body, origin)):
         return stranger
     return refusal(
         status,
@@ -72,23 +72,23 @@ def _no_s3(status: int, headers: Headers, body: bytes, origin: str | None) -> St
     |---------------------------------------------------|-----------------|
     | 2xx                                               | `not-s3`        |
     | 3xx to https at the host that was asked by http   | WrongScheme     |
-    | 3xx to a host that is no S3's                     | `not-s3`        |
+    | 3xx to anywhere else, unless to S3 in a region    | `not-s3`        |
     | 400 of a TLS port that was sent plain HTTP        | WrongScheme     |
     """
     if status < 300:  # without a Range, a condition or a HEAD, S3 knows no success but 200
         return RequestRefused(f"the answer to a plain GET is {status}", code="not-s3", hint=_NOT_S3_HINT, status=status)
     if status == 400 and _WANTS_TLS.search(body):
         return WrongScheme("the server speaks TLS, and was sent plain HTTP", hint=USE_HTTPS, status=status)
-    location = _LOCATION.match(_text(headers.get(b"location", b"")))
-    if not 300 <= status < 400 or location is None or _region_in(headers[b"location"]):
+    if not 300 <= status < 400 or b"location" not in headers or _region_in(headers[b"location"]):
         return None
-    leads_to = location[0].lower()
-    host = (origin or "").partition("://")[2].partition(":")[0]
-    if location[1].lower() == "https" and location[2].lower() == host and (origin or "").startswith("http:"):
-        return WrongScheme(f"the server answered {status} and sends us to {leads_to}", hint=USE_HTTPS, status=status)
-    return RequestRefused(
-        f"the server answered {status} and sends us to {leads_to}", code="not-s3", hint=_NOT_S3_HINT, status=status
-    )
+    absolute = _LOCATION.match(_text(headers[b"location"]))
+    leads_to = absolute[0].lower() if absolute else "another path"  # which may hold a secret
+    message = f"the server answered {status} and sends us to {leads_to}"
+    scheme, _, authority = (origin or "").partition("://")
+    asked_for_https = absolute is not None and (scheme, absolute[1].lower()) == ("http", "https")
+    if absolute and asked_for_https and absolute[2].lower() == authority.partition(":")[0].lower():
+        return WrongScheme(message, hint=USE_HTTPS, status=status)
+    return RequestRefused(message, code="not-s3", hint=_NOT_S3_HINT, status=status)
 
 
 def printable(xml_text: str) -> str:
