@@ -445,7 +445,7 @@ def _view(
     )
 
     emoji = not terminal or terminal_can_emoji(environ)
-    view = ConsoleView(emoji=emoji, colour=terminal and terminal_can_colour(environ), level=config.log_level)
+    view = ConsoleView(emoji=emoji, colour=terminal and terminal_can_colour(environ), level=config.log_level, daemon=times)
     render = with_times(view.render) if times else view.render
     if not terminal or not shares_terminal(STDOUT, STDERR) or not terminal_can_move(environ):
         return _View(render, end=b"\n" if is_terminal(fd) else b"")

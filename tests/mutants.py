@@ -99,6 +99,13 @@ MUTANTS = [
         "tests/e2e/test_terminal.py -k anew",
     ),
     Mutant(
+        "bar is erased from the corner of the screen",
+        "daemon/adapters/console/bar.py",
+        'ERASE = b"\\r\\x1b[K \\x1b[J\\r"',
+        'ERASE = b"\\r\\x1b[J"',
+        "tests/e2e/test_terminal.py -k history",
+    ),
+    Mutant(
         "second signal leaves the bar",
         "daemon/adapters/log.py",
         "            write_now(self._fd, last)\n",
@@ -115,8 +122,8 @@ MUTANTS = [
     Mutant(
         "level hides the summary",
         "daemon/adapters/console/view.py",
-        '_ALWAYS_SHOWN = {"run.completed", "log.dropped"}',
-        "_ALWAYS_SHOWN = frozenset[str]()",
+        'return not self._daemon or event.get("status") != "complete"',
+        "return False",
         "tests/unit/test_console.py",
     ),
     # --- whole and right, or not at all

@@ -117,13 +117,14 @@ class Tmux:
     """A terminal that wraps its lines anew when it is made narrower, as most do today."""
 
     def __init__(self, folder: Path, command: str, env: dict[str, str]) -> None:
-        self._call = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
+        self._call = ["tmux", "-S", "tmux", "-f", "/dev/null"]  # a socket's whole path may be too long
+        self._folder = folder
         self._env = env
         self.run("new-session", "-d", "-x", "100", "-y", "20", "-c", str(folder), command)
 
     def run(self, *args: str) -> str:
         return subprocess.run(
-            [*self._call, *args], env=self._env, check=True, capture_output=True, text=True, timeout=10
+            [*self._call, *args], cwd=self._folder, env=self._env, check=True, capture_output=True, text=True, timeout=10
         ).stdout
 
     def rows(self) -> list[str]:
@@ -138,18 +139,24 @@ class Tmux:
 
 
 @pytest.fixture
-def tmux(tree: ActorTree, product: Product, fault_server: FaultServer) -> Iterator[Tmux]:
+def open_tmux(tmp_path: Path, product: Product) -> Iterator[Callable[..., Tmux]]:
+    """Runs a shell command in a tmux of its own."""
     if shutil.which("tmux") is None:
         pytest.skip(not_installed("tmux"))
+    with contextlib.ExitStack() as stack:
+
+        def open_one(command: str, folder: Path = tmp_path, **env: str) -> Tmux:
+            made = Tmux(folder, command, product.environment({"LANG": "C.UTF-8", "PATH": os.environ["PATH"], **env}))
+            stack.callback(made.run, "kill-server")
+            return made
+
+        yield open_one
+
+
+def test_resize_leaves_no_second_bar_where_lines_are_wrapped_anew(open_tmux, tree, fault_server):
     fault_server.latency_seconds = 0.1
-    env = product.environment({**fault_server.account.environment, "LANG": "C.UTF-8", "PATH": os.environ["PATH"]})
-    made = Tmux(tree.root, f"seq 40; {shlex.join([*COMMAND, *ONE_BY_ONE])}; cat", env)
-    yield made
-    with contextlib.suppress(subprocess.SubprocessError):
-        made.run("kill-server")
-
-
-def test_resize_leaves_no_second_bar_where_lines_are_wrapped_anew(tmux):
+    command = f"seq 40; {shlex.join([*COMMAND, *ONE_BY_ONE])}; cat"
+    tmux = open_tmux(command, tree.root, **fault_server.account.environment)
     tmux.wait_until(bars)
     for columns in (60, 25, 90, 40, 100):
         tmux.run("resize-window", "-x", str(columns), "-y", "20")
@@ -159,6 +166,17 @@ def test_resize_leaves_no_second_bar_where_lines_are_wrapped_anew(tmux):
     rows = tmux.wait_until(lambda rows: any("Speed:" in row for row in rows))
     assert [] == [row for row in rows if re.search("[█░]", row)]
     assert 3 == sum("downloaded, 0 skipped" in row and row.startswith("[") for row in rows), "\n".join(rows)
+
+
+def test_bar_in_the_first_row_is_not_kept_in_the_history(open_tmux):
+    """findings/tmux-keeps-a-screen-erased-from-its-top-in-the-history.sh"""
+    program = (
+        "import os, time; from daemon.adapters.console import ERASE\n"
+        "for number in range(30): os.write(1, ERASE + b'bar %d\\r' % number); time.sleep(0.01)\n"
+        "time.sleep(60)"
+    )
+    tmux = open_tmux(shlex.join([sys.executable, "-c", program]))
+    assert ["bar 29"] == tmux.wait_until(lambda rows: "bar 29" in rows)
 
 
 # --- what the terminal is said to be ----------------------------------------------------------------------------------

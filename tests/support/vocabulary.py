@@ -25,7 +25,7 @@ COMPOSED: Mapping[str, tuple[str, ...]] = {
     ".refused": ("status.refused", "reload.refused"),
 }
 _EVENT = re.compile(r"[a-z]+(?:_[a-z]+)*\.[a-z]+(?:_[a-z]+)*")
-_NO_EVENT = re.compile(r".*\.(json|pem|com|eu|org|gov|example|py|sh|env|sqlite|parse|client)|fuse\..*|lock\.held")
+_NO_EVENT = re.compile(r".*\.(json|log|pem|com|eu|org|gov|example|py|sh|env|sqlite|parse|client)|fuse\..*|lock\.held")
 _CODE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 

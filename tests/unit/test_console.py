@@ -301,6 +301,12 @@ def test_summary_is_shown_at_every_level(level: str):
     assert "1 x object-not-found" in text
 
 
+def test_daemon_at_level_warning_shows_only_summaries_of_failures():
+    assert "" == rendered(COMPLETED, level="warning", daemon=True)
+    assert "Sync finished with failures" in rendered(COMPLETED | {"status": "partial", "failed": 1}, level="error", daemon=True)
+    assert "Sync Complete!" in rendered(COMPLETED, daemon=True)
+
+
 # --- what comes from outside ------------------------------------------------------------------------------------------
 
 HOSTILE = "evil\x1b]0;title\x07\x1b[2J\r\n\x9b31m\x7f\u202egnp.\u2028\ud800\x00"

@@ -10,22 +10,22 @@ from daemon.adapters.console.text import Style, counted, shown
 Event = Mapping[str, Any]
 
 _LEVEL_SIGNS = {"critical": "❌", "error": "❌", "warning": "⚠️", "info": "ℹ️", "debug": "🔎"}
-_ALWAYS_SHOWN = {"run.completed", "log.dropped"}
 _NOT_SHOWN = {"timestamp", "level", "event", "run_id", "message", "error", "hint", "exception"}
 
 
 class ConsoleView:
     """Turns each event into what a person reads; `render` gives b"" for what is not shown.
 
-    Events below `level` are not shown; the summary is, at every level. Failed images are grouped there by cause; at debug
-    each is a line of its own as well.
+    Events below `level` are not shown; the summary is, at every level (`daemon`: there only that of a run with failures, for
+    there is one after each change). Failed images are grouped there by cause; at debug each is a line of its own as well.
     """
 
-    def __init__(self, *, emoji: bool = True, colour: bool = False, level: str = "info") -> None:
+    def __init__(self, *, emoji: bool = True, colour: bool = False, level: str = "info", daemon: bool = False) -> None:
         self._style = Style(emoji=emoji, colour=colour)
         levels = list(_LEVEL_SIGNS)  # the gravest first
         self._hidden = frozenset(levels[levels.index(level) + 1 :])
         self._each_failure = level == "debug"
+        self._daemon = daemon
         self._views: Mapping[str, Callable[[Event], str]] = {
             "run.started": self._run_started,
             "actor.synced": self._actor_synced,
@@ -39,8 +39,14 @@ class ConsoleView:
         }
 
     def render(self, event: Event) -> bytes:
-        text = self._views.get(event["event"], self._other)(event)
-        return b"" if event.get("level") in self._hidden and event["event"] not in _ALWAYS_SHOWN else text.encode()
+        if event.get("level") in self._hidden and not self._is_shown_at_every_level(event):
+            return b""
+        return self._views.get(event["event"], self._other)(event).encode()
+
+    def _is_shown_at_every_level(self, event: Event) -> bool:
+        if event["event"] == "run.completed":
+            return not self._daemon or event.get("status") != "complete"
+        return bool(event["event"] == "log.dropped")
 
     def _run_started(self, event: Event) -> str:
         trigger = event.get("trigger", "bulk")
