@@ -61,6 +61,8 @@ class Machine:
         tree.actor(f"{number:04}_actor", images=images)
         tree.upload_to(self.server)
         self.box.run("chown", "-R", owner, root)
+        if owner != "root:root":
+            self.box.run("chmod", "-R", "g+rwX", root)
         return tree
 
     def lay_ready_settings(self, *lines: str) -> None:
@@ -178,9 +180,7 @@ def test_every_line_of_the_section_works_as_it_stands(machine: Machine) -> None:
     assert " of 2 actors ready" in by_alice.stdout
 
     readme.type_to("sudo install -d -m 2775")
-    second, instance = machine.make_tree("/srv/team-b", number=2), "actorsync@srv-team\\x2db.service"
-    box.run("chgrp", "-R", "actorsync", "/srv/team-b")
-    box.run("chmod", "-R", "g+rwX", "/srv/team-b")
+    second, instance = machine.make_tree("/srv/team-b", owner="root:actorsync", number=2), "actorsync@srv-team\\x2db.service"
     readme.type_to('sudo systemctl enable --now "actorsync@')
     machine.assert_runs(instance)
     machine.wait_for_images(second, instance)
