@@ -1,6 +1,7 @@
 """The lock of a data directory, and the folder that holds it."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -279,6 +280,24 @@ def test_lock_file_of_an_older_version_is_replaced_by_the_second_user(shared):
     assert "taken" == as_user(BOB, TEAM, 0o002, lambda: use(shared))
 
     assert (BOB, 0o664) == (lock.stat().st_uid, stat.S_IMODE(lock.stat().st_mode))
+
+
+@needs_root
+def test_lock_file_that_nfs_does_not_lock_for_its_reader_is_named(shared, monkeypatch):
+    """An injected fault: NFS answers EBADF to a lock of a handle that is not open for writing."""
+    assert "taken" == as_user(ALICE, TEAM, 0o002, lambda: use(shared))
+    (shared / ".actorsync" / "lock").chmod(0o644)
+
+    def like_nfs(handle: int, operation: int) -> None:
+        if not fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_RDWR:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", like_nfs)
+    refused = as_user(BOB, TEAM, 0o002, lambda: use(shared))
+
+    assert f"{shared / '.actorsync' / 'lock'} belongs to user {ALICE}" in refused
+    assert f"`chmod g+w {shared / '.actorsync' / 'lock'}` as user {ALICE}" in refused
+    assert "taken" == as_user(ALICE, TEAM, 0o002, lambda: use(shared))
 
 
 @needs_root

@@ -64,6 +64,8 @@ def take_lock(place: Place) -> HeldLock:
             if error.errno in _NO_FLOCK:
                 return HeartbeatFile.take(place)
             what = f"cannot lock {place.path / LOCK}"
+            if foreign and error.errno == errno.EBADF:  # NFS locks only what is open for writing
+                error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             raise translated(error, what, place.path / LOCK, os.R_OK | os.W_OK) from error
         lock = FlockFile(place, handle)
         if not lock.is_in_place():  # removed since it was opened
