@@ -6,8 +6,8 @@ Faults of operations concern only what lies in folders called training_data.
 
 | fault                  | what it does                                                                       |
 |------------------------|------------------------------------------------------------------------------------|
-| OPERATION=ERRNO[:N]    | that operation fails; with N, only after it went well N times                      |
-| close=ERRNO[:N]        | what is written stays with the client until the close, of which half is kept then  |
+| OPERATION=ERRNO[:N[:M]]| that operation fails; with N, after it went well N times; with M, only M times     |
+| close=ERRNO[:N[:M]]    | what is written stays with the client until the close, of which half is kept then  |
 | fold-case, fold-form   | names that differ in case, or in Unicode form, are one file                        |
 | grain=SECONDS          | all that happens within so many seconds has the same time stamp                    |
 
@@ -34,14 +34,15 @@ class FaultyFileSystem(mfusepy.Operations):
 
     def __init__(self, root: str, faults: list[str]) -> None:
         self._root = root
-        self._failing: dict[str, tuple[int, int]] = {}  # operation -> (errno, times that it still goes well)
+        # operation -> errno, times that it still goes well, times that it fails then
+        self._failing: dict[str, tuple[int, int, float]] = {}
         self._grain_ns = 1
         for operation, _, error in (fault.partition("=") for fault in faults if "=" in fault):
             if operation == "grain":
                 self._grain_ns = int(error) * SECOND_NS
                 continue
-            name, _, times = error.partition(":")
-            self._failing[operation] = getattr(errno, name), int(times or 0)
+            name, well, fails = [*error.split(":"), "", ""][:3]
+            self._failing[operation] = getattr(errno, name), int(well or 0), float(fails or "inf")
         self._folds: list[Callable[[str], str]] = []
         if "fold-case" in faults:
             self._folds.append(str.lower)
@@ -173,10 +174,12 @@ class FaultyFileSystem(mfusepy.Operations):
         """Raises what was told of the operation."""
         if operation not in self._failing or not _is_concerned(path):
             return
-        number, times = self._failing[operation]
-        if not times:
+        number, well, fails = self._failing[operation]
+        if well:
+            self._failing[operation] = number, well - 1, fails
+        elif fails:
+            self._failing[operation] = number, 0, fails - 1
             raise OSError(number, os.strerror(number))
-        self._failing[operation] = number, times - 1
 
     def _real(self, path: str) -> str:
         """The file of `root` that is meant; one that is there under a name that is the same here is that one."""
