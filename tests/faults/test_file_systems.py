@@ -18,6 +18,7 @@ from tests.support.daemons import eventually
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import drip, healthy, held_until
 from tests.support.file_systems import bound_by_fuse, faulty_file_system, small_file_system
+from tests.support.fuse_mount import mounted
 from tests.support.needs import needs_fuse, needs_root
 from tests.support.product import Finished, Product
 from tests.support.trees import BUCKET, ActorTree, image_bytes, s3_url
@@ -156,6 +157,23 @@ def test_name_that_a_file_system_refuses_fails_before_its_body_is_fetched(produc
 
 
 @needs_fuse
+def test_rclone_mount_takes_each_image_with_one_request(product, tmp_path, fault_server):
+    behind, where = tmp_path / "behind", tmp_path / "mounted"
+    where.mkdir()
+    tree = tree_on(behind, fault_server)
+    (tree.data / ".actorsync").mkdir()
+    (tree.data / ".actorsync" / "lock").write_text("{}")  # it lets no one read a file that is new and being written
+    with mounted(behind, where, tmp_path, caches=True):
+        told = ["--data-dir", str(where / "project" / "data")]
+        returncodes = [sync_once(product, tmp_path, fault_server, *told).returncode for _ in range(2)]
+
+    assert [0, 0] == returncodes
+    assert tree.expected == under_final_names(tree)
+    assert [] == left_over(tree)
+    assert len(tree.expected) == len(fault_server.requests)
+
+
+@needs_fuse
 def test_kill_leaves_nothing_false_where_names_are_reserved(product, faulty, fault_server):
     with faulty(NO_LINK, NO_EXCLUSIVE_RENAME) as where:
         tree = tree_on(where, fault_server, images=40)
@@ -255,7 +273,7 @@ def test_folder_that_cannot_be_listed_is_told_once_for_its_actor(product, tmp_pa
 @pytest.mark.parametrize(
     ("mount", "there", "listed"),
     [
-        (lambda work_dir: small_file_system(work_dir, "ntfs without case"), "IMG.PNG", "img.png"),
+        (lambda work_dir: small_file_system(work_dir, "ntfs without case"), "img.png", "IMG.PNG"),  # listed in lower case
         (lambda work_dir: over_a_folder(work_dir, faulty_file_system, "fold-case"), "IMG.PNG", "img.png"),
         (lambda work_dir: over_a_folder(work_dir, faulty_file_system, "fold-form"), "e\u0301.png", "\u00e9.png"),
     ],
