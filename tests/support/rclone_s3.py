@@ -34,19 +34,24 @@ class RcloneS3:
         return ["/".join(found) for found in re.findall(r"GET OBJECT Bucket: (\S+) Object: (.*)", self.server.stderr)]
 
 
-@contextlib.contextmanager
-def running_rclone_s3(folder: Path) -> Iterator[RcloneS3]:
-    """Serve `folder` on a port of the kernel's choice."""
+def rclone_command(folder: Path, port: int = 0) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment of a server of `folder`; port 0: one of the kernel's choice."""
     args = [
         f"{RCLONE}",
         *("serve", "s3", str(folder)),
-        *("--addr", "127.0.0.1:0"),
+        *("--addr", f"127.0.0.1:{port}"),
         *("--config", "/dev/null"),
         *("--dir-cache-time", "0s"),  # see what a test puts there later
         "--read-only",  # each uploaded part would be logged, and the log grow beyond all bounds
         "-vv",  # logs every GET
     ]
-    env = {"HOME": str(folder), "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{SECRET_KEY}"'}
+    return args, {"HOME": str(folder), "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{SECRET_KEY}"'}
+
+
+@contextlib.contextmanager
+def running_rclone_s3(folder: Path) -> Iterator[RcloneS3]:
+    """Serve `folder` on a port of the kernel's choice."""
+    args, env = rclone_command(folder)
     with Child(args, cwd=folder, env=env, kept_bytes=LOG_BYTES) as server:
         server.wait_until(lambda child: "Starting s3 server on" in child.stderr, timeout_seconds=READY_SECONDS)
         endpoint_url = re.search(r"server on \[(http://127\.0\.0\.1:\d+)/\]", server.stderr)

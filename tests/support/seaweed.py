@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,9 @@ class Seaweed:
         return version_id
 
 
-@contextlib.contextmanager
-def running_seaweed(folder: Path) -> Iterator[Seaweed]:
-    """`weed server -s3` with its data in `folder`, ready to take objects."""
-    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = free_ports(8)
+def seaweed_command(folder: Path, ports: Sequence[int]) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment of `weed server -s3`; `ports`: 8, the seventh is that of S3."""
+    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = ports
     identity = {
         "name": "tests",
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
@@ -77,7 +76,15 @@ def running_seaweed(folder: Path) -> Iterator[Seaweed]:
         "-s3.port.lance=0",
     ]
     # An empty home and environment: weed would read a security.toml of ours, and take AWS_* for an identity.
-    env = {"HOME": str(folder), "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+    return args, {"HOME": str(folder), "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+
+
+@contextlib.contextmanager
+def running_seaweed(folder: Path) -> Iterator[Seaweed]:
+    """`weed server -s3` with its data in `folder`, ready to take objects."""
+    ports = free_ports(8)
+    args, env = seaweed_command(folder, ports)
+    s3 = ports[6]
     account = Account(f"http://127.0.0.1:{s3}")
     client = account.client()
     try:
@@ -86,9 +93,14 @@ def running_seaweed(folder: Path) -> Iterator[Seaweed]:
             yield Seaweed(account, client, weed)
             weed.kill()  # asked to stop, it would wait 10 s for clients of its volumes
     finally:
-        for grpc in (master_grpc, volume_grpc, filer_grpc, s3_grpc):  # weed hardcodes /tmp, and leaves them there
-            for left_over in Path("/tmp").glob(f"seaweedfs-*-grpc-{grpc}.sock"):
-                left_over.unlink()
+        remove_sockets(ports)
+
+
+def remove_sockets(ports: Sequence[int]) -> None:
+    """Weed hardcodes /tmp for those of its gRPC ports, and leaves them there."""
+    for port in ports:
+        for left_over in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+            left_over.unlink()
 
 
 def _takes_objects(client: Any) -> bool:

@@ -133,6 +133,7 @@ def test_archived_object_is_no_matter_of_permission() -> None:
         ("session token", "ExpiredToken"),
         ("bucket", "NoSuchBucket"),
         ("versionId", "NoSuchVersion"),
+        ("delete marker", "MethodNotAllowed"),
         ("ListBucket", "AccessDenied"),
     ],
 )
