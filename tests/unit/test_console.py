@@ -238,6 +238,16 @@ def test_the_end_names_actors_that_are_not_ready(facts: dict, line: str):
     assert f"\n⚠️ Not ready: {line}\n{RULE}\n" in rendered(COMPLETED | {"actors": 287} | facts)
 
 
+def test_the_end_counts_images_that_are_suspect_or_mislabelled():
+    text = rendered(COMPLETED | {"suspect": 1, "mislabelled": 12})
+    assert (
+        "\n⚠️ Suspect: 1 image cut, or no image (see the image.suspect lines)\n"
+        f"ℹ️ 12 images of another format than the name says\n{RULE}\n"
+    ) in text
+    assert "✅ Sync Complete!" in text
+    assert "Suspect" not in rendered(COMPLETED | {"suspect": 0, "mislabelled": 0})
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ def summary_text(event: Event, style: Style) -> str:
         f"{style.icon('⏱️  ')}Time: {event.get('elapsed_seconds') or 0:.2f} seconds\n"
         f"{style.icon('🚀 ')}Speed: {event.get('images_per_second') or 0:.1f} images/sec\n"
         f"{_not_ready(event, style)}"
+        f"{_suspect(event, style)}"
         f"{RULE}\n{_failures(event, style)}"
     )
 
@@ -79,6 +80,17 @@ def _not_ready(event: Event, style: Style) -> str:
     reasons = [f"{shown(event[key])} {words}" for key, words in _REASONS.items() if event.get(key)]
     text += f" ({', '.join(reasons)})" if reasons else ""
     return f"{style.sign('⚠️')} {style.painted('⚠️', text)}\n"
+
+
+def _suspect(event: Event, style: Style) -> str:
+    """What a trainer may not open, and what has another format than its name says: it is there as S3 has it."""
+    text = ""
+    if suspect := event.get("suspect"):
+        said = f"Suspect: {counted(suspect, 'image')} cut, or no image (see the image.suspect lines)"
+        text = f"{style.sign('⚠️')} {style.painted('⚠️', said)}\n"
+    if mislabelled := event.get("mislabelled"):
+        text += f"{style.sign('ℹ️')} {counted(mislabelled, 'image')} of another format than the name says\n"
+    return text
 
 
 def _failures(event: Event, style: Style) -> str:
