@@ -105,11 +105,8 @@ def test_a_failing_tool_is_said_once_by_all_processes(tree, product, fault_serve
         ("[default]\ncredential_process = /no/such/tool --password hunter2\n", {}, "/no/such/tool cannot be started"),
         ("", {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/such/token"}, "/no/such/token: No such file"),
         (BY_ROLE, {"AWS_REGION": "us-west-1"}, "AssumeRole was refused with AccessDenied: not authorized"),
-        (BY_ROLE.replace("[profile", "mfa_serial=arn:aws:iam::1:mfa/me\n[profile"), {}, "wants an MFA code"),
-        ("", {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/"}, "Unsupported host 'example.com'"),
-        ("", {"AWS_PROFILE": "nope"}, "(nope) could not be found"),
     ],
-    ids=["tool", "web identity", "role", "MFA", "container", "profile"],
+    ids=["tool", "web identity", "role"],
 )
 def test_a_broken_source_is_a_matter_of_configuration(tree, product, fault_server, files, sts, config, more, words):
     files.config(config)
@@ -222,13 +219,6 @@ def test_a_pipe_is_read_once_and_kept_at_a_reload(tree, product, fault_server):
     tree.assert_matches()
 
 
-def test_a_pipe_without_a_writer_ends_the_start(tree, product):
-    os.mkfifo(tree.root / ".env")
-    finished = product.run(["--once"], tree.root, timeout_seconds=20)
-    assert 78 == finished.returncode
-    assert ".env cannot be read: it is no regular file, and did not come to an end within 5 s" in finished.stderr
-
-
 def test_a_stop_signal_ends_a_start_that_waits_for_a_pipe(tree, product):
     os.mkfifo(tree.root / ".env")
     with product.start(["--once"], tree.root) as running:
@@ -251,9 +241,8 @@ def profile(files: AwsFiles, fault_server: FaultServer) -> dict[str, str | None]
     return env(files, AWS_PROFILE="minio")
 
 
-@pytest.mark.parametrize("processes", [1, 3])
-def test_the_profiles_endpoint_gets_its_keys(tree, product, fault_server, profile, processes):
-    finished = product.run(["--once", "--processes", str(processes)], tree.root, env=profile)
+def test_the_profiles_endpoint_gets_its_keys(tree, product, fault_server, profile):
+    finished = product.run(["--once", "--processes", "3"], tree.root, env=profile)
     assert 0 == finished.returncode, finished.stderr
     assert IMAGES == len(fault_server.requests)
     tree.assert_matches()
