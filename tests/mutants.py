@@ -1150,6 +1150,13 @@ MUTANTS = [
         "self._first[key] = float('inf')",
         "tests/unit/test_debounce.py",
     ),
+    Mutant(
+        "requests that fail together count as failed probes",
+        "daemon/core/outages.py",
+        "if row.probed_until:",
+        "if True:",
+        "tests/unit/test_outages.py",
+    ),
     # --- keys
     Mutant(
         "each request waits for its own lookup",

@@ -102,9 +102,10 @@ class Outages:
         """
         row = self._out.get(thing)
         if row is not None:
-            row.probed_until = 0.0
-            row.probes += not row.is_waited_for(now)
-            row.probe_at = self._next_probe_at(row, now)
+            if row.probed_until:  # else this was sent before the outage began: many such are not many failed probes
+                row.probed_until = 0.0
+                row.probes += not row.is_waited_for(now)
+                row.probe_at = self._next_probe_at(row, now)
             return False
         ended_at, probes = self._ended.pop(thing, (-NEVER, 0))
         if now - ended_at > STEADY_SECONDS:

@@ -67,6 +67,13 @@ def test_daemon_probes_after_delays_that_double_up_to_a_minute(error: ActorsyncE
         assert not outages.begin(DISK, error, now)  # it failed
 
 
+def test_requests_that_fail_together_are_no_failed_probes() -> None:
+    outages = Outages(probing=True)
+    for _ in range(50):
+        outages.begin(KEYS, IdentityRejected("injected"), 0.0)
+    assert 5.0 == outages.next_probe_at(0.0)
+
+
 def test_images_wait_for_a_probe_that_is_under_way() -> None:
     outages = Outages(probing=True)
     outages.begin(DISK, FULL, 0.0)
@@ -83,6 +90,7 @@ def test_images_wait_for_a_probe_that_is_under_way() -> None:
 def test_outage_that_comes_back_soon_is_probed_as_rarely_as_before() -> None:
     outages = Outages(probing=True)
     outages.begin(DISK, FULL, 0.0)
+    assert outages.blocking(5.0, (DISK,)) is None  # the probe
     outages.begin(DISK, FULL, 5.0)
     assert (DISK,) == outages.end(15.0, (DISK, WEST))
     assert () == outages.end(15.0, (DISK,))
