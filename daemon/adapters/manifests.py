@@ -14,7 +14,7 @@ from daemon.core.errors import ManifestMissing, ManifestRejected
 from daemon.core.ports import Reading
 
 STAMPS_AT_ONCE = 500  # one hand-over to the thread: some milliseconds of it
-# gevent's first asks the kernel twice whether somebody may be polling: nobody polls a file.
+# Not gevent's close, which asks the kernel twice first whether the file is polled: these never are.
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 LARGEST_BYTES = 256 * 1024 * 1024  # a million URLs are about 120 MB; more is no manifest
 _PIECE_BYTES = 64 * 1024
@@ -103,7 +103,7 @@ def _read(path: str) -> tuple[bytes, os.stat_result]:
     Raises ManifestMissing, or ManifestRejected with manifest-unreadable or manifest-too-large.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would hold us for ever
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a FIFO without a writer blocks us
         try:  # first what it is: open() refuses a directory, and then leaves the handle open
             there = os.fstat(handle)
             if not stat.S_ISREG(there.st_mode):

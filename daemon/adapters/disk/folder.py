@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from gevent import monkey
@@ -24,7 +25,7 @@ _PROBE_NAME = "/probe"  # no image is called so: its dot-file is none of an imag
 _TRIAL_NAMES = ("/trial/1", "/trial/2")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
-# gevent's first asks the kernel twice whether somebody may be polling: nobody polls a folder.
+# Not gevent's close, which asks the kernel twice first whether the file is polled: these never are.
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 
@@ -36,7 +37,7 @@ class Disk:
         self._actors = os.path.join(data_dir, "actors")
         self._floor_bytes = floor_bytes
         self._tidy = tidy
-        self._file_systems: dict[int, FileSystem] = {}  # by device
+        self._file_systems: dict[str, FileSystem] = {}  # by device
 
     def open_folder(self, actor: str) -> "Folder":
         path = f"{self._actors}/{actor}/training_data"
@@ -52,36 +53,32 @@ class Disk:
 class Folder:
     """The ImageFolder behind one directory handle: what moves while we work moves with us."""
 
-    def __init__(self, handle: int, path: str, floor_bytes: int, tidy: bool, file_systems: dict[int, FileSystem]) -> None:
+    def __init__(self, handle: int, path: str, floor_bytes: int, tidy: bool, file_systems: dict[str, FileSystem]) -> None:
         """`file_systems`: what is known of each device, to which this folder adds its own."""
         self.handle = handle
         self.path = path
         self._floor_bytes = floor_bytes
         self._tidy = tidy
         self._file_systems = file_systems
-        self._file_system: FileSystem | None = None
         self._gone = False
         self._dot_files: set[str] = set()
 
-    @property
+    @cached_property
     def device(self) -> str:
         there = os.fstat(self.handle)
         return f"{os.major(there.st_dev)}:{os.minor(there.st_dev)}"
 
-    @property
+    @cached_property
     def file_system(self) -> FileSystem:
-        """What is known of this folder's file system; found out once for each. Raises DiskOutage, FolderGone, DiskError."""
-        if self._file_system is None:
-            try:
-                device = os.fstat(self.handle).st_dev
-                if device not in self._file_systems:
-                    first, second = map(dot_name, _TRIAL_NAMES)
-                    way = choose_way(self.handle, (first, second))
-                    self._file_systems[device] = FileSystem(way, when_errors_come(self.handle))
-                self._file_system = self._file_systems[device]
-            except OSError as error:
-                raise self.error(error, f"write in {self.path}") from error
-        return self._file_system
+        """How images are committed here; found out once for each device. Raises DiskOutage, FolderGone, DiskError."""
+        try:
+            if self.device not in self._file_systems:
+                first, second = map(dot_name, _TRIAL_NAMES)
+                way = choose_way(self.handle, (first, second))
+                self._file_systems[self.device] = FileSystem(way, when_errors_come(self.handle))
+            return self._file_systems[self.device]
+        except OSError as error:
+            raise self.error(error, f"write in {self.path}") from error
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
@@ -135,8 +132,7 @@ class Folder:
             self._require_bytes(space.f_bavail * space.f_frsize, size_bytes)
         if space.f_files and not space.f_favail:
             self._write_probe(b"")  # some file systems always tell that none is left
-        if self._file_system is None:
-            _ = self.file_system  # found out now: no image is fetched that could not be kept
+        _ = self.file_system  # found out now: no image is fetched that could not be kept
 
     def probe(self) -> None:
         self.require_room(0)

@@ -14,7 +14,7 @@ from daemon.adapters.disk.commit import link_nameless, name_dot_file
 from daemon.adapters.disk.file_system import ErrorsCome, FileSystem, sync
 from daemon.core.errors import DiskError
 
-# gevent's first asks the kernel twice whether somebody may be polling: nobody polls a file or a folder.
+# Not gevent's close, which asks the kernel twice first whether the file is polled: these never are.
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 OUR_SUFFIX = ".actorsync"  # of the dot-files that stand in for nameless ones
