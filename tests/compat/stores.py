@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -273,9 +275,10 @@ class Swift(RealStore):
         (folder / "swift.conf").write_text(
             "[swift-hash]\nswift_hash_path_suffix = tests\n[storage-policy:0]\nname = one\ndefault = yes\n"
         )
+        user = pwd.getpwuid(os.geteuid()).pw_name
         for kind, port in self._ports.items():
             pipeline = _SWIFT_PROXY if kind == "proxy" else _SWIFT_SERVER.format(kind=kind)
-            (folder / f"{kind}.conf").write_text(_SWIFT_COMMON.format(folder=folder, port=port) + pipeline)
+            (folder / f"{kind}.conf").write_text(_SWIFT_COMMON.format(folder=folder, port=port, user=user) + pipeline)
             if kind != "proxy":
                 self._make_ring(kind, port)
 
@@ -371,7 +374,7 @@ mount_check = false
 bind_ip = 127.0.0.1
 bind_port = {port}
 workers = 0
-user = root
+user = {user}
 """
 _SWIFT_SERVER = """
 [pipeline:main]
