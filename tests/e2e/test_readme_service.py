@@ -25,7 +25,7 @@ SUDO = '#!/bin/bash\nexec "$@"\n'
 SUDOEDIT = '#!/bin/bash\ncat /run/to-type >"$1"\n'
 
 FRESH = """
-systemctl stop 'actorsync*' 2>/dev/null
+mkdir -p /opt/actorsync/releases /opt/built && mv -n /opt/actorsync/releases/* /opt/built 2>/dev/null
 /src/systemd/uninstall.sh >/dev/null
 id me >/dev/null 2>&1 && userdel --remove me 2>/dev/null
 id actorsync >/dev/null 2>&1 && userdel actorsync
@@ -34,6 +34,7 @@ rm -rf /etc/actorsync /etc/credstore /etc/systemd/system/actorsync* /var/lib/act
 systemctl daemon-reload
 systemctl reset-failed
 useradd --create-home me && groupadd team
+mkdir -p /opt/actorsync && mv -T /opt/built /opt/actorsync/releases
 """
 
 

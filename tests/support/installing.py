@@ -6,13 +6,16 @@ from tests.support.sdbox import SystemdBox
 PACKAGES = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheelhouse"}
 
 
+_COPY = 'mkdir -p {to} && for one in {from_}/*; do [[ ! -d $one || -d {to}/${{one##*/}} ]] || cp -a "$one" {to}; done'
+
+
 def bring_releases(box: SystemdBox) -> None:
     """Those that were kept; install.sh finds them built already."""
-    box.run("bash", "-c", "mkdir -p /opt/actorsync/releases && cp -an /built/. /opt/actorsync/releases/")
+    box.run("bash", "-c", _COPY.format(from_="/built", to="/opt/actorsync/releases"))
 
 
 def keep_releases(box: SystemdBox) -> None:
-    box.run("bash", "-c", "cp -an /opt/actorsync/releases/. /built/")
+    box.run("bash", "-c", _COPY.format(from_="/opt/actorsync/releases", to="/built"))
 
 
 def make_version(box: SystemdBox, version: str) -> str:
