@@ -346,7 +346,7 @@ def test_min_free_holds_in_every_process(tree, product, fault_server):
 def test_endpoint_that_refuses_fails_the_run(tree, product):
     """Without this, a run that brought nothing ends with success."""
     with refusing_port() as port:
-        args = ["--once", "--endpoint-url", f"http://127.0.0.1:{port}", "--anonymous", "--max-attempts", "1"]
+        args = ["--once", "--endpoint-url", f"http://127.0.0.1:{port}", "--anonymous", "--outage-seconds", "1"]
         finished = product.run(args, tree.root)
 
     assert 1 == finished.returncode
