@@ -75,7 +75,7 @@ def without_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=list(Way), ids=lambda way: way.name.lower())
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
     """Each way to commit keeps the same promises."""
-    monkeypatch.setattr(folder_module, "choose_way", lambda *_: request.param)
+    monkeypatch.setattr(folder_module, "choose_way", lambda *_, **__: request.param)
     return request.param
 
 
@@ -604,7 +604,7 @@ def test_best_way_that_is_not_refused_is_chosen(where, monkeypatch, number: int)
 
 
 def test_error_that_is_no_refusal_chooses_nothing(where, folder, monkeypatch):
-    refuse(monkeypatch, errno.ENOSPC, "link_nameless")
+    refuse(monkeypatch, errno.ENOSPC, "open_nameless")
     with pytest.raises(DiskFull):
         folder.require_room(0)
     monkeypatch.undo()
@@ -614,7 +614,7 @@ def test_error_that_is_no_refusal_chooses_nothing(where, folder, monkeypatch):
 
 def test_way_is_chosen_once_for_each_file_system(where, monkeypatch):
     chosen = []
-    monkeypatch.setattr(folder_module, "choose_way", lambda *_: chosen.append(1) or Way.LINK)
+    monkeypatch.setattr(folder_module, "choose_way", lambda *_, **__: chosen.append(1) or Way.LINK)
     disk = Disk(data_dir_of(where), floor_bytes=0)
     for _ in range(3):
         opened = disk.open_folder(ACTOR)
@@ -625,7 +625,14 @@ def test_way_is_chosen_once_for_each_file_system(where, monkeypatch):
     assert [1] == chosen
 
 
-def test_trial_removes_what_a_killed_one_left(where, folder):
+def test_local_file_system_never_shows_the_trial(where, folder, monkeypatch):
+    refuse(monkeypatch, errno.EIO, "link_nameless")
+    folder.require_room(0)
+    assert Way.NAMELESS is folder.file_system.way
+
+
+def test_trial_removes_what_a_killed_one_left(where, folder, monkeypatch):
+    monkeypatch.setattr(folder_module, "links_nameless_files", lambda _: False)
     for name in (staging.dot_name("/trial/1"), staging.dot_name("/trial/2")):
         make_file(where / name)
     folder.require_room(0)
@@ -667,7 +674,7 @@ import os, signal
 from pathlib import Path
 from daemon.adapters.disk import Disk, folder
 from daemon.adapters.disk.commit import Way, choose_way, open_new
-folder.choose_way = lambda *_: Way.RESERVE
+folder.choose_way = lambda *_, **__: Way.RESERVE
 opened = Disk(Path({str(data_dir_of(where))!r})).open_folder({ACTOR!r})
 staged = opened.stage("a.png")
 staged.write(memoryview(b"all of it"))

@@ -40,16 +40,20 @@ class Way(Enum):
     RESERVE = "reserve the name with an empty file, rename a dot-file over it"
 
 
-def choose_way(folder: int, dot_names: tuple[str, str]) -> Way:
+def choose_way(folder: int, dot_names: tuple[str, str], *, links_nameless: bool = False) -> Way:
     """The best way that works in this folder, found by trying.
 
-    `dot_names`: two names that the trial may use. Raises the OSError of the last way where none works, and at once any
-    error that is no refusal, such as ENOSPC.
+    `dot_names`: two names that the trial may use. `links_nameless`: where this file system has nameless files, they can be
+    linked: that is not tried, so that no listing ever shows the trial. Raises the OSError of the last way where none works,
+    and at once any error that is no refusal, such as ENOSPC.
     """
     refusal = OSError()
     for way in Way:
         try:
-            _try(way, folder, *dot_names)
+            if way is Way.NAMELESS and links_nameless:
+                _try_nameless(folder)
+            else:
+                _try(way, folder, *dot_names)
         except OSError as error:
             if error.errno not in _REFUSALS:
                 raise
@@ -140,6 +144,15 @@ def _require_empty(folder: int, name: str, ours: os.stat_result) -> None:
     there = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if there.st_size or not os.path.samestat(there, ours):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+def _try_nameless(folder: int) -> None:
+    """Open a nameless file, and see that it could be linked. Raises OSError, FileNotFoundError where /proc is not mounted."""
+    handle = open_nameless(folder)
+    try:
+        os.stat(f"/proc/self/fd/{handle}")
+    finally:
+        _close(handle)
 
 
 def _try(way: Way, folder: int, first: str, second: str) -> None:

@@ -35,6 +35,12 @@ _WHEN = {
 _NO_SUCH_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
+def links_nameless_files(handle: int) -> bool:
+    """Known to be able to link a nameless file, if it can make one: all local file systems, alone or below an overlay."""
+    kind = _type_at(handle)
+    return kind == "overlay" or _WHEN.get(kind) is ErrorsCome.AT_WRITE
+
+
 def when_errors_come(handle: int) -> ErrorsCome:
     """When write errors are reported on the file system of the open file or folder."""
     return _WHEN.get(_type_at(handle).partition(".")[0], ErrorsCome.UNKNOWN)  # "fuse.sshfs"
@@ -53,7 +59,7 @@ def sync(handle: int, errors_come: ErrorsCome) -> None:
 def _type_at(handle: int) -> str:
     """As mountinfo calls it; "" where /proc does not say. By mount: a subvolume of btrfs has a device of its own."""
     try:
-        with open(f"/proc/self/fdinfo/{handle}", encoding="ascii") as info:
+        with open(f"/proc/self/fdinfo/{handle}", encoding="utf-8") as info:
             mount = next(line.split()[1] for line in info if line.startswith("mnt_id:"))
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
             fields = next(line.split() for line in mounts if line.startswith(f"{mount} "))

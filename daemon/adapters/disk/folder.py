@@ -13,7 +13,7 @@ from gevent import monkey
 from daemon.adapters.disk import listing
 from daemon.adapters.disk.commit import Way, choose_way, open_nameless, open_new
 from daemon.adapters.disk.errors import translated
-from daemon.adapters.disk.file_system import FileSystem, when_errors_come
+from daemon.adapters.disk.file_system import FileSystem, links_nameless_files, when_errors_come
 from daemon.adapters.disk.staging import OUR_SUFFIX, DotFile, NamelessFile, StagedFile, dot_name, owner_of
 from daemon.core.errors import DiskError, DiskFull, DiskReadOnly, FolderGone, NameOccupied, NoRoomForImage, OutOfInodes
 from daemon.core.model import FileKind
@@ -74,7 +74,7 @@ class Folder:
         try:
             if self.device not in self._file_systems:
                 first, second = map(dot_name, _TRIAL_NAMES)
-                way = choose_way(self.handle, (first, second))
+                way = choose_way(self.handle, (first, second), links_nameless=links_nameless_files(self.handle))
                 self._file_systems[self.device] = FileSystem(way, when_errors_come(self.handle))
             return self._file_systems[self.device]
         except OSError as error:
