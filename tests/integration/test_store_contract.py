@@ -494,6 +494,7 @@ def refused(fault: faults.Fault, kind: str, code: str, treatment: str, **facts: 
 
 
 UNAVAILABLE = ("StoreUnavailable", "store-unavailable", "transient")
+THROTTLED = ("Throttled", "store-unavailable", "throttled")
 REJECTED = ("IdentityRejected", "identity-rejected", "identity")
 REDIRECTED = ("RegionRedirect", "region-redirect", "region")
 NOT_FOUND = ("ObjectNotFound", "object-not-found", "permanent")
@@ -501,15 +502,16 @@ DENIED = ("AccessDenied", "access-denied", "permanent")
 REFUSED = ("RequestRefused", "request-refused", "permanent")
 
 REFUSALS = [
-    refused(faults.s3_error("SlowDown"), *UNAVAILABLE, status=503, s3_code="SlowDown", retry_after_seconds=None),
-    refused(faults.s3_error("SlowDown", retry_after=7), *UNAVAILABLE, retry_after_seconds=7.0),
-    refused(faults.s3_error("TooManyRequests", retry_after=0), *UNAVAILABLE, status=429, retry_after_seconds=0.0),
-    refused(faults.s3_error("SlowDown", retry_after="Wed, 21 Oct 2099 07:28:00 GMT"), *UNAVAILABLE, retry_after_seconds=None),
-    refused(faults.s3_error("SlowDown", retry_after="-5"), *UNAVAILABLE, retry_after_seconds=None),
+    refused(faults.s3_error("SlowDown"), *THROTTLED, status=503, s3_code="SlowDown", retry_after_seconds=None),
+    refused(faults.s3_error("SlowDown", retry_after=7), *THROTTLED, retry_after_seconds=7.0),
+    refused(faults.s3_error("TooManyRequests", retry_after=0), *THROTTLED, status=429, retry_after_seconds=0.0),
+    refused(faults.s3_error("SlowDown", retry_after="Wed, 21 Oct 2099 07:28:00 GMT"), *THROTTLED, retry_after_seconds=None),
+    refused(faults.s3_error("SlowDown", retry_after="-5"), *THROTTLED, retry_after_seconds=None),
     refused(faults.s3_error("InternalError"), *UNAVAILABLE, status=500),
-    refused(faults.s3_error("ServiceUnavailable"), *UNAVAILABLE, status=503),
+    refused(faults.s3_error("ServiceUnavailable"), *THROTTLED, status=503),
     refused(faults.s3_error("RequestTimeout"), *UNAVAILABLE, status=400),
-    *(refused(faults.bare_status(status), *UNAVAILABLE, status=status) for status in (429, 500, 502, 503, 504)),
+    *(refused(faults.bare_status(status), *UNAVAILABLE, status=status) for status in (500, 502, 504)),
+    *(refused(faults.bare_status(status), *THROTTLED, status=status) for status in (429, 503)),
     refused(faults.s3_error("InternalError") & faults.close_mid_body(), *UNAVAILABLE, status=500),
     refused(faults.s3_error("ExpiredToken"), *REJECTED, status=400, s3_code="ExpiredToken"),
     refused(faults.s3_error("InvalidToken"), *REJECTED),
@@ -540,7 +542,7 @@ REFUSALS = [
     refused(faults.bare_status(405), *REFUSED, status=405),
     refused(faults.bare_status(304), *REFUSED, status=304),
     refused(faults.status(500, "AccessDenied"), *DENIED, status=500),
-    refused(faults.status(403, "SlowDown"), *UNAVAILABLE, status=403),
+    refused(faults.status(403, "SlowDown"), *THROTTLED, status=403),
 ]
 
 

@@ -94,4 +94,4 @@ def test_error_document_is_noticed_in_whatever_pieces_it_comes(prologue: bytes, 
     body = prologue + b"<Error><Code>SlowDown</Code><Message>" + message + b"</Message></Error>"
     with pytest.raises(StoreError) as error:
         verified(body, cuts, ObjectHead(len(body)))
-    assert ("SlowDown", Treatment.TRANSIENT) == (error.value.s3_code, error.value.treatment)
+    assert ("SlowDown", Treatment.THROTTLED) == (error.value.s3_code, error.value.treatment)

@@ -41,6 +41,7 @@ refs = st.builds(
     version_id=st.none() | keys,
     region=st.sampled_from(["us-east-1", "eu-central-1", "cn-north-1"]),
     presigned_url=st.none(),
+    vpc_endpoint=st.none() | st.just("vpce-1a-2b"),
 )
 credentials = st.builds(
     Credentials,
