@@ -631,6 +631,12 @@ def test_local_file_system_never_shows_the_trial(where, folder, monkeypatch):
     assert Way.NAMELESS is folder.file_system.way
 
 
+def test_no_file_is_seen_for_a_moment_on_a_local_disk(where, folder, monkeypatch):
+    refuse(monkeypatch, errno.EIO, "open_new", "link_nameless")
+    folder.require_room(0)
+    assert Way.NAMELESS is folder.file_system.way
+
+
 def test_trial_removes_what_a_killed_one_left(where, folder, monkeypatch):
     monkeypatch.setattr(folder_module, "links_nameless_files", lambda _: False)
     for name in (staging.dot_name("/trial/1"), staging.dot_name("/trial/2")):
