@@ -1,6 +1,7 @@
 """Where keys, the endpoint and settings come from, as users run it: tools, AWS files, pipes."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -193,7 +194,7 @@ def keys_as_env_file(server: FaultServer) -> str:
 
 def test_keys_from_a_process_substitution_are_used(tree, product, fault_server):
     for mode in ("--check-config", "--once"):
-        script = f"exec {sys.executable} -m daemon {mode} --env-file <(printf '{keys_as_env_file(fault_server)}')"
+        script = f"exec {shlex.quote(sys.executable)} -m daemon {mode} --env-file <(printf '{keys_as_env_file(fault_server)}')"
         ended = subprocess.run(
             ["bash", "-c", script], cwd=tree.root, env=product.environment(), capture_output=True, text=True, timeout=30
         )
