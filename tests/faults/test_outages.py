@@ -11,10 +11,9 @@ import pytest
 from tests.faults.test_faults import completed, images_of, paths_of, signing, sync_once
 from tests.support import faults
 from tests.support.fault_server import FaultServer, Outage
+from tests.support.needs import needs_root
 from tests.support.product import Finished, Product
 from tests.support.trees import ActorTree
-
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a file system")
 
 
 def tree_of(tree: ActorTree, server: FaultServer, *, actors: int, images: int, size_bytes: int = 2000) -> ActorTree:

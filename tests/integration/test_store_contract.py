@@ -495,6 +495,7 @@ def refused(fault: faults.Fault, kind: str, code: str, treatment: str, **facts: 
 
 UNAVAILABLE = ("StoreUnavailable", "store-unavailable", "transient")
 THROTTLED = ("Throttled", "store-unavailable", "throttled")
+THROTTLED = ("Throttled", "store-unavailable", "throttled")
 REJECTED = ("IdentityRejected", "identity-rejected", "identity")
 REDIRECTED = ("RegionRedirect", "region-redirect", "region")
 NOT_FOUND = ("ObjectNotFound", "object-not-found", "permanent")
