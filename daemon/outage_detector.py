@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gevent.lock import RLock
 
@@ -48,30 +48,28 @@ def report_recovery(log: Log, thing: Thing) -> None:
     log.info(f"{thing.scope}.recovered", name=thing.name)
 
 
-@dataclass(slots=True)
 class Target:
     """What requests to one endpoint as one identity share. `good`: an object that was read there."""
 
-    endpoint: Thing
-    identity: Thing
-    health: EndpointHealth
-    good: ObjectRef | None = None
+    __slots__ = ("endpoint", "good", "health", "identity", "is_signed")
 
-    @property
-    def is_signed(self) -> bool:
-        return self.identity.name == SIGNED
+    def __init__(self, endpoint: Thing, identity: Thing, health: EndpointHealth) -> None:
+        self.endpoint = endpoint
+        self.identity = identity
+        self.health = health
+        self.is_signed = identity.name == SIGNED
+        self.good: ObjectRef | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A request that failed. `count` takes the kind of each further request that judging it costs."""
+class Failed(NamedTuple):
+    """A request that failed. `count_request` takes the kind of each further request that judging it costs."""
 
     log: Log
     target: Target
     ref: ObjectRef
     folder: ImageFolder
     sent_at: float
-    count: Callable[[str], None]
+    count_request: Callable[[str], None]
 
 
 class OutageDetector:
@@ -220,7 +218,7 @@ class OutageDetector:
                 return False  # it answered meanwhile
             assert target.good is not None
             try:
-                failed.count("probe")
+                failed.count_request("probe")
                 self._probe(target.good)
             except StoreError as failure:
                 if failure.treatment in (*OF_ENDPOINT, Treatment.TRANSIENT):
@@ -243,7 +241,7 @@ class OutageDetector:
                 return Verdict.LATER
             probed_at = time.monotonic()
             try:
-                failed.count("probe")
+                failed.count_request("probe")
                 self._probe(good)
             except IdentityRejected:
                 return Verdict.IDENTITY

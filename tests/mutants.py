@@ -151,14 +151,14 @@ MUTANTS = [
     Mutant(
         "clock is never blamed in words",
         "daemon/core/retry.py",
-        "return may_be and _ABOUT_TIME.search(message) is not None",
+        "return may_be and re.search(_ABOUT_TIME, message) is not None",
         "return False",
         RETRY,
     ),
     Mutant(
         "secrets are looked for before entities are decoded",
         "daemon/adapters/http/answers.py",
-        "_ENTITY.sub(_character, xml_text)",
+        "re.sub(_ENTITY, _character, xml_text)",
         "xml_text",
         "tests/unit/test_answers.py",
     ),

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,18 +16,15 @@ _MAX_HINT = 400
 MAX_NAME = 80
 _FURTHER = "other errors of this code"
 
-_WORD = re.compile(r"\S+")
-_PARTICULAR = re.compile("[0-9/]")  # in names, paths, numbers, checksums
+_PARTICULAR = "[0-9/]"  # in names, paths, numbers, checksums
 _AROUND = "'\"(),:;"
-_KEPT = re.compile(
-    r"""
+# Compiled at the first failure.
+_KEPT = r"""(?x:
       [1-5][0-9]{2} \Z                                  # an HTTP status
     | [a-z0-9]+://[^/]+                                 # a bucket, an endpoint: what follows it is left out
     | (?:[A-Za-z0-9-]+\.){2,}[A-Za-z0-9-]+(?::\d+)? \Z  # a host
     | [A-Za-z0-9.-]+:\d+ \Z
-    """,
-    re.VERBOSE,
-)
+    )"""
 
 
 def cause_of(error: str, *names: str) -> str:
@@ -55,15 +51,15 @@ def _cause_of(error: str, names: tuple[str, ...]) -> str:
         bare = word[0].strip(_AROUND)
         if bare in names:
             return "…"
-        if not _PARTICULAR.search(bare):
+        if not re.search(_PARTICULAR, bare):
             return word[0]
-        kept = _KEPT.match(bare)
+        kept = re.match(_KEPT, bare)
         return kept[0] if kept else "…"
 
     for name in names:
         if " " in name:
             error = error.replace(name, "…")
-    return _WORD.sub(general, error)
+    return re.sub(r"\S+", general, error)
 
 
 class CauseKey(NamedTuple):
@@ -73,15 +69,17 @@ class CauseKey(NamedTuple):
     cause: str
 
 
-@dataclass(slots=True)
 class Cause:
     """Failures of one cause: the error of the first, and which they were."""
 
-    code: str
-    error: str
-    hint: str
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
+    __slots__ = ("code", "count", "error", "examples", "hint")
+
+    def __init__(self, code: str, error: str, hint: str) -> None:
+        self.code = code
+        self.error = error
+        self.hint = hint
+        self.count = 0
+        self.examples: list[str] = []
 
     def add(self, count: int, examples: Iterable[str]) -> None:
         self.count += count

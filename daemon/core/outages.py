@@ -1,6 +1,5 @@
 """Outages: what is out for more than one image, how long its images wait, and when it is probed."""
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -40,17 +39,22 @@ class Thing(NamedTuple):
     name: str
 
 
-@dataclass(slots=True)
 class Outage:
-    """One thing that is out. Its images wait until `give_up_at`, and fail after that."""
+    """One thing that is out. Its images wait until `give_up_at`, and fail after that.
 
-    thing: Thing
-    error: ActorsyncError
-    began_at: float
-    give_up_at: float
-    probe_at: float  # from then on one request is let through
-    probes: int  # that failed since its images wait no more, in all outages of this thing that followed close upon another
-    probed_until: float = 0.0  # a probe is under way, and not waited for any longer than this
+    `probes`: how many failed since its images wait no more, in all outages of this thing that followed close upon another.
+    """
+
+    __slots__ = ("began_at", "error", "give_up_at", "probe_at", "probed_until", "probes", "thing")
+
+    def __init__(self, thing: Thing, error: ActorsyncError, began_at: float, give_up_at: float, probes: int) -> None:
+        self.thing = thing
+        self.error = error
+        self.began_at = began_at
+        self.give_up_at = give_up_at
+        self.probe_at = began_at  # from then on one request is let through
+        self.probes = probes
+        self.probed_until = 0.0  # a probe is under way, and not waited for any longer than this
 
     def is_waited_for(self, now: float) -> bool:
         return now < max(self.give_up_at, self.probed_until)
@@ -110,7 +114,7 @@ class Outages:
         ended_at, probes = self._ended.pop(thing, (-NEVER, 0))
         if now - ended_at > STEADY_SECONDS:
             probes = 0
-        row = self._out[thing] = Outage(thing, error, now, now if give_up_at is None else give_up_at, now, probes)
+        row = self._out[thing] = Outage(thing, error, now, now if give_up_at is None else give_up_at, probes)
         row.probe_at = self._next_probe_at(row, now)
         return True
 
@@ -148,17 +152,19 @@ class Outages:
         return now + min(LONGEST_PROBE_SECONDS, FIRST_PROBE_SECONDS * 2.0 ** min(row.probes, 10))
 
 
-@dataclass(slots=True)
 class EndpointHealth:
     """When an endpoint answered last, and what has failed since.
 
     An answer is one about the object that was asked for, whatever it says. A refusal for everybody (SlowDown) is none.
     """
 
-    answered_at: float | None = None
-    heard: bool = False  # it said something, ever
-    failing_since: float | None = None
-    failing_images: set[str] = field(default_factory=set)  # the first SEVERAL_IMAGES
+    __slots__ = ("answered_at", "failing_images", "failing_since", "heard")
+
+    def __init__(self) -> None:
+        self.answered_at: float | None = None
+        self.heard = False  # it said something, ever
+        self.failing_since: float | None = None
+        self.failing_images: set[str] = set()  # the first SEVERAL_IMAGES
 
     def answered(self, now: float) -> None:
         self.answered_at = now
@@ -199,13 +205,15 @@ class Verdict(StrEnum):
     LATER = "later"  # not known yet: let other images try first
 
 
-@dataclass(slots=True)
 class IdentityHealth:
     """When the last request was sent whose signature S3 accepted, and what it has rejected since."""
 
-    accepted_sent_at: float = -NEVER
-    rejected_images: set[str] = field(default_factory=set)  # the first IDENTITY_IMAGES
-    rejected_actors: set[str] = field(default_factory=set)
+    __slots__ = ("accepted_sent_at", "rejected_actors", "rejected_images")
+
+    def __init__(self) -> None:
+        self.accepted_sent_at = -NEVER
+        self.rejected_images: set[str] = set()  # the first IDENTITY_IMAGES
+        self.rejected_actors: set[str] = set()
 
     def accepted(self, sent_at: float) -> None:
         self.accepted_sent_at = max(sent_at, self.accepted_sent_at)

@@ -82,9 +82,7 @@ _NO_CODE = (
 )
 
 CLOCK_TOLERANCE_SECONDS = 300.0  # S3 itself tolerates 15 minutes
-_ABOUT_TIME = re.compile(
-    r"\b(?:request ?time|server(?:'s)? time|current time|skew\w*|clocks?|expired|too old|not yet)\b", re.IGNORECASE
-)
+_ABOUT_TIME = r"(?i)\b(?:request ?time|server(?:'s)? time|current time|skew\w*|clocks?|expired|too old|not yet)\b"
 
 
 def refusal(
@@ -123,7 +121,7 @@ def _is_about_time(known: type[StoreError], status: int, s3_code: str | None, me
     if s3_code == "RequestTimeTooSkewed":
         return True
     may_be = known in (AccessDenied, RequestRefused) and 400 <= status < 500 and s3_code not in _HINTS
-    return may_be and _ABOUT_TIME.search(message) is not None
+    return may_be and re.search(_ABOUT_TIME, message) is not None
 
 
 def _clock_hint(known: type[StoreError], s3_code: str | None, about_time: bool, behind_seconds: float | None) -> str | None:

@@ -115,7 +115,10 @@ class FlockFile:
         """The kernel knows it."""
 
     def release(self) -> None:
-        os.close(self._handle)
+        with contextlib.suppress(
+            OSError
+        ):  # some FUSE file systems report an error of their own here: the lock is gone all the same
+            os.close(self._handle)
 
     def write_owner(self) -> None:
         """Only now that the lock is held; a full disk takes no name, and the lock holds without one."""
@@ -224,7 +227,8 @@ class HeartbeatFile:
         with contextlib.suppress(OSError):
             if self.is_in_place():
                 os.unlink(HELD, dir_fd=self._place.folder)
-        os.close(self._handle)
+        with contextlib.suppress(OSError):
+            os.close(self._handle)
 
 
 def _open_lock(place: Place) -> tuple[int, bool]:
