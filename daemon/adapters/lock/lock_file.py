@@ -115,9 +115,7 @@ class FlockFile:
         """The kernel knows it."""
 
     def release(self) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # some FUSE file systems report an error of their own here: the lock is gone all the same
+        with contextlib.suppress(OSError):  # some FUSE file systems report one here: the lock is gone all the same
             os.close(self._handle)
 
     def write_owner(self) -> None:
