@@ -15,13 +15,15 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from daemon.core.outages import Scope
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "daemon"
 README = ROOT / "README.md"
 
 COMPOSED: Mapping[str, tuple[str, ...]] = {
-    ".failed": ("identity.failed", "endpoint.failed", "disk.failed"),
-    ".recovered": ("identity.recovered", "endpoint.recovered", "disk.recovered"),
+    ".failed": tuple(f"{scope}.failed" for scope in Scope),
+    ".recovered": tuple(f"{scope}.recovered" for scope in Scope),
     ".refused": ("status.refused", "reload.refused"),
 }
 _EVENT = re.compile(r"[a-z]+(?:_[a-z]+)*\.[a-z]+(?:_[a-z]+)*")
