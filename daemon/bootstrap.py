@@ -43,11 +43,11 @@ from daemon.config import (
     reread_dotenv,
 )
 from daemon.core.errors import ActorsyncError, ConfigError, DiskError, OutputUnwritable
-from daemon.core.model import Credentials
+from daemon.core.model import Credentials, ObjectRef
 from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
-from daemon.crew import Crew, Mate, forward_outage, forward_recovery, share_of
+from daemon.crew import Crew, Mate, forward_keys_work, forward_outage, forward_recovery, share_of
 from daemon.download import Downloader
 from daemon.lock_keeper import LockKeeper
 from daemon.outage_detector import report_recovery
@@ -157,12 +157,12 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
         _share_ambient(config)
         store = _store(config, environ, working_dir, None)
         checksums = Lanes(otherwise=Hashers(processes=1 + count).new_checksum)
-        reports = forward_outage(channel), forward_recovery(channel)
+        reports = forward_outage(channel), forward_recovery(channel), forward_keys_work(channel)
         downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *reports)
         share = partial(share_of, number, 1 + count)
         manifests, disk = _data_dir(config)
         actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
-        Mate(channel, actor_sync, outages, stopping, _logged_level(config)).work()
+        Mate(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.keys_work).work()
 
     raise_open_files(config)
     return fork_processes(count, work)
@@ -212,7 +212,10 @@ def build(
     def on_recovery(log: Log, thing: Thing) -> None:
         crew.report_recovery(log, thing)
 
-    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, on_outage, on_recovery)
+    def on_keys_work(ref: ObjectRef) -> None:
+        crew.report_keys_work(ref)
+
+    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, on_outage, on_recovery, on_keys_work)
     manifests, disk = _data_dir(config)
     look_ahead = bool(mates)
     here = ActorSync(manifests, disk, downloader, stopping, live, lambda places: crew.share(places), look_ahead=look_ahead)
@@ -221,7 +224,15 @@ def build(
         report_recovery(log, thing)
         service.put(OutageEnded(thing))
 
-    crew = Crew(here, mates, outages, stopping, on_recovery=on_last_recovery, processes=1 + count_mates(config))
+    crew = Crew(
+        here,
+        mates,
+        outages,
+        stopping,
+        on_recovery=on_last_recovery,
+        keys_work=downloader.detector.keys_work,
+        processes=1 + count_mates(config),
+    )
 
     def reload() -> tuple[Config, tuple[str, ...]]:
         assert reread is not None
@@ -229,6 +240,8 @@ def build(
         changed = changed_settings(live.now, new)
         raise_open_files(new)
         store.forget_identity()
+        downloader.detector.reset()
+        crew.forget_outages()
         return new, changed
 
     def watcher(service: Service) -> Watcher:
@@ -255,6 +268,7 @@ def build(
         supervisor=supervisor,
         reload=reload if reread is not None else None,
         keep_lock=lambda: keeper.keep(),
+        forget_outage=lambda thing: crew.forget_outage(log, thing),
     )
     control = None if once else ControlServer(lambda question, reply: service.put(Asked(question, reply)))
     keeper = LockKeeper(lock, control, log, lambda error: service.put(Crashed(error)), HEARTBEAT_SECONDS)

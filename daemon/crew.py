@@ -10,10 +10,11 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from daemon.core.errors import ActorsyncError
+from daemon.core.model import ObjectRef
 from daemon.core.outages import Outages, Scope, Thing
 from daemon.core.ports import Channel, Log
 from daemon.core.report import ActorResult
-from daemon.outage_detector import OnOutage, OnRecovery, report_outage, report_recovery
+from daemon.outage_detector import OnKeysWork, OnOutage, OnRecovery, report_outage, report_recovery
 from daemon.runners import Runners
 from daemon.sync import ActorSync, Counts, Paused, SyncsActors, Unfinished
 from daemon.usage import Usage, own_usage
@@ -58,6 +59,12 @@ class OutageOver(NamedTuple):
 
     actor: str
     thing: Thing
+
+
+class KeysWork(NamedTuple):
+    """To a mate, or from one: this object was read with the keys of all."""
+
+    ref: ObjectRef
 
 
 class Said(NamedTuple):
@@ -134,6 +141,7 @@ class Crew:
         on_outage: OnOutage = report_outage,
         on_recovery: OnRecovery = report_recovery,
         *,
+        keys_work: OnKeysWork = lambda ref: None,
         processes: int = 1,
     ) -> None:
         """`processes`: among how many the places were divided, when there might have been a channel to each."""
@@ -145,7 +153,9 @@ class Crew:
         self._on_outage = on_outage
         self._on_recovery = on_recovery
         self._mates = [_Mate(channel, self, here.share_changed) for channel in channels]
+        self._take_keys_work = keys_work
         self._reported: set[Thing] = set()  # that are out
+        self._good: ObjectRef | None = None  # that some process read with the keys of all
         self._outages_to_tell: list[OutageBegan] = []  # to mates that wake later
         self._dismissed = False
         stopping.rawlink(lambda _: self._tell(Stop()))
@@ -157,7 +167,7 @@ class Crew:
         if mate is None or self._load.order <= mate.load.order or self._stopping.is_set():
             with _Slot(self._load, next_wanted) as give_up:
                 return self._here.begin(actor, log, changed=changed, next_wanted=give_up)
-        mate.wake(self._outages_to_tell)
+        mate.wake([*self._outages_to_tell, *([KeysWork(self._good)] if self._good is not None else [])])
         return self._run_far(mate, Begin(actor), log, next_wanted)
 
     def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
@@ -217,6 +227,27 @@ class Crew:
         self._outages_to_tell = [began for began in self._outages_to_tell if began.thing != thing]
         self._tell(OutageOver("", thing))
         self._on_recovery(log, thing)
+
+    def report_keys_work(self, ref: ObjectRef) -> None:
+        """The OnKeysWork of this process: what no other knows is told to all."""
+        if self._good is None:
+            self._good = ref
+            self._tell(KeysWork(ref))
+
+    def take_keys_work(self, ref: ObjectRef) -> None:
+        """A mate read an object with the keys of all."""
+        self._take_keys_work(ref)
+        self.report_keys_work(ref)
+
+    def forget_outage(self, log: Log, thing: Thing) -> None:
+        """No image needs the thing any more: whether it works is not known, and of no account."""
+        self._outages.end(time.monotonic(), (thing,))
+        self._reported.discard(thing)
+        log.debug("outage.forgotten", scope=thing.scope.value, name=thing.name)
+
+    def forget_outages(self) -> None:
+        """A reload: what is still out is reported again."""
+        self._reported.clear()
 
     def take_outage(self, log: Log, began: OutageBegan) -> None:
         """A mate found an outage: it holds here too."""
@@ -340,6 +371,8 @@ class _Mate:
         match message:
             case Report():
                 self.report = message
+            case KeysWork(ref):
+                self._crew.take_keys_work(ref)
             case Said(actor) | OutageBegan(actor) | OutageOver(actor) | NextWanted(actor) | Ended(actor) if (
                 actor not in self.running
             ):
@@ -418,6 +451,11 @@ def forward_outage(channel: Channel) -> OnOutage:
     return forward
 
 
+def forward_keys_work(channel: Channel) -> OnKeysWork:
+    """The OnKeysWork of a mate."""
+    return lambda ref: channel.send(KeysWork(ref))
+
+
 def forward_recovery(channel: Channel) -> OnRecovery:
     """The OnRecovery of a mate."""
 
@@ -430,12 +468,21 @@ def forward_recovery(channel: Channel) -> OnRecovery:
 class Mate:
     """The work of another process: actors in, results out."""
 
-    def __init__(self, channel: Channel, actor_sync: SyncsActors, outages: Outages, stopping: Event, log_level: str) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        actor_sync: SyncsActors,
+        outages: Outages,
+        stopping: Event,
+        log_level: str,
+        keys_work: OnKeysWork = lambda ref: None,
+    ) -> None:
         self._channel = channel
         self._actor_sync = actor_sync
         self._outages = outages
         self._stopping = stopping
         self._log_level = log_level
+        self._keys_work = keys_work
         self._running = 0
         self._runners = Runners()
         self._attempts: dict[str, Unfinished] = {}
@@ -452,6 +499,8 @@ class Mate:
                     self._runners.run(partial(self._run, actor, partial(self._actor_sync.go_on, self._attempts.pop(actor))))
                 case OutageBegan():
                     self._outages.begin(message.thing, message.error, time.monotonic())
+                case KeysWork(ref):
+                    self._keys_work(ref)
                 case OutageOver():
                     self._outages.end(time.monotonic(), (message.thing,))
                 case Stop():

@@ -18,6 +18,7 @@ from daemon.core.errors import (
     IdentityRejected,
     IntegrityMismatch,
     Interrupted,
+    ObjectNotFound,
     RegionRedirect,
     StoreError,
     TimedOut,
@@ -34,6 +35,7 @@ from daemon.deadline import Abandoned, Deadline, Stalled, Transfer
 from daemon.outage_detector import (
     OF_ENDPOINT,
     Failed,
+    OnKeysWork,
     OnOutage,
     OnRecovery,
     OutageDetector,
@@ -85,9 +87,10 @@ class Downloader:
         make_checksum: MakeChecksum = new_checksum,
         on_outage: OnOutage = report_outage,
         on_recovery: OnRecovery = report_recovery,
+        on_keys_work: OnKeysWork = lambda ref: None,
     ) -> None:
         self.make_checksum = make_checksum
-        self.detector = OutageDetector(store, outages, live, self._probe, on_outage, on_recovery)
+        self.detector = OutageDetector(store, outages, live, self._probe, on_outage, on_recovery, on_keys_work)
         self._store = store
         self._stopping = stopping
         self._live = live
@@ -122,8 +125,10 @@ class Downloader:
             if self._stopping.is_set():
                 return Failure.of(image, Interrupted(f"{image} was not begun"), Kind.INTERRUPTED)
             sent_at = time.monotonic()
+            probed: tuple[Thing, ...] = ()
             try:
-                if outage := self.detector.blocking(log, target, ref, folder):
+                outage, probed = self.detector.blocking(log, target, ref, folder)
+                if outage is not None:
                     return _wait_or_fail(trial, outage)
                 sent_at = time.monotonic()
                 received = self._attempt(log, target, folder, trial)
@@ -140,11 +145,14 @@ class Downloader:
             except ActorsyncError as error:
                 return _own_failure(log, image, error)
             else:
-                self.detector.was_read(target, ref)
+                self.detector.was_kept(log, target, ref, folder)
                 log.debug("image.committed", image=image, size_bytes=received.size_bytes, attempts=trial.attempts)
                 if received.suspect:
                     log.warning("image.suspect", image=image, why=received.suspect)
                 return received
+            finally:
+                if probed:
+                    self.detector.end_probe(probed)
             if outcome is not None:
                 return outcome
 
@@ -187,6 +195,8 @@ class Downloader:
 
     def _probe(self, ref: ObjectRef) -> None:
         """Ask for an object, and drop the answer after its head. Raises what the request would."""
+        if self._stopping.is_set():
+            raise Abandoned
         with contextlib.suppress(_ProbeAnswered):
             self._fetch(ref, _Probe(), Transfer(time.monotonic()))
 
@@ -201,9 +211,11 @@ class Downloader:
         if error.treatment is Treatment.TRANSIENT:
             trial.next_request = "retry"
             return self._after_transient(error, failed, trial)
-        if isinstance(error, WrongScheme):
-            return _shared_failure(image, error, self.detector.wrong_scheme(log, failed.target, error))
+        if isinstance(error, WrongScheme) and (thing := self.detector.wrong_scheme(log, failed.target, error)):
+            return _shared_failure(image, error, thing)
         self.detector.refused(log, failed.target)
+        if isinstance(error, ObjectNotFound):
+            self.detector.not_found(log, failed.target, failed.sent_at)
         if isinstance(error, IdentityRejected) and failed.target.is_signed:
             return self._after_rejected_identity(error, failed, trial)
         if isinstance(error, RegionRedirect) and not trial.region_followed and self._store.follow(trial.download.ref, error):
@@ -250,7 +262,7 @@ class Downloader:
     def _after_rejected_identity(self, error: IdentityRejected, failed: Failed, trial: Trial) -> Outcome | Trial | None:
         image = trial.download.name
         try:
-            renewed = trial.identity_renewals < IDENTITY_RENEWALS and self._store.renew_identity(error)
+            renewed = trial.identity_renewals < IDENTITY_RENEWALS and self._renew_identity(error)
         except CredentialsMissing as missing:
             return _shared_failure(image, missing, self.detector.credentials_missing(failed.log, failed.target, missing))
         trial.next_request = "identity"
@@ -266,6 +278,16 @@ class Downloader:
             return trial
         error.hint = KEYS_WORK_ELSEWHERE
         return _own_failure(failed.log, image, error)
+
+    def _renew_identity(self, error: IdentityRejected) -> bool:
+        """As the store does; a source that takes too long has no new keys. Raises CredentialsMissing."""
+        self._deadline.begin(Transfer(time.monotonic()))
+        try:
+            return self._store.renew_identity(error)
+        except Stalled:
+            return False
+        finally:
+            self._deadline.end()
 
     def _delay(self, error: StoreError, log: Log, trial: Trial, times: int) -> Trial | None:
         seconds = delay_seconds(times, random.random(), error.retry_after_seconds)

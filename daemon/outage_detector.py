@@ -19,11 +19,13 @@ from daemon.core.errors import (
 )
 from daemon.core.model import ObjectRef
 from daemon.core.outages import (
+    IDENTITY_CHECK_SECONDS,
     OUTAGE_AFTER_SECONDS,
     EndpointHealth,
     IdentityHealth,
     Outage,
     Outages,
+    Rejections,
     Scope,
     Thing,
     Verdict,
@@ -31,12 +33,14 @@ from daemon.core.outages import (
 from daemon.core.ports import ImageFolder, Log, ObjectStore
 
 SIGNED = "signed"
+_MAY_BE_SENT: tuple[None, tuple[Thing, ...]] = (None, ())
 OF_ENDPOINT = (Treatment.CONNECT, Treatment.THROTTLED)  # failures that are never about the image
 _ALWAYS_THE_IDENTITY = ("ExpiredToken", "TokenRefreshRequired")
 _MOST_REMEMBERED = 1000  # endpoints, buckets
 
 OnOutage = Callable[[Log, Thing, ActorsyncError], None]
 OnRecovery = Callable[[Log, Thing], None]
+OnKeysWork = Callable[[ObjectRef], None]
 
 
 def report_outage(log: Log, thing: Thing, error: ActorsyncError) -> None:
@@ -86,7 +90,9 @@ class OutageDetector:
         probe: Callable[[ObjectRef], None],
         on_outage: OnOutage = report_outage,
         on_recovery: OnRecovery = report_recovery,
+        on_keys_work: OnKeysWork = lambda ref: None,
     ) -> None:
+        """`on_keys_work` is told of the first object that S3 gave for a signature."""
         self._store = store
         self._outages = outages
         self._live = live
@@ -97,8 +103,17 @@ class OutageDetector:
         self._health: dict[str, EndpointHealth] = {}
         self._identity = IdentityHealth()
         self._good_of_bucket: dict[str, ObjectRef] = {}
-        self._rejected_of_bucket: dict[str, IdentityHealth] = {}  # buckets that never accepted our signature
+        self._rejections: dict[str, Rejections] = {}  # by bucket
+        self._on_keys_work = on_keys_work
         self._probing = RLock()
+
+    def reset(self) -> None:
+        """Forget what has worked and failed: the keys may be others now, and everything is tried again."""
+        self._targets.clear()
+        self._health.clear()
+        self._good_of_bucket.clear()
+        self._rejections.clear()
+        self._identity = IdentityHealth()
 
     def target(self, ref: ObjectRef) -> Target:
         """Where a request for `ref` goes to now: another endpoint once a redirect was followed."""
@@ -116,20 +131,37 @@ class OutageDetector:
 
     # --- before a request ---------------------------------------------------------------------------------------------
 
-    def blocking(self, log: Log, target: Target, ref: ObjectRef, folder: ImageFolder) -> Outage | None:
-        """The outage that stops a request for `ref`; None: it may be sent.
+    def blocking(
+        self, log: Log, target: Target, ref: ObjectRef, folder: ImageFolder
+    ) -> tuple[Outage | None, tuple[Thing, ...]]:
+        """The outage that stops a request for `ref`; or None, and what the request is a probe of.
 
         A disk that was out is tried first, without network. Raises DiskOutage, FolderGone, DiskError.
         """
-        if not self._outages:
-            return None
-        disks = _disks(folder)
-        things = (target.endpoint, target.identity, Thing(Scope.BUCKET, ref.bucket), *disks)
-        outage = self._outages.blocking(time.monotonic(), things)
-        if outage is None and any(disk in self._outages for disk in disks):
+        if not self._outages and self._identity.undecided_until is None:
+            return _MAY_BE_SENT
+        now = time.monotonic()
+        things: tuple[Thing, ...] = (target.endpoint, target.identity, *_disks(folder))
+        if target.is_signed:
+            if undecided := self._undecided(target, ref, now):
+                return undecided, ()
+            things = (*things, Thing(Scope.BUCKET, ref.bucket))
+        outage, probed = self._outages.blocking(now, things)
+        if any(thing.scope is Scope.DISK for thing in probed):
             folder.probe()
-            self._recovered(log, *disks)
-        return outage
+        return outage, probed
+
+    def end_probe(self, probed: tuple[Thing, ...]) -> None:
+        """The request that `blocking` let through as a probe is over, however it ended."""
+        self._outages.end_probe(probed)
+
+    def _undecided(self, target: Target, ref: ObjectRef, now: float) -> Outage | None:
+        """A wait for images of a bucket that rejected many, while others are tried: it may be the bucket, or the keys."""
+        until = self._identity.undecided_until
+        rejections = self._rejections.get(ref.bucket)
+        if until is None or now >= until or rejections is None or not rejections.many:
+            return None
+        return Outage(target.identity, IdentityRejected("it is not known yet whose fault this is"), now, until, 0)
 
     # --- after one that worked ----------------------------------------------------------------------------------------
 
@@ -137,25 +169,48 @@ class OutageDetector:
         """The object's head came: its endpoint, identity and bucket work."""
         target.health.answered(time.monotonic())
         if target.is_signed:
+            if not self._identity.ever_accepted:
+                self._remember_good(ref)
+                self._on_keys_work(ref)
             self._identity.accepted(sent_at)
         if self._outages:
-            self._recovered(log, target.endpoint, target.identity, Thing(Scope.BUCKET, ref.bucket))
+            self._recovered(log, (target.endpoint,))
+            if target.is_signed:
+                self._recovered(log, (target.identity, Thing(Scope.BUCKET, ref.bucket)), sent_at)
 
-    def was_read(self, target: Target, ref: ObjectRef) -> None:
-        """The whole object was read: it is good to probe with."""
+    def keys_work(self, ref: ObjectRef) -> None:
+        """Another process read this object with the same keys."""
+        if not self._identity.ever_accepted:
+            self._remember_good(ref)
+            self._identity.accepted(time.monotonic())
+
+    def was_kept(self, log: Log, target: Target, ref: ObjectRef, folder: ImageFolder) -> None:
+        """The whole object was read, which makes it good to probe with, and its disk has it."""
         if target.good is None:
             target.good = ref
-        if ref.bucket not in self._good_of_bucket:
-            if len(self._good_of_bucket) >= _MOST_REMEMBERED:
-                self._good_of_bucket.clear()
-            self._good_of_bucket[ref.bucket] = ref
-            self._rejected_of_bucket.pop(ref.bucket, None)
+        if ref.bucket not in self._good_of_bucket and target.is_signed:
+            self._remember_good(ref)
+        if self._outages:
+            self._recovered(log, _disks(folder))
+
+    def _remember_good(self, ref: ObjectRef) -> None:
+        if len(self._good_of_bucket) >= _MOST_REMEMBERED:
+            self._good_of_bucket.clear()
+        self._good_of_bucket[ref.bucket] = ref
+        self._rejections.pop(ref.bucket, None)
 
     def refused(self, log: Log, target: Target) -> None:
         """The endpoint answered with a refusal of this object: it works."""
         target.health.answered(time.monotonic())
         if self._outages:
-            self._recovered(log, target.endpoint)
+            self._recovered(log, (target.endpoint,))
+
+    def not_found(self, log: Log, target: Target, sent_at: float) -> None:
+        """S3 looked for the object, so it accepted the signature."""
+        if target.is_signed:
+            self._identity.accepted(sent_at)
+            if self._outages:
+                self._recovered(log, (target.identity,), sent_at)
 
     # --- after one that failed ----------------------------------------------------------------------------------------
 
@@ -167,14 +222,17 @@ class OutageDetector:
     def credentials_missing(self, log: Log, target: Target, error: CredentialsMissing) -> Thing:
         return self._declare(log, target.identity, error)
 
-    def wrong_scheme(self, log: Log, target: Target, error: WrongScheme) -> Thing:
-        """The endpoint speaks TLS, or does not, other than its URL says: no image comes from there, and waiting is no use."""
-        return self._declare(log, target.endpoint, error)
+    def wrong_scheme(self, log: Log, target: Target, error: WrongScheme) -> Thing | None:
+        """The endpoint speaks TLS, or does not, other than its URL says: no image comes from there, and waiting is no use.
+
+        None: it has answered before, so this is one object's own redirect.
+        """
+        return self._declare(log, target.endpoint, error) if target.health.answered_at is None else None
 
     def endpoint_failed(self, failed: Failed, error: StoreError) -> bool:
         """A request brought no answer about its object. True: its endpoint is out; False: that is not known (yet)."""
         target = failed.target
-        target.health.failed(failed.ref.key, failed.sent_at, heard=error.status is not None)
+        target.health.failed(failed.ref.key, time.monotonic(), heard=error.status is not None)
         if target.endpoint in self._outages:
             self._outages.begin(target.endpoint, error, time.monotonic())
             return True
@@ -197,12 +255,13 @@ class OutageDetector:
         target, ref = failed.target, failed.ref
         if error.s3_code in _ALWAYS_THE_IDENTITY:
             return self._declare(failed.log, target.identity, error)
-        verdict = self._identity.rejected(ref.key, failed.folder.path, failed.sent_at, times)
+        many = self._many_rejected(ref.bucket, ref.key, failed.folder.path)
+        verdict = self._identity.rejected(failed.sent_at, time.monotonic(), times, many=many)
         if verdict is Verdict.PROBE:
-            verdict = self._probe_identity(failed)
+            verdict = self._probe_identity(failed, times)
         if verdict is Verdict.IDENTITY:
             return self._declare(failed.log, target.identity, error)
-        if verdict is Verdict.IMAGE and self._is_buckets_fault(failed):
+        if verdict is Verdict.IMAGE and many:
             return self._declare(failed.log, Thing(Scope.BUCKET, ref.bucket), error)
         return verdict
 
@@ -229,16 +288,18 @@ class OutageDetector:
             self.refused(failed.log, target)
             return False
 
-    def _probe_identity(self, failed: Failed) -> Verdict:
+    def _probe_identity(self, failed: Failed, times: int) -> Verdict:
         """Ask for an object that these keys could read before, once for all who want to know."""
         with self._probing:
             if self._identity.accepted_sent_at > failed.sent_at:
                 return Verdict.IMAGE
             if failed.target.identity in self._outages:
                 return Verdict.IDENTITY
-            good = failed.target.good or next(iter(self._good_of_bucket.values()), None)
-            if good is None or good.key == failed.ref.key:
-                return Verdict.LATER
+            not_known = Verdict.LATER if times <= len(IDENTITY_CHECK_SECONDS) else Verdict.IMAGE
+            goods = (failed.target.good, *self._good_of_bucket.values())
+            good = next((ref for ref in goods if ref is not None and ref.key != failed.ref.key), None)
+            if good is None:
+                return not_known
             probed_at = time.monotonic()
             try:
                 failed.count_request("probe")
@@ -247,19 +308,19 @@ class OutageDetector:
                 return Verdict.IDENTITY
             except StoreError as failure:
                 if failure.treatment is not Treatment.PERMANENT:
-                    return Verdict.LATER
+                    return not_known
             self._identity.accepted(probed_at)
             return Verdict.IMAGE
 
-    def _is_buckets_fault(self, failed: Failed) -> bool:
-        """Whether the bucket has rejected so many images, and never accepted one, that it is the bucket's fault."""
-        bucket = failed.ref.bucket
+    def _many_rejected(self, bucket: str, image: str, actor: str) -> bool:
+        """Whether the bucket has rejected many images, and never accepted one."""
         if bucket in self._good_of_bucket:
             return False
-        if len(self._rejected_of_bucket) >= _MOST_REMEMBERED:
-            self._rejected_of_bucket.clear()
-        health = self._rejected_of_bucket.setdefault(bucket, IdentityHealth())
-        return health.rejected(failed.ref.key, failed.folder.path, failed.sent_at, 1) is Verdict.IDENTITY
+        if len(self._rejections) >= _MOST_REMEMBERED:
+            self._rejections.clear()
+        rejections = self._rejections.setdefault(bucket, Rejections())
+        rejections.add(image, actor)
+        return rejections.many
 
     # --- reporting ----------------------------------------------------------------------------------------------------
 
@@ -278,8 +339,8 @@ class OutageDetector:
             first = f"nothing succeeded at {target.endpoint.name} for {OUTAGE_AFTER_SECONDS:g} s, {patience}: {error}"
             self._on_outage(failed.log, target.endpoint, EndpointDown(first, hint=hint))
 
-    def _recovered(self, log: Log, *things: Thing) -> None:
-        for thing in self._outages.end(time.monotonic(), things):
+    def _recovered(self, log: Log, things: tuple[Thing, ...], sent_at: float | None = None) -> None:
+        for thing in self._outages.end(time.monotonic(), things, sent_at):
             self._on_recovery(log, thing)
 
 

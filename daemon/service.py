@@ -166,6 +166,7 @@ class Service:
         supervisor: Supervisor | None = None,
         reload: Callable[[], tuple[Config, tuple[str, ...]]] | None = None,
         keep_lock: Callable[[], None] = lambda: None,
+        forget_outage: Callable[[Thing], None] = lambda thing: None,
     ) -> None:
         config = live.now
         self._manifests = manifests
@@ -179,6 +180,7 @@ class Service:
         self._follow = follow
         self._supervisor = supervisor
         self._reload = reload
+        self._forget_outage = forget_outage
         self._keep_lock = keep_lock
         self._inbox: Queue[object] = Queue()
         self._runners = Runners()
@@ -295,7 +297,14 @@ class Service:
             self._log.info("service.alive", **self._status())
 
     def _send_probes(self, now: float) -> None:
-        """For each outage that may be probed, one of the actors that it stops finds out whether it is over."""
+        """For each outage that may be probed, one of the actors that it stops finds out whether it is over.
+
+        One that stops no actor any more, for its images were taken out of the lists, is forgotten.
+        """
+        if self._schedule.idle:
+            for thing in self._outages.due_probes(now):
+                if self._failing.first_stopped(thing) is None:
+                    self._forget_outage(thing)
         for thing, stopped in self._probes(now):
             if now >= self._probed_at.get(thing, float("-inf")) + PROBE_SECONDS:
                 self._probed_at[thing] = now

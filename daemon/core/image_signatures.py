@@ -44,9 +44,7 @@ _KNOWN_SUFFIXES = frozenset().union(*_SUFFIXES.values())
 _GZIP = b"\x1f\x8b\x08"  # RFC 1952 2.3.1
 # Source: "Signature calculations: transferring a payload in multiple chunks", Amazon S3 API reference.
 _CHUNK_HEADER = re.compile(rb"[0-9a-fA-F]{1,16}(?:;chunk-signature=[0-9a-f]{64})?\r\n")
-_HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|title|meta)\b", re.I | re.S
-)
+_HTML = rb"(?i)<(?:!doctype\s+html|html|head|body|script|title|meta)\b"
 _HTML_SUFFIXES = ("htm", "html", "xhtml")
 
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -94,12 +92,20 @@ def look_at(name: str, begin: bytes, end: bytes, size_bytes: int) -> Look:
     if match is None:
         if suffix in _KNOWN_SUFFIXES:
             return Look(is_image=False, suspect=_why_no_image(begin))
-        return Look(is_image=suffix in _HTML_SUFFIXES or not _HTML.match(begin))
+        return Look(is_image=suffix in _HTML_SUFFIXES or not _is_html(begin))
     found = _NAMES[match.lastindex or 0]
     assert found is not None
     mislabelled = suffix not in _SUFFIXES[found] and suffix in _KNOWN_SUFFIXES
     suspect = _why_cut(found, begin, end, size_bytes)
     return Look(mislabelled=mislabelled, suspect=suspect) if mislabelled or suspect else _GOOD
+
+
+def _is_html(begin: bytes) -> bool:
+    """A page, after white space and comments: each is passed over once, however many there are."""
+    rest = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    while rest.startswith(b"<!--"):
+        rest = rest[4:].partition(b"-->")[2].lstrip()
+    return re.match(_HTML, rest) is not None
 
 
 def _why_no_image(begin: bytes) -> str:

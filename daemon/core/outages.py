@@ -17,8 +17,9 @@ LONGEST_TO_PROBE_SECONDS = 60.0  # a probe that brings no result by then is not 
 STEADY_SECONDS = 60.0  # an outage that comes back sooner is probed as rarely as before
 
 IDENTITY_CHECK_SECONDS = (1.0, 3.0)  # a rejected image is tried again after these, where no key ever worked
-IDENTITY_IMAGES = 20  # so many rejected, of several actors, and none accepted: the identity is out
-IDENTITY_ACTORS = 3
+MANY_IMAGES = 20  # of MANY_ACTORS, that one bucket rejected and none that it accepted: this is not about single images
+MANY_ACTORS = 3
+UNDECIDED_SECONDS = 3.0  # then other buckets are tried before this is the identity's fault
 
 NEVER = float("inf")
 
@@ -85,19 +86,19 @@ class Outages:
     def __contains__(self, thing: object) -> bool:
         return thing in self._out
 
-    def blocking(self, now: float, things: tuple[Thing, ...]) -> Outage | None:
-        """The outage that stops a request which needs all these things; None: it may be sent.
+    def blocking(self, now: float, things: tuple[Thing, ...]) -> tuple[Outage | None, tuple[Thing, ...]]:
+        """The outage that stops a request which needs all these things, or None and what the request is a probe of.
 
-        One request is let through at each probe time, and counts as the probe.
+        One request is let through at each probe time. It ends with `begin`, `end` or `end_probe`.
         """
         rows = [self._out[thing] for thing in things if thing in self._out]
         for row in rows:
             if now < row.probe_at:
-                return row
+                return row, ()
         for row in rows:
             row.probe_at = self._next_probe_at(row, now)
             row.probed_until = now + LONGEST_TO_PROBE_SECONDS
-        return None
+        return None, tuple(row.thing for row in rows)
 
     def begin(self, thing: Thing, error: ActorsyncError, now: float, give_up_at: float | None = None) -> bool:
         """A thing is out, or still out after a probe. True: this is new, and must be reported.
@@ -118,12 +119,21 @@ class Outages:
         row.probe_at = self._next_probe_at(row, now)
         return True
 
-    def end(self, now: float, things: tuple[Thing, ...]) -> tuple[Thing, ...]:
-        """These things were used with success; those that were out until now."""
-        ended = tuple(thing for thing in things if thing in self._out)
+    def end(self, now: float, things: tuple[Thing, ...], sent_at: float | None = None) -> tuple[Thing, ...]:
+        """These things were used with success; those that were out until now.
+
+        `sent_at`: when the request was sent that succeeded, where one from before the outage says nothing about it.
+        """
+        ended = tuple(thing for thing in things if (row := self._out.get(thing)) and (sent_at or now) >= row.began_at)
         for thing in ended:
             self._ended[thing] = now, self._out.pop(thing).probes + 1
         return ended
+
+    def end_probe(self, things: tuple[Thing, ...]) -> None:
+        """A request that was let through as a probe of these is over: it is not waited for any more."""
+        for thing in things:
+            if (row := self._out.get(thing)) is not None:
+                row.probed_until = 0.0
 
     def reset(self) -> None:
         """Everything may be tried again, as if nothing had failed."""
@@ -172,11 +182,11 @@ class EndpointHealth:
             self.failing_since = None
             self.failing_images.clear()
 
-    def failed(self, image: str, sent_at: float, *, heard: bool) -> None:
-        """A request that was sent then brought no answer. `heard`: the endpoint said something all the same."""
+    def failed(self, image: str, now: float, *, heard: bool) -> None:
+        """A request brought no answer. `heard`: the endpoint said something all the same."""
         self.heard |= heard
         if self.failing_since is None:
-            self.failing_since = max(sent_at, self.answered_at or sent_at)
+            self.failing_since = now
         if len(self.failing_images) < SEVERAL_IMAGES:
             self.failing_images.add(image)
 
@@ -189,10 +199,9 @@ class EndpointHealth:
         )
 
     def give_up_at(self, outage_seconds: float) -> float:
-        """`outage_seconds` after the last answer; sooner where there never was one."""
-        if self.answered_at is not None:
-            return self.answered_at + outage_seconds
-        seconds = outage_seconds if self.heard else min(outage_seconds, NEVER_ANSWERED_SECONDS)
+        """`outage_seconds` after the first failure since the last answer; sooner where there never was one."""
+        answers = self.heard or self.answered_at is not None
+        seconds = outage_seconds if answers else min(outage_seconds, NEVER_ANSWERED_SECONDS)
         return (self.failing_since or 0.0) + seconds
 
 
@@ -205,39 +214,58 @@ class Verdict(StrEnum):
     LATER = "later"  # not known yet: let other images try first
 
 
-class IdentityHealth:
-    """When the last request was sent whose signature S3 accepted, and what it has rejected since."""
+class Rejections:
+    """The images of one bucket whose signature S3 rejected, while it accepted none of that bucket."""
 
-    __slots__ = ("accepted_sent_at", "rejected_actors", "rejected_images")
+    __slots__ = ("_actors", "_images")
+
+    def __init__(self) -> None:
+        self._images: set[str] = set()  # the first MANY_IMAGES
+        self._actors: set[str] = set()
+
+    def add(self, image: str, actor: str) -> None:
+        if not self.many:
+            self._images.add(image)
+            self._actors.add(actor)
+
+    @property
+    def many(self) -> bool:
+        return len(self._images) >= MANY_IMAGES and len(self._actors) >= MANY_ACTORS
+
+
+class IdentityHealth:
+    """When the last request was sent whose signature S3 accepted."""
+
+    __slots__ = ("accepted_sent_at", "undecided_until")
 
     def __init__(self) -> None:
         self.accepted_sent_at = -NEVER
-        self.rejected_images: set[str] = set()  # the first IDENTITY_IMAGES
-        self.rejected_actors: set[str] = set()
+        self.undecided_until: float | None = None  # many were rejected, none accepted: whose fault that is
+
+    @property
+    def ever_accepted(self) -> bool:
+        return self.accepted_sent_at > -NEVER
 
     def accepted(self, sent_at: float) -> None:
         self.accepted_sent_at = max(sent_at, self.accepted_sent_at)
-        if self.rejected_images:
-            self.rejected_images.clear()
-            self.rejected_actors.clear()
+        self.undecided_until = None
 
-    def rejected(self, image: str, actor: str, sent_at: float, times: int) -> Verdict:
-        """S3 rejected a signature for this image, which was sent then, for the `times`-th time (from 1).
+    def rejected(self, sent_at: float, now: float, times: int, *, many: bool) -> Verdict:
+        """S3 rejected the signature of an image's request, which was sent then, for the `times`-th time (from 1).
 
         | of the signed requests | verdict |
         |---|---|
         | one that was sent later was accepted | IMAGE |
         | one that was sent earlier was accepted | PROBE |
-        | none ever was; 20 images of 3 actors are rejected, or this one for the third time | IDENTITY |
-        | none ever was; fewer are rejected | LATER |
+        | none ever was; this image was rejected for the third time | IDENTITY |
+        | none ever was; its bucket rejected `many` images, and others were tried for UNDECIDED_SECONDS | IDENTITY |
+        | none ever was; else | LATER |
         """
         if self.accepted_sent_at > sent_at:
             return Verdict.IMAGE
-        if self.accepted_sent_at > -NEVER:
+        if self.ever_accepted:
             return Verdict.PROBE
-        if len(self.rejected_images) < IDENTITY_IMAGES:
-            self.rejected_images.add(image)
-        if len(self.rejected_actors) < IDENTITY_ACTORS:
-            self.rejected_actors.add(actor)
-        enough = len(self.rejected_images) >= IDENTITY_IMAGES and len(self.rejected_actors) >= IDENTITY_ACTORS
-        return Verdict.IDENTITY if enough or times > len(IDENTITY_CHECK_SECONDS) else Verdict.LATER
+        if many and self.undecided_until is None:
+            self.undecided_until = now + UNDECIDED_SECONDS
+        decided = self.undecided_until is not None and now >= self.undecided_until
+        return Verdict.IDENTITY if decided or times > len(IDENTITY_CHECK_SECONDS) else Verdict.LATER

@@ -637,6 +637,17 @@ def test_no_file_is_seen_for_a_moment_on_a_local_disk(where, folder, monkeypatch
     assert Way.NAMELESS is folder.file_system.way
 
 
+def test_file_system_that_took_the_number_of_another_is_found_out(where, folder, monkeypatch):
+    folder.require_room(0)
+    refuse(monkeypatch, errno.EOPNOTSUPP, "open_nameless")
+    monkeypatch.setattr(folder_module, "open_nameless", commit.open_nameless)
+    with pytest.raises(DiskError):
+        folder.stage("a.png")
+    put(folder, "b.png")
+    assert Way.LINK is folder.file_system.way
+    assert ["b.png"] == os.listdir(where)
+
+
 def test_trial_removes_what_a_killed_one_left(where, folder, monkeypatch):
     monkeypatch.setattr(folder_module, "links_nameless_files", lambda _: False)
     for name in (staging.dot_name("/trial/1"), staging.dot_name("/trial/2")):

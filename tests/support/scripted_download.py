@@ -63,7 +63,7 @@ class ScriptedStore:
         self._answers = answers
         self.by_key = by_key or {}
         self.asked: list[str] = []
-        self._identity = identity
+        self.identity = identity
         self._renews = renews
         self.requests = 0
         self.fresh: list[bool] = []
@@ -87,7 +87,7 @@ class ScriptedStore:
         return "https://s3"
 
     def identity_of(self, ref: ObjectRef) -> str:
-        return self._identity
+        return self.identity
 
     def follow(self, ref: ObjectRef, redirect: RegionRedirect) -> bool:
         self.followed.append(redirect.region)
@@ -223,7 +223,9 @@ class Run:
             self.outages,
             self.stopping,  # type: ignore[arg-type]
             LiveConfig(SimpleNamespace(**SETTINGS | {"outage_seconds": outage_seconds, "max_attempts": max_attempts})),  # type: ignore[arg-type]
+            on_keys_work=lambda ref: self.working.append(ref),
         )
+        self.working: list[ObjectRef] = []
 
     @staticmethod
     def new_trial(key: str = "a/0.png", bucket: str = "b") -> Trial:

@@ -13,7 +13,7 @@ from gevent.queue import Queue
 
 from daemon import crew as crew_module
 from daemon.core.errors import ActorsyncError, CredentialsMissing, DiskFull, IdentityRejected, ManifestRejected
-from daemon.core.model import Seen
+from daemon.core.model import ObjectRef, Seen
 from daemon.core.outages import Outages, Scope, Thing
 from daemon.core.ports import Log
 from daemon.core.report import ActorResult
@@ -33,6 +33,7 @@ from daemon.crew import (
     Said,
     Stop,
     Waiting,
+    forward_keys_work,
     forward_outage,
     forward_recovery,
 )
@@ -146,7 +147,8 @@ class FarProcess:
         self.sync = ScriptedSync()
         self.outages = Outages()
         self.stopping = Event()
-        mate = Mate(self.theirs, self.sync, self.outages, self.stopping, log_level)
+        self.keys_work: list[ObjectRef] = []
+        mate = Mate(self.theirs, self.sync, self.outages, self.stopping, log_level, self.keys_work.append)
         self.working = gevent.spawn(mate.work)
 
     @property
@@ -172,8 +174,17 @@ class Party:
         self.down: list[tuple[Lines, Thing, ActorsyncError]] = []
         self.over: list[Thing] = []
         channels = [far.ours for far in self.far]
+        self.keys_work: list[ObjectRef] = []
         reports = self._report_outage, self._report_recovery
-        self.crew = Crew(self.here, channels, self.outages, self.stopping, *reports, processes=1 + len(channels))  # type: ignore[arg-type]
+        self.crew = Crew(
+            self.here,
+            channels,
+            self.outages,
+            self.stopping,
+            *reports,
+            keys_work=self.keys_work.append,
+            processes=1 + len(channels),
+        )  # type: ignore[arg-type]
         self.gates: dict[str, Event] = {}
 
     def _report_outage(self, log: Log, thing: Thing, error: ActorsyncError) -> None:
@@ -788,7 +799,7 @@ def test_failure_that_a_mate_meets_is_said_once_and_stops_everybody() -> None:
     for outages in (party.outages, party.far[0].outages, party.far[1].outages):
         (error,) = outages.errors
         assert (IdentityRejected, "ExpiredToken") == (type(error), error.s3_code)  # type: ignore[attr-defined]
-        assert outages.blocking(0.0, (KEYS,))
+        assert KEYS in outages
     assert [] == party.far[2].told  # it sleeps on
     gevent.killall([third])
 
@@ -887,6 +898,26 @@ def test_recovery_that_one_process_sees_is_reported_once_and_holds_for_all() -> 
     until(lambda: not any(process.outages for process in (party, *party.far)))  # type: ignore[attr-defined]
     assert [STORE] == party.over
     assert 1 == len(party.log.of("endpoint.recovered"))
+
+
+def test_keys_that_work_in_one_process_are_known_in_all() -> None:
+    party = Party(3)
+    party.begin_gated("1", "2", "3")
+    ref = ObjectRef("b", "a/0.png")
+    forward_keys_work(party.far[0].theirs)(ref)
+    until(lambda: party.keys_work and party.far[1].keys_work)
+    party.begin_gated("4")
+    until(lambda: party.far[2].keys_work)
+    assert [[ref]] * 2 == [party.keys_work, party.far[2].keys_work]  # also one that is woken late
+
+
+def test_outage_is_reported_again_after_a_reload() -> None:
+    party = Party(0)
+    for _ in range(2):
+        party.crew.report_outage(party.log, STORE, REJECTED)
+        party.crew.report_outage(party.log, STORE, REJECTED)
+        party.crew.forget_outages()
+    assert 2 == len(party.log.of("endpoint.failed"))
 
 
 def test_mate_that_is_woken_late_hears_nothing_of_what_is_over() -> None:
@@ -1061,7 +1092,7 @@ def test_mate_does_as_it_is_told_about_what_all_share(far: FarProcess) -> None:
     until(lambda: far.sync.abandoned)
 
     assert far.stopping.is_set()
-    assert far.outages.blocking(0.0, (KEYS,))
+    assert KEYS in far.outages
     assert [] == far.theirs.sent  # it was told: nobody needs to be told by it
 
 

@@ -152,3 +152,11 @@ def test_jpeg_with_something_appended_is_whole(appended: bytes) -> None:
 def test_webp_shorter_than_it_says_is_suspect() -> None:
     assert [Look(), Look()] == [look("a.webp", WEBP), look("a.webp", WEBP + b"\0")]
     assert Look(suspect="the WebP has 1011 bytes of 1012") == look("a.webp", WEBP[:-1])
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_comments_before_a_page_or_a_drawing_are_passed_over_once(count: int) -> None:
+    comments = b"<!-- a layer -->\n" * count
+    assert not look_at("notes.txt", comments + b"<html>", b"", 0).is_image
+    assert look_at("drawing.svg", comments + b"<svg/>", b"", 0).is_image
+    assert look_at("open.txt", b"<!-- no end", b"", 0).is_image

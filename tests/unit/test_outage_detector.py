@@ -1,14 +1,16 @@
 import gevent
 import pytest
 
-from daemon.core.errors import EndpointDown, QuotaExceeded, TimedOut
+from daemon.core.errors import EndpointDown, QuotaExceeded, TimedOut, WrongScheme
 from daemon.core.model import Failure, Kind, Received
-from daemon.core.outages import IDENTITY_IMAGES, Scope, Thing
+from daemon.core.outages import MANY_IMAGES, Scope, Thing
 from daemon.core.retry import refusal
+from daemon.download import Trial
 from tests.support.scripted_download import (
     BODY,
     EXPIRED,
     NO_CONNECT,
+    REF,
     SLOW_DOWN,
     WHOLE,
     Answer,
@@ -79,6 +81,16 @@ def test_endpoint_is_given_up_from_its_last_answer_on(answered: bool, fault: Ans
     requests = run.store.requests
     assert isinstance(fetch(run, "another.png"), Failure)
     assert requests == run.store.requests  # nothing more is sent there
+
+
+def test_endpoint_is_waited_for_again_after_a_reset() -> None:
+    run = Run(ScriptedStore(NO_CONNECT))
+    assert isinstance(run.to_the_end(), Failure)
+    run.outages.reset()
+    run.downloader.detector.reset()
+    began = run.clock.now
+    assert isinstance(fetch(run, "1.png"), Failure)
+    assert run.clock.now - began >= 14
 
 
 def test_waiting_can_be_turned_off() -> None:
@@ -187,15 +199,92 @@ def test_first_object_of_a_run_may_be_the_odd_one() -> None:
     assert not run.outages
 
 
-def test_wrong_secret_is_found_out_by_the_first_images_of_several_actors() -> None:
-    run = Run(ScriptedStore(REJECTED))
-    trials = [run.new_trial(f"{number}.png") for number in range(100)]
+def of_three_actors(run: Run, trials: list[Trial]) -> None:
+    """Each as far as it goes now."""
     for number, trial in enumerate(trials):
         run.folder.path = f"/data/actors/{number % 3}/training_data"
         run.downloader.run(run.log, run.folder, trial)  # type: ignore[arg-type]
-    assert IDENTITY_IMAGES == run.store.requests
-    assert ["identity.failed"] == run.log.said
+
+
+def test_wrong_secret_is_found_out_by_the_first_images_of_several_actors() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    trials = [run.new_trial(f"{number}.png") for number in range(100)]
+    of_three_actors(run, trials)
+    assert MANY_IMAGES == run.store.requests  # the others wait, for other buckets to be tried
+    assert [] == run.log.said
     assert {KEYS} == {outcome.outage for outcome in map(run.to_the_end, trials) if isinstance(outcome, Failure)}
+    assert ["identity.failed"] == run.log.said
+    assert run.store.requests <= MANY_IMAGES + 2
+
+
+def test_bucket_that_rejects_the_first_images_of_a_run_is_not_the_identity() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    trials = [run.new_trial(f"{number}.png", bucket="opt-in") for number in range(100)]
+    of_three_actors(run, trials)
+    let_one_succeed(run)
+    outages = {outcome.outage for outcome in map(run.to_the_end, trials) if isinstance(outcome, Failure)}
+    assert {Thing(Scope.BUCKET, "opt-in")} == outages
+    assert "identity.failed" not in run.log.said
+    assert isinstance(fetch(run, "good.png"), Received)
+
+
+def test_what_another_process_read_tells_an_odd_object_from_wrong_keys() -> None:
+    run = Run(ScriptedStore(REJECTED, by_key={"theirs.png": GOOD}))
+    run.downloader.detector.keys_work(REF._replace(key="theirs.png"))
+    failure = fetch(run, "odd.png")
+    assert isinstance(failure, Failure)
+    assert Kind.OWN is failure.kind
+    assert ["odd.png", "theirs.png"] == run.store.asked
+
+
+def test_first_answer_to_a_signature_is_told_once() -> None:
+    run = Run(ScriptedStore(GOOD))
+    for number in range(3):
+        fetch(run, f"{number}.png")
+    assert ["0.png"] == [ref.key for ref in run.working]
+
+
+def test_image_that_is_rejected_again_and_again_is_given_up_where_no_probe_tells() -> None:
+    run = Run(ScriptedStore(REJECTED, by_key={"good.png": GOOD}))
+    assert isinstance(fetch(run, "good.png"), Received)
+    run.store.by_key["good.png"] = SLOW_DOWN
+    failure = run.to_the_end(run.new_trial("odd.png"), steps=10)
+    assert isinstance(failure, Failure)
+    assert Kind.OWN is failure.kind
+
+
+def test_bucket_that_is_out_for_signatures_is_there_for_presigned_urls() -> None:
+    run = Run(ScriptedStore(REJECTED))
+    let_one_succeed(run)
+    of_three_actors(run, [run.new_trial(f"{number}.png", bucket="opt-in") for number in range(60)])
+    assert "bucket.failed" in run.log.said
+    run.store.identity = "presigned"
+    run.store.by_key["presigned.png"] = GOOD
+    assert isinstance(fetch(run, "presigned.png", bucket="opt-in"), Received)
+
+
+def test_missing_object_shows_that_the_identity_works_again() -> None:
+    run = Run(ScriptedStore(EXPIRED, refusal(404, "NoSuchKey", "injected")), probing=True)
+    fetch(run, "0.png")
+    run.clock.now += 5
+    failure = fetch(run, "1.png")
+    assert isinstance(failure, Failure)
+    assert "object-not-found" == failure.code
+    assert ["identity.failed", "identity.recovered", "image.failed"] == run.log.said
+    assert not run.outages
+
+
+def test_redirect_of_one_object_to_https_is_its_own_where_others_come() -> None:
+    wrong = WrongScheme("injected: sends us to https")
+    run = Run(ScriptedStore(wrong))
+    let_one_succeed(run)
+    failure = fetch(run, "moved.png")
+    assert isinstance(failure, Failure)
+    assert Kind.OWN is failure.kind
+    run = Run(ScriptedStore(wrong))
+    failure = fetch(run, "first.png")
+    assert isinstance(failure, Failure)
+    assert STORE == failure.outage
 
 
 def test_only_image_of_a_run_finds_out_that_the_secret_is_wrong() -> None:
@@ -213,12 +302,12 @@ def test_bucket_that_accepts_no_signature_is_reported_once() -> None:
     for number in range(60):
         run.folder.path = f"/data/actors/{number % 3}/training_data"
         fetch(run, f"{number}.png", bucket="opt-in")
-    assert ("image.failed", IDENTITY_IMAGES - 1, 1) == (
+    assert ("image.failed", MANY_IMAGES - 1, 1) == (
         run.log.said[0],
         run.log.said.count("image.failed"),
         run.log.said.count("bucket.failed"),
     )
-    assert IDENTITY_IMAGES == run.store.requests
+    assert MANY_IMAGES == run.store.requests
     assert isinstance(fetch(run, "good.png"), Received)
 
 
@@ -257,6 +346,15 @@ def test_quota_stops_its_folder_alone() -> None:
     assert ("quota-exceeded", Thing(Scope.DISK, MemoryFolder.path)) == (failure.code, failure.outage)
     run.folder = at(MemoryFolder(), "/data/actors/2/training_data", MemoryFolder.device)
     assert isinstance(fetch(run, "1.png"), Received)
+
+
+def test_quota_that_takes_a_probe_and_no_image_does_not_flap() -> None:
+    run = Run(ScriptedStore(GOOD), MemoryFolder(refuses=QuotaExceeded("injected: quota")), probing=True)
+    for number in range(4):
+        assert isinstance(fetch(run, f"{number}.png"), Failure)
+        run.clock.now += 60
+    assert ["disk.failed"] == run.log.said
+    assert 3 == run.folder.probes
 
 
 def test_disk_that_has_room_again_is_found_without_network() -> None:

@@ -80,6 +80,11 @@ class Folder:
         except OSError as error:
             raise self.error(error, f"write in {self.path}") from error
 
+    def _forget_file_system(self) -> None:
+        """What was found out is no longer true; it is found out again for the next image."""
+        self._file_systems.pop(self.device, None)
+        self.__dict__.pop("file_system", None)
+
     # --- what is there ------------------------------------------------------------------------------------------------
 
     def kinds(self, names: Set[str]) -> dict[str, FileKind]:
@@ -145,6 +150,8 @@ class Folder:
             try:
                 return NamelessFile(self, name, open_nameless(self.handle))
             except OSError as error:
+                if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS):
+                    self._forget_file_system()  # another one was mounted, whose device has the old one's number
                 raise self.error(error, f"write in {self.path}") from error
         standing_in = dot_name(name)
         try:
