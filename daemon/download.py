@@ -60,6 +60,7 @@ class Trial:
     requests: dict[str, int] = field(default_factory=dict)  # by kind; the actor's images may all count into the same
     due: float = 0.0  # when to go on; sooner, where an outage ends meanwhile
     not_before: float = 0.0  # as the server asked
+    parked_at: float = 0.0
     attempts: int = 0  # requests, without those that a redirect or other keys cost
     first_request_at: float | None = None
     failures: int = 0  # in a row, that may be about this image: so many attempts are spent
@@ -91,6 +92,7 @@ class Downloader:
     ) -> None:
         self.make_checksum = make_checksum
         self.detector = OutageDetector(store, outages, live, self._probe, on_outage, on_recovery, on_keys_work)
+        self._outages = outages
         self._store = store
         self._stopping = stopping
         self._live = live
@@ -110,13 +112,17 @@ class Downloader:
 
         `log` has the run and the actor bound to it. Raises FolderGone: the actor's images share that end.
         """
-        if trial.not_before > time.monotonic():
+        if self._must_wait(trial, time.monotonic()):
             return trial  # woken early, for another image's sake
         try:
             return self._run(log, folder, trial)
         except Abandoned:
             image = trial.download.name
             return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), Kind.INTERRUPTED)
+
+    def _must_wait(self, trial: Trial, now: float) -> bool:
+        """Its delay is not over, and no outage ended since it began."""
+        return trial.not_before > now or (trial.due > now and self._outages.ended_at <= trial.parked_at)
 
     def _run(self, log: Log, folder: ImageFolder, trial: Trial) -> Outcome | Trial:
         image, ref = trial.download.name, trial.download.ref
@@ -233,7 +239,8 @@ class Downloader:
             trial.refused_since = failed.sent_at
         if self.detector.endpoint_failed(failed, error):
             return None  # to wait for the end of the outage
-        if time.monotonic() - trial.refused_since >= self._live.now.outage_seconds:
+        waited = time.monotonic() - trial.refused_since
+        if waited >= self._live.now.outage_seconds and trial.refusals >= self._live.now.max_attempts:
             return _own_failure(failed.log, trial.download.name, error, attempts=trial.attempts)
         return self._delay(error, failed.log, trial, trial.refusals)
 
@@ -274,8 +281,7 @@ class Downloader:
         if isinstance(whose, Thing):
             return _shared_failure(image, error, whose)
         if whose is Verdict.LATER:
-            trial.due = time.monotonic() + IDENTITY_CHECK_SECONDS[min(trial.rejections, len(IDENTITY_CHECK_SECONDS)) - 1]
-            return trial
+            return _parked(trial, IDENTITY_CHECK_SECONDS[min(trial.rejections, len(IDENTITY_CHECK_SECONDS)) - 1])
         error.hint = KEYS_WORK_ELSEWHERE
         return _own_failure(failed.log, image, error)
 
@@ -301,9 +307,8 @@ class Downloader:
         )
         trial.next_request = "retry"
         if seconds > LONG_DELAY_SECONDS:
-            trial.due = time.monotonic() + seconds
-            trial.not_before = trial.due if error.retry_after_seconds else 0.0
-            return trial
+            trial.not_before = time.monotonic() + seconds if error.retry_after_seconds else 0.0
+            return _parked(trial, seconds)
         self._stopping.wait(seconds)
         return None
 
@@ -314,7 +319,13 @@ def _wait_or_fail(trial: Trial, outage: Outage) -> Failure | Trial:
     if not outage.is_waited_for(now):
         return _shared_failure(trial.download.name, outage.error, outage.thing)
     trial.failures = trial.refusals = 0
-    trial.due = outage.check_at(now)
+    return _parked(trial, outage.check_at(now) - now)
+
+
+def _parked(trial: Trial, seconds: float) -> Trial:
+    """It gives up its slot for so long."""
+    trial.parked_at = time.monotonic()
+    trial.due = trial.parked_at + seconds
     return trial
 
 

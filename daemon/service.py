@@ -696,7 +696,7 @@ class Service:
             self._schedule.slots = config.concurrent_actors
             self._changes.retime(config.quiet_seconds, config.max_wait_seconds)
             self._list_hints.retime(config.quiet_seconds, config.max_wait_seconds)
-            self._outages.reset()
+            self._outages.reset(now)
             self._alive_at = now + config.alive_seconds
             self._log.info("reload.completed", changed=list(changed))
             self._failing.release_all()

@@ -53,6 +53,8 @@ class Attempt:
             self.causes.add(outcome, self.actor)
             if len(self.failures) < MAX_FAILURES_KEPT:
                 self.failures.append(outcome)
+            elif outcome.outage is not None and all(outcome.outage != failure.outage for failure in self.failures):
+                self.failures[-1] = outcome  # one of each outage: its end must find this actor
 
     def result(self, now: float, problem: ActorsyncError | None = None) -> ActorResult:
         return ActorResult(

@@ -28,7 +28,7 @@ class Failing(NamedTuple):
     times: int
     codes: Counter[str]
     due: float
-    stopped: bool  # by an outage: tried again when that is over
+    stopped: bool  # by an outage, and nothing else: tried again when that is over
 
 
 class FailingActors:
@@ -39,6 +39,7 @@ class FailingActors:
     | all transient               | 5 s                      | 10 minutes      |
     | a permanent one among them  | 15 s                     | 6 hours         |
     | stopped by an outage        | when that is over        |                 |
+    | an outage's, and others     | as the others, and then  |                 |
 
     Each delay is spread over its last quarter, lest a thousand actors come back at once.
     """
@@ -53,10 +54,11 @@ class FailingActors:
         failures = tuple(failures)
         codes = Counter(failure.code for failure in failures)
         outages = {failure.outage for failure in failures if failure.kind is Kind.SHARED}
-        stopped = bool(outages)
+        own = Counter(failure.code for failure in failures if failure.kind is not Kind.SHARED)
+        stopped = not own
         before = self.rows.get(actor)
         times = (before.times if before else 0) + (not stopped)
-        seconds = retry_seconds(max(1, times), permanent=bool(codes.keys() - TRANSIENT_CODES), jitter=jitter)
+        seconds = retry_seconds(max(1, times), permanent=bool(own.keys() - TRANSIENT_CODES), jitter=jitter)
         self.forget(actor)
         self.rows[actor] = Failing(times, codes, now + seconds, stopped)
         for outage in outages:
@@ -70,7 +72,7 @@ class FailingActors:
     def forget(self, actor: str) -> None:
         """The actor succeeded, or is gone."""
         row = self.rows.pop(actor, None)
-        if row is not None and row.stopped:
+        if row is not None:
             for actors in self._stopped.values():
                 actors.pop(actor, None)
 

@@ -77,6 +77,7 @@ class Outages:
         self._probing = probing
         self._waiting_probe_seconds = WAITING_PROBE_SECONDS * processes
         self._out: dict[Thing, Outage] = {}
+        self.ended_at = -NEVER  # when the last of any outage ended
         self._ended: dict[Thing, tuple[float, int]] = {}  # when it ended last, and its probes: the last outage of each
 
     def __bool__(self) -> bool:
@@ -125,6 +126,8 @@ class Outages:
         `sent_at`: when the request was sent that succeeded, where one from before the outage says nothing about it.
         """
         ended = tuple(thing for thing in things if (row := self._out.get(thing)) and (sent_at or now) >= row.began_at)
+        if ended:
+            self.ended_at = now
         for thing in ended:
             self._ended[thing] = now, self._out.pop(thing).probes + 1
         return ended
@@ -135,8 +138,9 @@ class Outages:
             if (row := self._out.get(thing)) is not None:
                 row.probed_until = 0.0
 
-    def reset(self) -> None:
+    def reset(self, now: float) -> None:
         """Everything may be tried again, as if nothing had failed."""
+        self.ended_at = now
         self._out.clear()
         self._ended.clear()
 

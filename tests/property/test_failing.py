@@ -33,7 +33,7 @@ class Failing(RuleBasedStateMachine):
         for outage, failure in OUTAGES.items():
             if failure in failures:
                 self.stopped[outage].add(actor)
-        if not failures & set(OUTAGES.values()):
+        if failures - set(OUTAGES.values()):
             self.waiting[actor] = self.now + (11.25 if FAILURES[1] in failures else 3.75)
 
     @rule(actor=actors)

@@ -80,7 +80,7 @@ def test_what_was_stopped_by_something_that_is_down_waits_for_that() -> None:
     failing = FailingActors()
     failing.failed("a", [LATER], now=0.0, jitter=1.0)
     for now in range(10):
-        failing.failed("a", [DOWN, NEVER], now=float(now), jitter=1.0)
+        failing.failed("a", [DOWN], now=float(now), jitter=1.0)
         failing.failed("b", [DOWN], now=float(now), jitter=1.0)
     assert ([], "a") == (failing.due(1e9), failing.first_stopped(STORE))
     assert (1, 0) == (failing.rows["a"].times, failing.rows["b"].times)
@@ -103,6 +103,13 @@ def test_those_who_look_whether_it_is_up_take_turns() -> None:
     assert ["a", "b", "c", "a"] == turns
     failing.forget("b")
     failing.failed("c", [LATER], now=0.0, jitter=1.0)
+    assert ["a"] == failing.release(STORE)
+
+
+def test_failure_of_its_own_is_tried_again_in_its_time_beside_an_outage() -> None:
+    failing = FailingActors()
+    failing.failed("a", [DOWN, NEVER], now=0.0, jitter=1.0)
+    assert ([], ["a"]) == (failing.due(14.9), failing.due(15.0))
     assert ["a"] == failing.release(STORE)
 
 

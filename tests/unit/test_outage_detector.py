@@ -86,7 +86,7 @@ def test_endpoint_is_given_up_from_its_last_answer_on(answered: bool, fault: Ans
 def test_endpoint_is_waited_for_again_after_a_reset() -> None:
     run = Run(ScriptedStore(NO_CONNECT))
     assert isinstance(run.to_the_end(), Failure)
-    run.outages.reset()
+    run.outages.reset(run.clock.now)
     run.downloader.detector.reset()
     began = run.clock.now
     assert isinstance(fetch(run, "1.png"), Failure)
@@ -97,6 +97,7 @@ def test_waiting_can_be_turned_off() -> None:
     run = Run(ScriptedStore(NO_CONNECT), outage_seconds=0.0)
     began = run.clock.now
     assert isinstance(run.to_the_end(), Failure)
+    assert 5 == run.store.requests  # --max-attempts still counts
     assert run.clock.now - began < 5
 
 
@@ -148,6 +149,22 @@ def test_server_errors_for_everything_are_an_outage() -> None:
     assert isinstance(fetch(run, "good.png"), Received)
     assert isinstance(run.to_the_end(), Received)
     assert ["endpoint.failed", "endpoint.recovered"] == run.log.said
+
+
+def test_delay_is_kept_though_the_actor_is_woken_for_another_image() -> None:
+    run = Run(ScriptedStore(SLOW_DOWN))
+    let_one_succeed(run)
+    trial = run.new_trial("refused.png")
+    while trial.due <= run.clock.now:
+        assert isinstance(fetch(run, "good.png"), Received)
+        run.downloader.run(run.log, run.folder, trial)  # type: ignore[arg-type]
+    requests = run.store.requests
+    run.clock.now = trial.due - 0.1
+    assert trial is run.downloader.run(run.log, run.folder, trial)  # type: ignore[arg-type]
+    assert requests == run.store.requests
+    run.outages.reset(run.clock.now)  # as the end of an outage
+    run.downloader.run(run.log, run.folder, trial)  # type: ignore[arg-type]
+    assert requests < run.store.requests
 
 
 # --- identities -------------------------------------------------------------------------------------------------------

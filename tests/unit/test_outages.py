@@ -129,7 +129,7 @@ def test_reset_forgets_everything() -> None:
     outages = Outages(probing=True)
     outages.begin(DISK, FULL, 0.0)
     outages.begin(DISK, FULL, 5.0)
-    outages.reset()
+    outages.reset(6.0)
     assert not outages
     outages.begin(DISK, FULL, 6.0)
     assert 11.0 == outages.next_probe_at(6.0)
