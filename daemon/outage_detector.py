@@ -10,6 +10,7 @@ from daemon.config import LiveConfig
 from daemon.core.errors import (
     ActorsyncError,
     CredentialsMissing,
+    DiskError,
     DiskOutage,
     EndpointDown,
     IdentityRejected,
@@ -346,4 +347,8 @@ class OutageDetector:
 
 def _disks(folder: ImageFolder) -> tuple[Thing, Thing]:
     """The file system, and the folder, which may have a quota of its own."""
-    return Thing(Scope.DISK, folder.device), Thing(Scope.DISK, folder.path)
+    of_folder = Thing(Scope.DISK, folder.path)
+    try:
+        return Thing(Scope.DISK, folder.device), of_folder
+    except DiskError:  # the file system is gone: what fails next says so
+        return of_folder, of_folder

@@ -231,8 +231,8 @@ MUTANTS = [
     Mutant(
         "wrong scheme is each image's own fault",
         "daemon/download.py",
-        "        if isinstance(error, WrongScheme):\n",
-        "        if False:\n",
+        "        if isinstance(error, WrongScheme) and (",
+        "        if False and (",
         "tests/faults/test_faults.py -k http_for_https",
     ),
     Mutant(
@@ -584,7 +584,7 @@ MUTANTS = [
     Mutant(
         "replaced data directory is not locked",
         "daemon/adapters/lock/data_dir_lock.py",
-        "if not os.path.samestat(data, os.fstat(self._data)):",
+        "if not self._leads_to(data):",
         "if False:",
         LOCK,
     ),
@@ -1052,7 +1052,7 @@ MUTANTS = [
     Mutant(
         "rejected images of one actor condemn the identity",
         "daemon/core/outages.py",
-        " and len(self.rejected_actors) >= IDENTITY_ACTORS",
+        " and len(self._actors) >= MANY_ACTORS",
         "",
         OUTAGES,
     ),
@@ -1066,8 +1066,8 @@ MUTANTS = [
     Mutant(
         "all disks are one",
         "daemon/outage_detector.py",
-        "return Thing(Scope.DISK, folder.device), Thing(Scope.DISK, folder.path)",
-        'return Thing(Scope.DISK, ""), Thing(Scope.DISK, "")',
+        "return Thing(Scope.DISK, folder.device), of_folder",
+        'return Thing(Scope.DISK, ""), of_folder',
         DETECTOR,
     ),
     Mutant(
@@ -1086,10 +1086,45 @@ MUTANTS = [
         DETECTOR,
     ),
     Mutant(
+        "an answer from before an outage ends it",
+        "daemon/core/outages.py",
+        " and (sent_at or now) >= row.began_at",
+        "",
+        OUTAGES,
+    ),
+    Mutant(
+        "a disk has recovered when a probe fits",
+        "daemon/outage_detector.py",
+        "            folder.probe()\n",
+        "            folder.probe()\n            self._recovered(log, probed)\n",
+        DETECTOR,
+    ),
+    Mutant(
+        "a bucket's first rejections are the identity's",
+        "daemon/core/outages.py",
+        "        decided = self.undecided_until is not None and now >= self.undecided_until\n",
+        "        decided = many\n",
+        DETECTOR,
+    ),
+    Mutant(
+        "a bucket's outage stops presigned URLs",
+        "daemon/outage_detector.py",
+        "        if target.is_signed:\n            if undecided",
+        "        if True:\n            if undecided",
+        DETECTOR,
+    ),
+    Mutant(
+        "woken images forget their delay",
+        "daemon/download.py",
+        " or (trial.due > now and self._outages.ended_at <= trial.parked_at)",
+        "",
+        DETECTOR,
+    ),
+    Mutant(
         "a refused image waits without end",
         "daemon/download.py",
-        "if time.monotonic() - trial.refused_since >= self._live.now.outage_seconds:",
-        "if False:",
+        "if waited >= self._live.now.outage_seconds and",
+        "if False and",
         DETECTOR,
     ),
     Mutant(

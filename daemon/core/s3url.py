@@ -252,8 +252,9 @@ _S3_HOST = re.compile(
 _HOST_BUCKET = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _ADDRESS = re.compile(r"\[.*|[0-9.]+")  # which has no names below it
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-_NAMES_VERSION = re.compile(r"version[-_]?id", re.IGNORECASE)
-_NAMES_PART = re.compile(r"part[-_]?number", re.IGNORECASE)
+# Names of parameters, whatever separates them.
+_NAMES_VERSION = re.compile(r"(?:^|[?&;\s])(?:amp;)?(?:x-amz-)?version[-_]?id\s*(?:=|$)", re.IGNORECASE)
+_NAMES_PART = re.compile(r"(?:^|[?&;\s])(?:amp;)?part[-_]?number\s*(?:=|$)", re.IGNORECASE)
 
 _EXPRESS_ENDINGS = ("--x-s3", "--xa-s3")
 _ACCESS_POINT_ENDINGS = (".mrap", "--op-s3")

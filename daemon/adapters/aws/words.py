@@ -9,7 +9,10 @@ from daemon.core.errors import CredentialsMissing
 MOST_SHOWN = 300  # characters
 
 _URL_SECRETS = re.compile(r"(?<=://)[^\s/@]*@|\?[^\s\"']*")  # a user and password; a query
-_NAMED = re.compile(r"((?:secret|token|password|passwd|authorization|key)\w*[\"']?\s*[=:]\s*)\S+", re.IGNORECASE)
+_NAMED = re.compile(
+    r"((?:secret|token|password|passwd|authorization|key)\w{0,40}[\"']?(?:\s{0,3}[=:]\s{0,3}|\s{1,3}))\S+", re.IGNORECASE
+)
+_MIXED = re.compile(r"(?P<arn>arn:[^\s\"',]+)|(?=[A-Za-z+=_.-]*[0-9])(?=[0-9+=_.-]*[A-Za-z])[A-Za-z0-9+=_.-]{16,}")
 _LONG = re.compile(r"(?P<arn>arn:[^\s\"',]+)|[A-Za-z0-9+/=_-]{16,}")
 
 
@@ -55,8 +58,12 @@ def unusable(method: str, why: str, hint: str = "") -> CredentialsMissing:
 
 
 def foreign(text: str) -> str:
-    """As `shown`, of a text that is not botocore's own: the values of telling names are left out too."""
-    return shown(_NAMED.sub(r"\1***", text))
+    """As `shown`, of a text that is not botocore's own.
+
+    The values of telling names are left out too, and every long word with digits among its letters, a path's parts too.
+    """
+    line = _NAMED.sub(r"\1***", text.strip().partition("\n")[0][:MOST_SHOWN])
+    return shown(_MIXED.sub(lambda match: match[0] if match["arn"] else "***", line))
 
 
 def shown(text: str) -> str:

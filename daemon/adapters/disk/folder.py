@@ -65,7 +65,10 @@ class Folder:
 
     @cached_property
     def device(self) -> str:
-        there = os.fstat(self.handle)
+        try:
+            there = os.fstat(self.handle)
+        except OSError as error:
+            raise self.error(error, f"look at {self.path}") from error
         return f"{os.major(there.st_dev)}:{os.minor(there.st_dev)}"
 
     @cached_property
@@ -305,9 +308,10 @@ class Folder:
         pid = owner_of(name)
         if name in self._dot_files or pid is None or (pid != os.getpid() and _alive(pid)):
             return
-        there = self._stat(name)
-        if there is not None and stat.S_ISREG(there.st_mode):
-            self._unlink(name)
+        with suppress(DiskError):  # it does no harm: a later listing may remove it
+            there = self._stat(name)
+            if there is not None and stat.S_ISREG(there.st_mode):
+                self._unlink(name)
 
 
 def _alive(pid: int) -> bool:

@@ -53,7 +53,7 @@ class DataDirLock:
             data = os.stat(self._data_dir)
         except OSError:
             return False
-        if not os.path.samestat(data, os.fstat(self._data)):  # another disk was mounted, or the directory was replaced
+        if not self._leads_to(data):  # another disk was mounted, or the directory was replaced
             return self._moved()
         if self._lock is not None and self._folder_is_in_place() and self._lock.is_in_place():
             self._lock.beat()
@@ -70,8 +70,15 @@ class DataDirLock:
             self._lock.release()
         for handle in (self.folder, self._data):
             if handle is not None:
-                os.close(handle)
+                with contextlib.suppress(OSError):  # of a FUSE mount that died
+                    os.close(handle)
         self._lock = self.folder = None
+
+    def _leads_to(self, data: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(data, os.fstat(self._data))
+        except OSError:  # the file system behind the handle is gone
+            return False
 
     def _take(self) -> None:
         """Open the folder and take the lock file in it; what was held before is kept until then."""

@@ -150,7 +150,7 @@ class Owner(NamedTuple):
         try:
             facts = json.loads(record)
             owner = cls(*(facts[name] for name in cls._fields))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
         return owner if isinstance(owner.pid, int) and owner.pid > 0 else None
 
@@ -350,7 +350,7 @@ def _leads_to(folder: int, name: str, handle: int) -> bool:
 def _process_in(record: bytes) -> str:
     try:
         return f"another actorsync (process {json.loads(record)['pid']})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another actorsync"
 
 
