@@ -656,6 +656,15 @@ def test_trial_removes_what_a_killed_one_left(where, folder, monkeypatch):
     assert [] == os.listdir(where)
 
 
+def test_left_over_that_cannot_be_removed_does_no_harm(where, folder, monkeypatch):
+    make_file(where / ".old.999999.actorsync")
+    make_file(where / "a.png")
+    monkeypatch.setattr(os, "unlink", lambda *_, **__: os.stat("/nothing/there"))  # an injected fault
+    monkeypatch.setattr(folder, "error", lambda error, what: DiskError("injected: read-only"))
+    assert {"a.png"} == folder.kinds({"a.png"}).keys()
+    assert (where / ".old.999999.actorsync").exists()
+
+
 def test_c_library_without_exclusive_rename_is_a_refusal(where, folder, monkeypatch):
     monkeypatch.setattr(commit, "_renameat2", lambda: None)
     make_file(where / "a")

@@ -20,8 +20,8 @@ import pytest
 from daemon.adapters.lock import DataDirLock, lock_file, open_folder_to_ask, own_folder
 from daemon.adapters.lock.lock_file import STALE_SECONDS, HeartbeatFile, Owner, Place, take_lock
 from daemon.core.errors import ConfigError, DaemonUnreachable, DataDirOwned, DiskOutage
-from tests.support.file_systems import small_file_system
-from tests.support.needs import needs_root
+from tests.support.file_systems import faulty_file_system, small_file_system
+from tests.support.needs import needs_fuse, needs_root
 from tests.support.other_user import as_user, open_to_all
 from tests.support.processes import Child
 
@@ -444,6 +444,20 @@ def test_replaced_data_directory_is_locked_too(tmp_path):
     lock.release()
 
 
+@needs_fuse
+def test_data_directory_on_a_mount_that_died_and_came_back_is_locked_again(tmp_path):
+    behind, where = tmp_path / "behind", tmp_path / "mounted"
+    behind.mkdir()
+    where.mkdir()
+    with faulty_file_system(behind, where):
+        lock = DataDirLock(where)
+    with faulty_file_system(behind, where):
+        assert lock.keep()
+        with pytest.raises(DataDirOwned):
+            DataDirLock(where)
+    lock.release()  # whose mount is gone
+
+
 def test_handles_do_not_add_up(tmp_path):
     lock = DataDirLock(tmp_path)
     before = len(os.listdir("/proc/self/fd"))
@@ -517,7 +531,7 @@ def test_heartbeat_file_is_taken_over_from_the_dead_only(own, place, owner, age_
     assert [] == os.listdir(own)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff", b"[" * 4000])
 def test_unreadable_heartbeat_file_is_judged_by_its_age(own, place, content):
     (own / "lock.held").write_bytes(content)
     with pytest.raises(DataDirOwned, match="another actorsync owns") as raised:
