@@ -233,7 +233,7 @@ class Downloader:
         return _own_failure(log, image, error)
 
     def _after_refusal(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
-        """The endpoint serves nobody, or refuses some: no attempt is spent, for this is not about the image."""
+        """The endpoint is out, or refuses some requests: that is not about this image, and spends no attempt."""
         trial.refusals += 1
         if trial.refusals == 1:
             trial.refused_since = failed.sent_at

@@ -6,7 +6,7 @@
 #
 # What happens: at row 0, column 0 the lines of the whole screen are moved to the history before they are erased; one column further
 # to the right, or one row lower, they are not. A bar reaches row 0 as soon as the window is made narrower, because tmux wraps the
-# lines anew and pushes the top ones out. From then on each tick, ten a second, adds a line to the history.
+# lines and pushes the top ones out. From then on each tick, ten a second, adds a line to the history.
 #
 # For actorsync: daemon/adapters/console/bar.py erases its line with CSI K, writes a space, and erases the rest from column 1.
 #

@@ -74,7 +74,7 @@ class DaemonUnreachable(ActorsyncError):
 
 
 class OutputUnwritable(ActorsyncError):
-    """Standard output takes no more, and nobody closed it on purpose: exit 74."""
+    """Standard output takes no more, though its reader did not close it: exit 74."""
 
     code = "output-unwritable"
     hint = "see whether the disk that standard output is redirected to is full"

@@ -114,7 +114,7 @@ def test_resize_leaves_no_second_bar_where_lines_are_cut_off(stuck, product, fau
 
 
 class Tmux:
-    """A terminal that wraps its lines anew when it is made narrower, as most do today."""
+    """A terminal that rewraps its lines when it is made narrower, as most do today."""
 
     def __init__(self, folder: Path, command: str, env: dict[str, str]) -> None:
         self._call = ["tmux", "-S", "tmux", "-f", "/dev/null"]  # a socket's whole path may be too long

@@ -15,7 +15,7 @@ from daemon.core.report import Progress
 # Clear this line (ECMA-48 8.3.41) and all below it (8.3.39). The space: cleared from the top left corner, tmux keeps the old
 # screen in its history.
 ERASE = b"\r\x1b[K \x1b[J\r"
-# The cursor stays at the bar's left edge. Terminals that wrap its line anew when they are made narrower keep the cursor where
+# The cursor stays at the bar's left edge. Terminals that rewrap its line when they are made narrower keep the cursor where
 # it is in the text, above all that wrapped; those that cut the line off have one line to erase. So ERASE is right in both.
 _DRAW = b"\x1b[?7l%b\r\x1b[?7h"  # without wrapping (DECAWM): the terminal may be narrower by now
 _TICK_SECONDS = 0.1

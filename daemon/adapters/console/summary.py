@@ -50,7 +50,7 @@ def _outcome(event: Event, style: Style) -> str:
 
 
 def _left(event: Event, style: Style) -> str:
-    """How many listed images are not there; of actors that were not begun nobody knows."""
+    """How many listed images are not there; those of actors that were not begun are unknown."""
     left = (event.get("failed") or 0) + (event.get("unattempted") or 0)
     not_begun = event.get("actors_not_begun")
     if not left and not not_begun:
