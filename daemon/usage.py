@@ -15,7 +15,7 @@ def own_usage() -> Usage:
     """This process's."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     try:
-        with open("/proc/self/status", "rb") as status:  # not getrusage(2): its peak includes that of the program that exec'd us
+        with open("/proc/self/status", "rb") as status:  # getrusage(2) has the peak of the program that exec'd us
             max_rss_bytes = 1024 * next((int(line.split()[1]) for line in status if line.startswith(b"VmHWM:")), 0)
     except OSError:  # there is no /proc
         max_rss_bytes = 1024 * used.ru_maxrss
