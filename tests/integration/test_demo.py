@@ -258,8 +258,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def rclone_child() -> int:
-    (pid,) = (pid for pid in children(os.getpid()) if b"\0serve\0s3\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    return pid
+    """The demo's server: the youngest, for a store of other tests may be running too."""
+    servers = [pid for pid in children(os.getpid()) if b"\0serve\0s3\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return max(servers, key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
 
 
 def test_server_gives_every_byte_and_its_md5_to_the_right_keys_only(small):
