@@ -309,7 +309,7 @@ def test_names_that_are_no_text_are_planned_and_shown(actor_tree, product, log_f
     actor_tree.actor("0001_half", images=1, urls=urls)
     listed = json.loads((actor_tree.data / "actorsData.json").read_bytes())
     actor_tree.write(actor_tree.data / "actorsData.json", json.dumps([{"name": "a\ud800"}, *listed]).encode())
-    for args in (["--dry-run"], ["--once", "--anonymous", "--endpoint-url", "http://127.0.0.1:1", "--max-attempts", "1"]):
+    for args in (["--dry-run"], ["--once", "--anonymous", "--endpoint-url", "http://127.0.0.1:1", "--outage-seconds", "1"]):
         finished = product.run([*args, "--log-format", log_format, "--log-level", "debug"], actor_tree.root)
 
         assert ("", False) == (finished.stderr, "Traceback" in finished.stdout)

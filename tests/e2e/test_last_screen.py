@@ -64,7 +64,7 @@ def test_wrong_secret_over_all_images_is_one_cause(tree, product, fault_server):
 
 def test_endpoint_that_is_down_is_among_the_causes(tree, product):
     with refusing_port() as port:
-        args = ["--once", "--endpoint-url", f"http://127.0.0.1:{port}", "--anonymous", "--max-attempts", "1"]
+        args = ["--once", "--endpoint-url", f"http://127.0.0.1:{port}", "--anonymous", "--outage-seconds", "1"]
         finished = product.run([*args, "--report", "report.json"], tree.root)
 
     assert 1 == finished.returncode

@@ -242,7 +242,7 @@ def test_a_change_is_synced(service: Service, server: FaultServer) -> None:
 
 def test_s3_that_is_down_at_the_start_is_waited_for(service: Service) -> None:
     """Without this, a boot without network leaves a failed unit."""
-    _settings(service.box, Account(REAL_S3))
+    _settings(service.box, Account(REAL_S3), "ACTORSYNC_OUTAGE_SECONDS=1")
     service.tree.actor("0001_actor", images=2)
     service.start()
     assert "active" == service.show("ActiveState")
