@@ -21,6 +21,8 @@ MANY_IMAGES = 20  # of MANY_ACTORS, that one bucket rejected and none that it ac
 MANY_ACTORS = 3
 UNDECIDED_SECONDS = 3.0  # then other buckets are tried before this is the identity's fault
 
+MOST_ENDED = 1000  # outages that are remembered for STEADY_SECONDS
+
 NEVER = float("inf")
 
 
@@ -128,6 +130,8 @@ class Outages:
         ended = tuple(thing for thing in things if (row := self._out.get(thing)) and (sent_at or now) >= row.began_at)
         if ended:
             self.ended_at = now
+            if len(self._ended) >= MOST_ENDED:
+                self._ended.clear()
         for thing in ended:
             self._ended[thing] = now, self._out.pop(thing).probes + 1
         return ended

@@ -221,7 +221,7 @@ def test_every_line_of_the_section_works_as_it_stands(machine: Machine) -> None:
 
 # --- each variant -----------------------------------------------------------------------------------------------------
 
-VARIANTS = {  # how it is installed, where the tree lies, and whose it is already ("": nobody's, it is made by install.sh)
+VARIANTS = {  # how it is installed, where the tree lies, and who owns it already ("": install.sh makes it)
     "default": ("", "/var/lib/actorsync", ""),
     "owner of a tree in a home": ("--user me --data-root /home/me/project/data", "/home/me/project/data", "me:me"),
     "owner and another group": ("--user me --group team --data-root /srv/theirs", "/srv/theirs", "me:team"),
