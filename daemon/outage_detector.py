@@ -149,7 +149,11 @@ class OutageDetector:
             things = (*things, Thing(Scope.BUCKET, ref.bucket))
         outage, probed = self._outages.blocking(now, things)
         if any(thing.scope is Scope.DISK for thing in probed):
-            folder.probe()
+            try:
+                folder.probe()
+            except DiskError:  # nothing is sent: the others are not being probed
+                self._outages.end_probe(tuple(thing for thing in probed if thing.scope is not Scope.DISK))
+                raise
         return outage, probed
 
     def end_probe(self, probed: tuple[Thing, ...]) -> None:

@@ -386,3 +386,16 @@ def test_disk_that_has_room_again_is_found_without_network() -> None:
     assert isinstance(fetch(run, "2.png"), Received)
     assert ["disk.failed", "disk.recovered"] == run.log.said
     assert 2 == folder.probes
+
+
+def test_full_disk_in_the_way_of_a_probe_leaves_the_endpoint_to_other_probes() -> None:
+    folder = MemoryFolder(full=True)
+    run = Run(ScriptedStore(GOOD), folder, probing=True)
+    fetch(run, "0.png")
+    run.outages.begin(STORE, EndpointDown("injected"), run.clock.now)
+    run.clock.now += 5
+    fetch(run, "1.png")
+    run.clock.now += 1
+    outage, _ = run.outages.blocking(run.clock.now, (STORE,))
+    assert outage is not None
+    assert not outage.is_waited_for(run.clock.now)
