@@ -112,7 +112,7 @@ class Downloader:
 
         `log` has the run and the actor bound to it. Raises FolderGone: the actor's images share that end.
         """
-        if self._must_wait(trial, time.monotonic()):
+        if trial.due and self._must_wait(trial, time.monotonic()):
             return trial  # woken early, for another image's sake
         try:
             return self._run(log, folder, trial)
@@ -130,10 +130,9 @@ class Downloader:
             target = self.detector.target(ref)
             if self._stopping.is_set():
                 return Failure.of(image, Interrupted(f"{image} was not begun"), Kind.INTERRUPTED)
-            sent_at = time.monotonic()
             probed: tuple[Thing, ...] = ()
             try:
-                outage, probed = self.detector.blocking(log, target, ref, folder)
+                outage, probed = self.detector.blocking(target, ref, folder)
                 if outage is not None:
                     return _wait_or_fail(trial, outage)
                 sent_at = time.monotonic()
@@ -173,14 +172,13 @@ class Downloader:
         ref, name = trial.download.ref, trial.download.name
         try:
             self._fetch(ref, arrival, arrival.transfer, fresh_connection=trial.missed_digest is not None)
-            proof, size_bytes = arrival.prove()
+            proof, size_bytes, look = arrival.prove()
             committed = arrival.commit()
         finally:
             arrival.discard()
         seconds = time.monotonic() - trial.first_request_at
         if not committed:
             return Received(name, size_bytes, proof, seconds, trial.attempts, Reason.APPEARED)
-        look = arrival.look
         reason = trial.download.reason
         return Received(name, size_bytes, proof, seconds, trial.attempts, reason, look.mislabelled, look.suspect)
 
@@ -374,7 +372,8 @@ class _Arrival:
     def begin(self, head: ObjectHead) -> None:
         ref = self._trial.download.ref
         self._downloader.detector.answered(self._log, self._target, ref, self.transfer.checked_at)
-        require_version(ref.version_id, head)
+        if ref.version_id is not None:
+            require_version(ref.version_id, head)
         self._verifier = Verifier(
             head,
             self._trial.download.name,
@@ -394,16 +393,11 @@ class _Arrival:
         self._downloader.moved_bytes += len(piece)
         return self._verifier.update(piece)
 
-    def prove(self) -> tuple[Proof, int]:
-        """By what the image is proved, and its size. May wait, but not for the network: no deadline holds."""
-        assert self._verifier is not None
-        return self._verifier.verify(), self._verifier.size_bytes
-
-    @property
-    def look(self) -> Look:
-        """What its bytes say beside its name, once it is proved."""
-        assert self._verifier is not None
-        return self._verifier.look
+    def prove(self) -> tuple[Proof, int, Look]:
+        """By what the image is proved, its size, and what it looks like. May wait, but not for the network: no deadline."""
+        verifier = self._verifier
+        assert verifier is not None
+        return verifier.verify(), verifier.size_bytes, verifier.look
 
     def commit(self) -> bool:
         assert self._staged is not None

@@ -132,14 +132,12 @@ class OutageDetector:
 
     # --- before a request ---------------------------------------------------------------------------------------------
 
-    def blocking(
-        self, log: Log, target: Target, ref: ObjectRef, folder: ImageFolder
-    ) -> tuple[Outage | None, tuple[Thing, ...]]:
+    def blocking(self, target: Target, ref: ObjectRef, folder: ImageFolder) -> tuple[Outage | None, tuple[Thing, ...]]:
         """The outage that stops a request for `ref`; or None, and what the request is a probe of.
 
         A disk that was out is tried first, without network. Raises DiskOutage, FolderGone, DiskError.
         """
-        if not self._outages and self._identity.undecided_until is None:
+        if not self._outages.out and self._identity.undecided_until is None:
             return _MAY_BE_SENT
         now = time.monotonic()
         things: tuple[Thing, ...] = (target.endpoint, target.identity, *_disks(folder))
@@ -173,12 +171,10 @@ class OutageDetector:
     def answered(self, log: Log, target: Target, ref: ObjectRef, sent_at: float) -> None:
         """The object's head came: its endpoint, identity and bucket work."""
         target.health.answered(time.monotonic())
-        if target.is_signed:
-            if not self._identity.ever_accepted:
-                self._remember_good(ref)
-                self._on_keys_work(ref)
-            self._identity.accepted(sent_at)
-        if self._outages:
+        if target.is_signed and self._identity.accepted(sent_at):
+            self._remember_good(ref)
+            self._on_keys_work(ref)
+        if self._outages.out:
             self._recovered(log, (target.endpoint,))
             if target.is_signed:
                 self._recovered(log, (target.identity, Thing(Scope.BUCKET, ref.bucket)), sent_at)
@@ -186,8 +182,8 @@ class OutageDetector:
     def keys_work(self, ref: ObjectRef) -> None:
         """Another process read this object with the same keys."""
         if not self._identity.ever_accepted:
-            self._remember_good(ref)
             self._identity.accepted(time.monotonic())
+            self._remember_good(ref)
 
     def was_kept(self, log: Log, target: Target, ref: ObjectRef, folder: ImageFolder) -> None:
         """The whole object was read, which makes it good to probe with, and its disk has it."""
@@ -195,7 +191,7 @@ class OutageDetector:
             target.good = ref
         if ref.bucket not in self._good_of_bucket and target.is_signed:
             self._remember_good(ref)
-        if self._outages:
+        if self._outages.out:
             self._recovered(log, _disks(folder))
 
     def _remember_good(self, ref: ObjectRef) -> None:
@@ -207,14 +203,14 @@ class OutageDetector:
     def refused(self, log: Log, target: Target) -> None:
         """The endpoint answered with a refusal of this object: it works."""
         target.health.answered(time.monotonic())
-        if self._outages:
+        if self._outages.out:
             self._recovered(log, (target.endpoint,))
 
     def not_found(self, log: Log, target: Target, sent_at: float) -> None:
         """S3 looked for the object, so it accepted the signature."""
         if target.is_signed:
             self._identity.accepted(sent_at)
-            if self._outages:
+            if self._outages.out:
                 self._recovered(log, (target.identity,), sent_at)
 
     # --- after one that failed ----------------------------------------------------------------------------------------
@@ -238,7 +234,7 @@ class OutageDetector:
         """A request brought no answer about its object. True: its endpoint is out; False: that is not known (yet)."""
         target = failed.target
         target.health.failed(failed.ref.key, time.monotonic(), heard=error.status is not None)
-        if target.endpoint in self._outages:
+        if target.endpoint in self._outages.out:
             self._outages.begin(target.endpoint, error, time.monotonic())
             return True
         if not target.health.may_be_out(time.monotonic(), of_endpoint=error.treatment in OF_ENDPOINT):
@@ -276,7 +272,7 @@ class OutageDetector:
         """Ask for an object that was read before, once for all who want to know; declare the outage if that fails too."""
         target = failed.target
         with self._probing:
-            if target.endpoint in self._outages:
+            if target.endpoint in self._outages.out:
                 return True
             if target.health.failing_since is None:
                 return False  # it answered meanwhile
@@ -298,7 +294,7 @@ class OutageDetector:
         with self._probing:
             if self._identity.accepted_sent_at > failed.sent_at:
                 return Verdict.IMAGE
-            if failed.target.identity in self._outages:
+            if failed.target.identity in self._outages.out:
                 return Verdict.IDENTITY
             not_known = Verdict.LATER if times <= len(IDENTITY_CHECK_SECONDS) else Verdict.IMAGE
             goods = (failed.target.good, *self._good_of_bucket.values())

@@ -491,7 +491,7 @@ MUTANTS = [
     Mutant(
         "image is put there unverified",
         "daemon/download.py",
-        "return self._verifier.verify(), ",
+        "return verifier.verify(), ",
         "return Proof.LENGTH, ",
         RETRY,
     ),

@@ -78,23 +78,19 @@ class Outages:
     def __init__(self, *, probing: bool = False, processes: int = 1) -> None:
         self._probing = probing
         self._waiting_probe_seconds = WAITING_PROBE_SECONDS * processes
-        self._out: dict[Thing, Outage] = {}
+        self.out: dict[Thing, Outage] = {}  # to look at: empty at nearly all times, which is all that most images ask
         self.ended_at = -NEVER  # when the last of any outage ended
         self._ended: dict[Thing, tuple[float, int]] = {}  # when it ended last, and its probes: the last outage of each
 
-    def __bool__(self) -> bool:
-        """Something is out."""
-        return bool(self._out)
-
     def __contains__(self, thing: object) -> bool:
-        return thing in self._out
+        return thing in self.out
 
     def blocking(self, now: float, things: tuple[Thing, ...]) -> tuple[Outage | None, tuple[Thing, ...]]:
         """The outage that stops a request which needs all these things, or None and what the request is a probe of.
 
         One request is let through at each probe time. It ends with `begin`, `end` or `end_probe`.
         """
-        rows = [self._out[thing] for thing in things if thing in self._out]
+        rows = [self.out[thing] for thing in things if thing in self.out]
         for row in rows:
             if now < row.probe_at:
                 return row, ()
@@ -108,7 +104,7 @@ class Outages:
 
         `give_up_at`: until then its images wait; None: they fail at once.
         """
-        row = self._out.get(thing)
+        row = self.out.get(thing)
         if row is not None:
             if row.probed_until:  # else this was sent before the outage began: many such are not many failed probes
                 row.probed_until = 0.0
@@ -118,7 +114,7 @@ class Outages:
         ended_at, probes = self._ended.pop(thing, (-NEVER, 0))
         if now - ended_at > STEADY_SECONDS:
             probes = 0
-        row = self._out[thing] = Outage(thing, error, now, now if give_up_at is None else give_up_at, probes)
+        row = self.out[thing] = Outage(thing, error, now, now if give_up_at is None else give_up_at, probes)
         row.probe_at = self._next_probe_at(row, now)
         return True
 
@@ -127,40 +123,40 @@ class Outages:
 
         `sent_at`: when the request was sent that succeeded, where one from before the outage says nothing about it.
         """
-        ended = tuple(thing for thing in things if (row := self._out.get(thing)) and (sent_at or now) >= row.began_at)
+        ended = tuple(thing for thing in things if (row := self.out.get(thing)) and (sent_at or now) >= row.began_at)
         if ended:
             self.ended_at = now
             if len(self._ended) >= MOST_ENDED:
                 self._ended.clear()
         for thing in ended:
-            self._ended[thing] = now, self._out.pop(thing).probes + 1
+            self._ended[thing] = now, self.out.pop(thing).probes + 1
         return ended
 
     def end_probe(self, things: tuple[Thing, ...]) -> None:
         """A request that was let through as a probe of these is over: it is not waited for any more."""
         for thing in things:
-            if (row := self._out.get(thing)) is not None:
+            if (row := self.out.get(thing)) is not None:
                 row.probed_until = 0.0
 
     def reset(self, now: float) -> None:
         """Everything may be tried again, as if nothing had failed."""
         self.ended_at = now
-        self._out.clear()
+        self.out.clear()
         self._ended.clear()
 
     def due_probes(self, now: float) -> list[Thing]:
         """What may be probed now and has no waiting images to do so."""
-        return [row.thing for row in self._out.values() if max(row.probe_at, row.give_up_at) <= now]
+        return [row.thing for row in self.out.values() if max(row.probe_at, row.give_up_at) <= now]
 
     def next_probe_at(self, now: float) -> float:
         """When `due_probes` may give the next one; infinite when there is none."""
-        times = (max(row.probe_at, row.give_up_at) for row in self._out.values())
+        times = (max(row.probe_at, row.give_up_at) for row in self.out.values())
         return min((at for at in times if at > now), default=NEVER)
 
     @property
     def errors(self) -> tuple[ActorsyncError, ...]:
         """Why each thing is out, in the order in which they went."""
-        return tuple(row.error for row in self._out.values())
+        return tuple(row.error for row in self.out.values())
 
     def _next_probe_at(self, row: Outage, now: float) -> float:
         if now < row.give_up_at:
@@ -254,9 +250,13 @@ class IdentityHealth:
     def ever_accepted(self) -> bool:
         return self.accepted_sent_at > -NEVER
 
-    def accepted(self, sent_at: float) -> None:
-        self.accepted_sent_at = max(sent_at, self.accepted_sent_at)
+    def accepted(self, sent_at: float) -> bool:
+        """S3 accepted the signature of a request that was sent then. True: this was the first."""
+        before = self.accepted_sent_at
+        if sent_at > before:
+            self.accepted_sent_at = sent_at
         self.undecided_until = None
+        return before == -NEVER
 
     def rejected(self, sent_at: float, now: float, times: int, *, many: bool) -> Verdict:
         """S3 rejected the signature of an image's request, which was sent then, for the `times`-th time (from 1).

@@ -883,8 +883,8 @@ def test_each_process_finds_out_for_itself_whether_an_endpoint_is_out() -> None:
     forward_outage(party.far[0].theirs)(FarLog("2", "info", lambda _: None), STORE, down)
     gevent.sleep(0.05)
     assert [STORE] == [thing for _, thing, _ in party.down]  # reported once
-    assert not party.outages
-    assert not any(far.outages for far in party.far)
+    assert not party.outages.out
+    assert not any(far.outages.out for far in party.far)
 
 
 def test_recovery_that_one_process_sees_is_reported_once_and_holds_for_all() -> None:
@@ -895,7 +895,7 @@ def test_recovery_that_one_process_sees_is_reported_once_and_holds_for_all() -> 
     party.crew.report_outage(party.log, STORE, REJECTED)
     for far, actor in zip(party.far, "23", strict=True):
         forward_recovery(far.theirs)(FarLog(actor, "info", lambda _: None), STORE)
-    until(lambda: not any(process.outages for process in (party, *party.far)))  # type: ignore[attr-defined]
+    until(lambda: not any(process.outages.out for process in (party, *party.far)))  # type: ignore[attr-defined]
     assert [STORE] == party.over
     assert 1 == len(party.log.of("endpoint.recovered"))
 
@@ -928,8 +928,8 @@ def test_mate_that_is_woken_late_hears_nothing_of_what_is_over() -> None:
     party.crew.report_recovery(party.log, KEYS)
     party.begin_gated("3")
     until(lambda: party.far[1].sync.begun)
-    assert not party.far[1].outages
-    assert not party.outages
+    assert not party.far[1].outages.out
+    assert not party.outages.out
 
 
 # --- the end of a run -------------------------------------------------------------------------------------------------

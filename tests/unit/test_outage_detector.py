@@ -61,7 +61,7 @@ def test_endpoint_that_serves_nothing_is_reported_once_and_waited_for(fault: Ans
     assert isinstance(run.to_the_end(), Received)
     assert ["endpoint.failed", "endpoint.recovered"] == run.log.said
     assert run.clock.now - began < 60
-    assert not run.outages
+    assert not run.outages.out
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_image_that_alone_is_refused_fails_when_it_has_waited_as_long() -> None:
         assert isinstance(fetch(run, "good.png"), Received)
     assert ("store-unavailable", Kind.OWN) == (outcome.code, outcome.kind)
     assert 120 <= run.clock.now - began < 160
-    assert not run.outages
+    assert not run.outages.out
 
 
 @pytest.mark.parametrize("fault", [BROKEN, TimedOut("injected"), (WHOLE, BODY[:-1])], ids=["500", "timed out", "short"])
@@ -121,7 +121,7 @@ def test_broken_object_is_not_taken_for_an_outage(fault: Answer) -> None:
     assert isinstance(failure, Failure)
     assert Kind.OWN is failure.kind
     assert 5 == run.store.requests
-    assert not run.outages
+    assert not run.outages.out
 
 
 def test_broken_objects_next_to_one_another_are_told_from_an_outage_by_a_probe() -> None:
@@ -140,7 +140,7 @@ def test_broken_objects_that_fail_at_the_same_time_are_no_outage() -> None:
     under_way = [gevent.spawn(run.downloader.run, run.log, run.folder, run.new_trial(f"{number}.png")) for number in range(5)]
     gevent.joinall(under_way, raise_error=True)
     assert "endpoint.failed" not in run.log.said
-    assert not run.outages
+    assert not run.outages.out
     assert run.store.asked.count("good.png") > 1
 
 
@@ -213,7 +213,7 @@ def test_first_object_of_a_run_may_be_the_odd_one() -> None:
     failure = run.to_the_end(odd)
     assert isinstance(failure, Failure)
     assert Kind.OWN is failure.kind
-    assert not run.outages
+    assert not run.outages.out
 
 
 def of_three_actors(run: Run, trials: list[Trial]) -> None:
@@ -288,7 +288,7 @@ def test_missing_object_shows_that_the_identity_works_again() -> None:
     assert isinstance(failure, Failure)
     assert "object-not-found" == failure.code
     assert ["identity.failed", "identity.recovered", "image.failed"] == run.log.said
-    assert not run.outages
+    assert not run.outages.out
 
 
 def test_redirect_of_one_object_to_https_is_its_own_where_others_come() -> None:

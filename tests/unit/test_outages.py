@@ -29,7 +29,7 @@ FULL = DiskFull("injected: full")
 
 def test_nothing_is_out_at_first() -> None:
     outages = Outages()
-    assert not outages
+    assert not outages.out
     assert (None, ()) == outages.blocking(0.0, (WEST, KEYS, DISK))
     assert ((), ()) == (outages.errors, outages.end(0.0, (WEST, KEYS, DISK)))
     assert (NEVER, []) == (outages.next_probe_at(0.0), outages.due_probes(0.0))
@@ -130,7 +130,7 @@ def test_reset_forgets_everything() -> None:
     outages.begin(DISK, FULL, 0.0)
     outages.begin(DISK, FULL, 5.0)
     outages.reset(6.0)
-    assert not outages
+    assert not outages.out
     outages.begin(DISK, FULL, 6.0)
     assert 11.0 == outages.next_probe_at(6.0)
 

@@ -18,9 +18,9 @@ from daemon.core.errors import DiskError
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 OUR_SUFFIX = ".actorsync"  # of the dot-files that stand in for nameless ones
-_UNUSUAL = re.compile(r"[^A-Za-z0-9_./-]")
+_UNUSUAL = r"[^A-Za-z0-9_./-]"
 _MOST_UNUSUAL = 20  # of four bytes at most
-_DOT_FILE = re.compile(r"\..+\.([0-9]{1,7})" + re.escape(OUR_SUFFIX), re.DOTALL)
+_DOT_FILE = r"(?s)\..+\.([0-9]{1,7})" + re.escape(OUR_SUFFIX)
 
 
 def dot_name(name: str) -> str:
@@ -29,13 +29,13 @@ def dot_name(name: str) -> str:
     `.HASH.PID.actorsync`; before the PID there may come more fields. The hash is followed by the unusual characters of the
     image's name: a file system that takes no such names (":" on exFAT) says so before the image is fetched.
     """
-    unusual = "".join(sorted(set(_UNUSUAL.findall(name))))[:_MOST_UNUSUAL]
+    unusual = "".join(sorted(set(re.findall(_UNUSUAL, name))))[:_MOST_UNUSUAL]
     return f".{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}{unusual}.{os.getpid()}{OUR_SUFFIX}"
 
 
 def owner_of(dot_name: str) -> int | None:
     """The number of the process that made the dot-file; None: it is none of ours."""
-    match = _DOT_FILE.fullmatch(dot_name)
+    match = re.fullmatch(_DOT_FILE, dot_name)
     return int(match.group(1)) if match else None
 
 

@@ -23,9 +23,9 @@ _LONGEST_MESSAGE = 300
 _LONGEST_CODE = 64
 _ENTITY = r"&(?:#([0-9]{1,7})|#x([0-9A-Fa-f]{1,6})|(amp|apos|gt|lt|quot));"
 _ENTITIES = {"amp": "&", "apos": "'", "gt": ">", "lt": "<", "quot": '"'}  # XML 1.0 4.6: no others are declared
-_SECRET = re.compile(r"\?\S+|((?:signature|credential|security-token)=)[^\s,&]+", re.IGNORECASE)
+_SECRET = r"(?i)\?\S+|((?:signature|credential|security-token)=)[^\s,&]+"
 _MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-_DATE = re.compile(rb"[A-Za-z]{3}, ([0-9]{2}) ([A-Za-z]{3}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT")
+_DATE = rb"[A-Za-z]{3}, ([0-9]{2}) ([A-Za-z]{3}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
 
 
 def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
@@ -98,7 +98,7 @@ def printable(xml_text: str) -> str:
     By a table, not a parser: an error document is untrusted, and XML's entities can be made to expand without end.
     What follows a question mark is left out: the query of a presigned URL is a secret.
     """
-    text = _SECRET.sub(lambda match: f"{match[1] or '?'}…", re.sub(_ENTITY, _character, xml_text))
+    text = re.sub(_SECRET, lambda match: f"{match[1] or '?'}…", re.sub(_ENTITY, _character, xml_text))
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
@@ -141,7 +141,7 @@ def _clock_behind_seconds(headers: Headers, now: float) -> float | None:
 
     RFC 9110 5.6.7 and 6.6.1. The date of an answer that a cache kept (`Age`) says nothing of now.
     """
-    match = _DATE.fullmatch(headers.get(b"date", b""))
+    match = re.fullmatch(_DATE, headers.get(b"date", b""))
     if match is None or b"age" in headers or match[2] not in _MONTHS:
         return None
     day, year, hour, minute, second = (int(match[group]) for group in (1, 3, 4, 5, 6))

@@ -13,9 +13,9 @@ from daemon.core.model import Secret
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-_NO_PROXY_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]{1,5})")  # a bare IPv6 address has more colons
+_NO_PROXY_PORT = r"(\[[^\]]*\]|[^:]*):([0-9]{1,5})"  # a bare IPv6 address has more colons
 _ORIGIN = re.compile(r"(https?)://(\[([0-9a-f:.]+)\]|[^\[\]:/@]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
-_PROXY = re.compile(
+_PROXY = (  # compiled when it is first needed, as few runs have a proxy
     r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?"  # scheme
     r"(?:(.*)@)?"  # user and password, as they may be written: a slash or a second @ unescaped
     r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?/?"
@@ -104,7 +104,7 @@ def bypasses_proxy(no_proxy: str, host: str, port: int) -> bool:
     for entry in no_proxy.replace(",", " ").split():
         if entry == "*":
             return True
-        wanted = _NO_PROXY_PORT.fullmatch(entry)
+        wanted = re.fullmatch(_NO_PROXY_PORT, entry)
         if wanted is not None:
             if int(wanted[2]) != port:
                 continue
@@ -140,7 +140,7 @@ def _network(entry: str) -> "Container[IPv4Address | IPv6Address]":
 def _parse_proxy(name: str, text: str) -> Proxy:
     """`text` may hold a password: no message shows it, and no error that has it is chained."""
     hint = f"set {name} to http://HOST:PORT, or name the host in NO_PROXY"
-    match = _PROXY.fullmatch(text)
+    match = re.fullmatch(_PROXY, text)
     if match is None or int(match[5] or 1) > _HIGHEST_PORT:
         raise ConnectFailed(f"{name} is not the URL of a proxy", hint=hint)
     scheme, login, ipv6, host, port = match.groups()
