@@ -62,6 +62,11 @@ class Outage:
     def is_waited_for(self, now: float) -> bool:
         return now < max(self.give_up_at, self.probed_until)
 
+    @property
+    def due_at(self) -> float:
+        """When a probe is due that no image waits for. The last of those that waited probed as they gave up."""
+        return max(self.probe_at, self.give_up_at + FIRST_PROBE_SECONDS)
+
     def check_at(self, now: float) -> float:
         """When a waiting image looks again: soon at first, then more rarely."""
         seconds = min(LONGEST_CHECK_SECONDS, max(WAITING_PROBE_SECONDS, (now - self.began_at) / 4))
@@ -146,12 +151,11 @@ class Outages:
 
     def due_probes(self, now: float) -> list[Thing]:
         """What may be probed now and has no waiting images to do so."""
-        return [row.thing for row in self.out.values() if max(row.probe_at, row.give_up_at) <= now]
+        return [row.thing for row in self.out.values() if row.due_at <= now]
 
     def next_probe_at(self, now: float) -> float:
         """When `due_probes` may give the next one; infinite when there is none."""
-        times = (max(row.probe_at, row.give_up_at) for row in self.out.values())
-        return min((at for at in times if at > now), default=NEVER)
+        return min((row.due_at for row in self.out.values() if row.due_at > now), default=NEVER)
 
     @property
     def errors(self) -> tuple[ActorsyncError, ...]:

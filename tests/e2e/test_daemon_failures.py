@@ -50,7 +50,7 @@ def test_store_that_cannot_be_reached_at_the_start_is_waited_for(product, actor_
         running.wait_for("service.ready")
         failed = running.wait_for("endpoint.failed", code="endpoint-down")
         assert str(port) in failed["error"]
-        running.wait_for("run.completed", status="partial")
+        running.wait_for("run.completed", timeout_seconds=30, status="partial", failed=120)
         assert 1 == len(running.events("endpoint.failed"))
         assert [] == running.events("image.failed")
         with FaultServer(port=port) as server:
