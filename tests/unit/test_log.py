@@ -85,20 +85,15 @@ def stalled(fd: int) -> bool:
 
 
 def fill(writer: LineWriter, fd: int) -> int:
-    """Write numbered lines until nobody takes any more; how many."""
+    """Write numbered lines until nobody takes any more; how many. Each fills a page: a full pipe has room for shorter ones."""
     count = 0
-    while not stalled(fd):
-        writer.write(b"first %d\n" % count, keep=False)
+    before = -1
+    while not stalled(fd) or not writer.waiting_bytes or writer.waiting_bytes != before:
+        before = writer.waiting_bytes
+        writer.write(b"first %d %s" % (count, PAGE), keep=False)
         count += 1
-        if count % 100 == 0:
-            gevent.sleep(0.001)  # sleep(0) keeps Python's lock from the writer's thread
-    while True:  # the thread may still be about to take what waits, late on a busy machine
-        waiting_bytes = writer.waiting_bytes
-        gevent.sleep(0.1)
-        if waiting_bytes and waiting_bytes == writer.waiting_bytes:
-            return count
-        writer.write(b"first %d\n" % count, keep=False)
-        count += 1
+        gevent.sleep(0.1 if stalled(fd) else 0.001)  # the thread may still be about to take what waits
+    return count
 
 
 # --- json_line --------------------------------------------------------------------------------------------------------
