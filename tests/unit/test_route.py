@@ -43,7 +43,11 @@ def test_table_is_walked_whole() -> None:
     assert [row.strip() for row in rows] == list(ENTRIES)
 
 
-@pytest.mark.parametrize(("no_proxy", "hosts"), [case for cases in ENTRIES.values() for case in cases], ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else value)
+@pytest.mark.parametrize(
+    ("no_proxy", "hosts"),
+    [case for cases in ENTRIES.values() for case in cases],
+    ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else value,
+)
 def test_no_proxy_has_what_its_entry_says(no_proxy: str, hosts: set[str]) -> None:
     assert hosts == {host for host in (NAME, BELOW, ADDRESS, LOOPBACK) if bypasses_proxy(no_proxy, host, 9000)}
 
