@@ -748,7 +748,7 @@ MUTANTS = [
     Mutant(
         "name in another case is another file everywhere",
         "daemon/adapters/disk/folder.py",
-        "            unclear += self._in_other_forms(names - sizes.keys())\n",
+        "            unclear += _in_other_forms(names - sizes.keys(), (*sizes, *others))\n",
         "            pass\n",
         "tests/faults/test_file_systems.py",
     ),

@@ -91,21 +91,22 @@ class Folder:
     # --- what is there ------------------------------------------------------------------------------------------------
 
     def kinds(self, names: Set[str]) -> dict[str, FileKind]:
-        """One listing; only entries that were asked for are looked at any closer.
+        """One listing; only entries that were asked for, or may be them in another form, are looked at any closer.
 
         Removes the dot-files that dead processes left where there are no nameless files.
         """
         try:
-            sizes, ours = listing.list_sizes(self.handle, names, OUR_SUFFIX)
+            sizes, others = listing.list_sizes(self.handle, names, "")
         except OSError as error:
             raise self.error(error, f"list {self.path}") from error
         if self._tidy:
-            for name in ours:
-                self._remove_left_over(name)
+            for name in others:
+                if name.endswith(OUR_SUFFIX):
+                    self._remove_left_over(name)
         kinds = dict.fromkeys(sizes, FileKind.IMAGE)
         unclear = [name for name, size in sizes.items() if size <= 0] if min(sizes.values(), default=1) <= 0 else []
         if len(sizes) < len(names):
-            unclear += self._in_other_forms(names - sizes.keys())
+            unclear += _in_other_forms(names - sizes.keys(), (*sizes, *others))
         for name in unclear:
             kind = self._closer_look_at(name)
             if kind is None:
@@ -248,11 +249,6 @@ class Folder:
             return False
         return bool(space.f_files and not space.f_favail and space.f_bavail)
 
-    def _in_other_forms(self, missing: Set[str]) -> Set[str]:
-        """Those of the names that the folder holds in another case or Unicode form: there they may be one file."""
-        forms = {folded(entry) for entry in self._list()}
-        return {name for name in missing if folded(name) in forms}
-
     def _are_one(self, name: str, form: str | None) -> bool:
         """Whether this file system takes both names, which differ in case or Unicode form, for the same file."""
         if form is None or (there := self._stat(form)) is None:
@@ -312,6 +308,12 @@ class Folder:
             there = self._stat(name)
             if there is not None and stat.S_ISREG(there.st_mode):
                 self._unlink(name)
+
+
+def _in_other_forms(missing: Set[str], entries: Iterable[str]) -> Set[str]:
+    """Those of the missing names that a folder holds in another case or Unicode form: there they may be one file."""
+    forms = {folded(entry) for entry in entries}
+    return {name for name in missing if folded(name) in forms}
 
 
 def _alive(pid: int) -> bool:

@@ -33,13 +33,16 @@ def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
     etag = headers.get(b"etag")
     version_id = headers.get(_VERSION_ID)
     content_type = headers.get(b"content-type")
+    checksums = {}
+    if not _CHECKSUMS.keys().isdisjoint(headers):
+        checksums = {name: _text(headers[header]) for header, name in _CHECKSUMS.items() if header in headers}
     return ObjectHead(
-        size_bytes=size_bytes,
-        etag=_text(etag) if etag is not None else None,
-        checksums={name: _text(headers[header]) for header, name in _CHECKSUMS.items() if header in headers},
-        encrypted=b"kms" in headers.get(_ENCRYPTION, b"") or _CUSTOMER_KEY in headers,
-        version_id=_text(version_id) if version_id is not None else None,
-        content_type=_text(content_type) if content_type is not None else None,
+        size_bytes,
+        _text(etag) if etag is not None else None,
+        checksums,
+        b"kms" in headers.get(_ENCRYPTION, b"") or _CUSTOMER_KEY in headers,
+        _text(version_id) if version_id is not None else None,
+        _text(content_type) if content_type is not None else None,
     )
 
 
