@@ -114,17 +114,6 @@ class Downloader:
         """
         if trial.due and self._must_wait(trial, time.monotonic()):
             return trial  # woken early, for another image's sake
-        try:
-            return self._run(log, folder, trial)
-        except Abandoned:
-            image = trial.download.name
-            return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), Kind.INTERRUPTED)
-
-    def _must_wait(self, trial: Trial, now: float) -> bool:
-        """Its delay is not over, and no outage ended since it began."""
-        return trial.not_before > now or (trial.due > now and self._outages.ended_at <= trial.parked_at)
-
-    def _run(self, log: Log, folder: ImageFolder, trial: Trial) -> Outcome | Trial:
         image, ref = trial.download.name, trial.download.ref
         while True:
             target = self.detector.target(ref)
@@ -137,6 +126,8 @@ class Downloader:
                     return _wait_or_fail(trial, outage)
                 sent_at = time.monotonic()
                 received = self._attempt(log, target, folder, trial)
+            except Abandoned:
+                return _given_up(image)
             except FolderGone:
                 raise
             except DiskOutage as error:
@@ -160,6 +151,10 @@ class Downloader:
                     self.detector.end_probe(probed)
             if outcome is not None:
                 return outcome
+
+    def _must_wait(self, trial: Trial, now: float) -> bool:
+        """Its delay is not over, and no outage ended since it began."""
+        return trial.not_before > now or (trial.due > now and self._outages.ended_at <= trial.parked_at)
 
     def _attempt(self, log: Log, target: Target, folder: ImageFolder, trial: Trial) -> Received:
         """One request, and what it brought under its name."""
@@ -208,6 +203,12 @@ class Downloader:
 
     def _after(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
         """What a store's error leads to: the end of this image, a long delay, or (None) another request."""
+        try:
+            return self._judge(error, failed, trial)
+        except Abandoned:  # in a probe
+            return _given_up(trial.download.name)
+
+    def _judge(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
         image, log = trial.download.name, failed.log
         if error.treatment in OF_ENDPOINT:
             trial.next_request = "retry"
@@ -325,6 +326,10 @@ def _parked(trial: Trial, seconds: float) -> Trial:
     trial.parked_at = time.monotonic()
     trial.due = trial.parked_at + seconds
     return trial
+
+
+def _given_up(image: str) -> Failure:
+    return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), Kind.INTERRUPTED)
 
 
 def _own_failure(log: Log, image: str, error: ActorsyncError, **facts: object) -> Failure:

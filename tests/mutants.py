@@ -706,7 +706,7 @@ MUTANTS = [
     Mutant(
         "close that fails leaves the image under its name",
         "daemon/adapters/disk/staging.py",
-        "                self._folder.take_back(self.name, ours)\n",
+        "            self._folder.take_back(self.name, ours)\n",
         "",
         DISK,
     ),

@@ -137,8 +137,9 @@ class Folder:
             raise self.error(error, f"look for free space in {self.path}") from error
         if space.f_flag & os.ST_RDONLY:
             raise DiskReadOnly(f"the file system of {self.path} is read-only")
-        if space.f_blocks:  # some network file systems tell nothing
-            self._require_bytes(space.f_bavail * space.f_frsize, size_bytes)
+        free = space.f_bavail * space.f_frsize
+        if free < max(self._floor_bytes, size_bytes) and space.f_blocks:  # some network file systems tell nothing
+            self._require_bytes(free, size_bytes)
         if space.f_files and not space.f_favail:
             self._write_probe(b"")  # some file systems always tell that none is left
         _ = self.file_system  # found out now: no image is fetched that could not be kept

@@ -16,6 +16,7 @@ from daemon.core.errors import DiskError
 
 # Not gevent's close, which asks the kernel twice first whether the file is polled: these never are.
 _close: Callable[[int], None] = monkey.get_original("os", "close")
+_ignored = suppress(OSError)
 
 OUR_SUFFIX = ".actorsync"  # of the dot-files that stand in for nameless ones
 _UNUSUAL = r"[^A-Za-z0-9_./-]"
@@ -92,37 +93,35 @@ class StagedFile(ABC):
         try:
             ours = self.flush()
             committed = self._folder.give_name(self)
-            if self._handle >= 0:
-                self._close(ours if committed else None)
+            if ours is not None and committed:
+                self._close_named(ours)
         finally:
             self.discard()
         return committed
 
     def discard(self) -> None:
         if self._handle >= 0:
-            with suppress(OSError):  # nothing of it is wanted
-                _close(self._take_handle())
+            with _ignored:  # nothing of it is wanted, or all of it is known to be on the disk
+                self._close()
 
-    def _close(self, ours: os.stat_result | None) -> None:
+    def _close(self) -> None:
+        """Once: the number is free again where close() raises too, and may be another file's by then. Raises OSError."""
+        handle, self._handle = self._handle, -1
+        _close(handle)
+
+    def _close_named(self, ours: os.stat_result) -> None:
         """The last close. Where it reports an error all the same, the file loses the name that it was given."""
         try:
-            _close(self._take_handle())
+            self._close()
         except OSError as error:
-            if ours is not None:
-                self._folder.take_back(self.name, ours)
-                raise self._write_error(error) from error
+            self._folder.take_back(self.name, ours)
+            raise self._write_error(error) from error
 
-    def _take_handle(self) -> int:
-        """For its one close: the number is free again where close() raises too, and may be another file's by then."""
-        handle, self._handle = self._handle, -1
-        return handle
-
-    def _require_whole(self, size_bytes: int) -> None:
-        if size_bytes != self._size_bytes:
-            raise DiskError(
-                f"cannot write {self.name}: {size_bytes} of {self._size_bytes} bytes are in the file",
-                hint="the file system lost bytes without saying so: look at the system's log",
-            )
+    def _not_whole(self, size_bytes: int) -> DiskError:
+        return DiskError(
+            f"cannot write {self.name}: {size_bytes} of {self._size_bytes} bytes are in the file",
+            hint="the file system lost bytes without saying so: look at the system's log",
+        )
 
     def _write_error(self, error: OSError) -> DiskError:
         return self._folder.error(error, f"write {self.name}")
@@ -137,14 +136,17 @@ class NamelessFile(StagedFile):
         errors_come = self._folder.file_system.errors_come
         try:
             if errors_come is ErrorsCome.AT_WRITE:
-                self._require_whole(os.lseek(self._handle, 0, os.SEEK_END))  # a third of the time of fstat
+                size_bytes = os.lseek(self._handle, 0, os.SEEK_END)  # a third of the time of fstat
+                if size_bytes != self._size_bytes:
+                    raise self._not_whole(size_bytes)
                 return None
             sync(self._handle, errors_come)
             _close(os.dup(self._handle))
             there = os.fstat(self._handle)
         except OSError as error:
             raise self._write_error(error) from error
-        self._require_whole(there.st_size)
+        if there.st_size != self._size_bytes:
+            raise self._not_whole(there.st_size)
         return there
 
     def link(self) -> None:
@@ -163,11 +165,12 @@ class DotFile(StagedFile):
     def flush(self) -> None:
         try:
             sync(self._handle, self._folder.file_system.errors_come)
-            _close(self._take_handle())
+            self._close()
             there = os.stat(self._dot_name, dir_fd=self._folder.handle, follow_symlinks=False)
         except OSError as error:
             raise self._write_error(error) from error
-        self._require_whole(there.st_size)
+        if there.st_size != self._size_bytes:
+            raise self._not_whole(there.st_size)
 
     def link(self) -> None:
         name_dot_file(self._folder.file_system.way, self._folder.handle, self._dot_name, self.name)

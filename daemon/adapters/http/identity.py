@@ -56,8 +56,7 @@ class Identity:
         """The credentials to sign with, and their generation. Raises CredentialsMissing."""
         kept = self._kept
         if kept is not None:
-            now = time.time()
-            if now < self._refresh_at:
+            if self._refresh_at == math.inf or (now := time.time()) < self._refresh_at:
                 return kept, self._lookups
             if kept.expires_at is not None and now < kept.expires_at:
                 self._refresh_at = min(kept.expires_at, now + REFRESH_SECONDS)
