@@ -114,7 +114,7 @@ class Downloader:
         """
         if trial.due and self._must_wait(trial, time.monotonic()):
             return trial  # woken early, for another image's sake
-        image, ref = trial.download.name, trial.download.ref
+        ref, image, _ = trial.download
         while True:
             target = self.detector.target(ref)
             if self._stopping.is_set():
@@ -164,7 +164,7 @@ class Downloader:
         arrival = _Arrival(self, log, target, folder, trial)
         started = arrival.transfer.checked_at
         trial.first_request_at = trial.first_request_at or started
-        ref, name = trial.download.ref, trial.download.name
+        ref, name, reason = trial.download
         try:
             self._fetch(ref, arrival, arrival.transfer, fresh_connection=trial.missed_digest is not None)
             proof, size_bytes, look = arrival.prove()
@@ -174,7 +174,6 @@ class Downloader:
         seconds = time.monotonic() - trial.first_request_at
         if not committed:
             return Received(name, size_bytes, proof, seconds, trial.attempts, Reason.APPEARED)
-        reason = trial.download.reason
         return Received(name, size_bytes, proof, seconds, trial.attempts, reason, look.mislabelled, look.suspect)
 
     def _fetch(self, ref: ObjectRef, sink: Sink, transfer: Transfer, *, fresh_connection: bool = False) -> None:
@@ -375,18 +374,18 @@ class _Arrival:
         self._verifier: Verifier | None = None
 
     def begin(self, head: ObjectHead) -> None:
-        ref = self._trial.download.ref
+        ref, name, _ = self._trial.download
         self._downloader.detector.answered(self._log, self._target, ref, self.transfer.checked_at)
         if ref.version_id is not None:
             require_version(ref.version_id, head)
         self._verifier = Verifier(
             head,
-            self._trial.download.name,
+            name,
             accept_opaque_etags=self._downloader.accept_opaque_etags,
             make_checksum=self._downloader.make_checksum,
         )
         self._folder.require_room(head.size_bytes or 0)
-        self._staged = self._folder.stage(self._trial.download.name)
+        self._staged = self._folder.stage(name)
 
     def again(self, why: str) -> None:
         self._trial.count_request(why)

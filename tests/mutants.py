@@ -183,9 +183,7 @@ MUTANTS = [
         "",
         f"{HTTP} -k without_tls",
     ),
-    Mutant(
-        "checksum is not compared", "daemon/core/integrity.py", "if digest != self._promise.digest:", "if False:", INTEGRITY
-    ),
+    Mutant("checksum is not compared", "daemon/core/integrity.py", "if digest != promised:", "if False:", INTEGRITY),
     Mutant(
         "checksum of parts is held against the whole",
         "daemon/core/integrity.py",
@@ -480,7 +478,13 @@ MUTANTS = [
         "if document := None:",
         INTEGRITY,
     ),
-    Mutant("empty object becomes an image", "daemon/core/integrity.py", "if head.size_bytes == 0:", "if False:", INTEGRITY),
+    Mutant(
+        "empty object becomes an image",
+        "daemon/core/integrity.py",
+        "        if size_bytes == 0:",
+        "        if False:",
+        INTEGRITY,
+    ),
     Mutant(
         "unverifiable body is taken",
         "daemon/core/integrity.py",
@@ -507,8 +511,8 @@ MUTANTS = [
     Mutant(
         "image is written under its final name",
         "daemon/adapters/disk/folder.py",
-        "NamelessFile(self, name, open_nameless(self.handle))",
-        "NamelessFile(self, name, open_new(self.handle, name))",
+        "NamelessFile(self, name, open_nameless(self.handle), errors_come)",
+        "NamelessFile(self, name, open_new(self.handle, name), errors_come)",
         DISK,
     ),
     Mutant(

@@ -115,12 +115,11 @@ class Verifier:
     ) -> None:
         """Raises RequestRefused where the answer holds nothing."""
         self.look: Look
-        self._promise = promise_of(head, accept_opaque_etags=accept_opaque_etags)
-        self._expected_size = head.size_bytes
-        if head.size_bytes == 0:
+        self._promise = promise = promise_of(head, accept_opaque_etags=accept_opaque_etags)
+        self._expected_size = size_bytes = head.size_bytes
+        if size_bytes == 0:
             raise RequestRefused("the object is empty", code="object-empty", hint="upload the image again")
-        by_length = self._promise is _LENGTH_ALONE
-        self._checksum = None if by_length else make_checksum(self._promise.proof, head.size_bytes)
+        self._checksum = None if promise is _LENGTH_ALONE else make_checksum(promise.proof, size_bytes)
         self._begin = self._end = b""
         self._head = head
         self._name = name
@@ -157,17 +156,17 @@ class Verifier:
             raise ShortBody(f"{self.size_bytes} bytes came of {self._expected_size}")
         if self.size_bytes == 0:
             raise RequestRefused("the object is empty", code="object-empty", hint="upload the image again")
-        proof = self._promise.proof
+        proof, promised = self._promise
         if self._checksum is None:
             self._require_no_error_document()
             if self._expected_size is None:
                 raise self._unverifiable()
         else:
             digest = self._checksum.digest()
-            if digest != self._promise.digest:
+            if digest != promised:
                 told = "the ETag" if proof is Proof.MD5 else "S3"
                 raise IntegrityMismatch(
-                    f"the bytes have {proof.upper()} {digest.hex()}, {told} says {self._promise.digest.hex()}",
+                    f"the bytes have {proof.upper()} {digest.hex()}, {told} says {promised.hex()}",
                     algorithm=proof.value,
                     digest=digest.hex(),
                 )

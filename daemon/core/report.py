@@ -85,15 +85,17 @@ class Tally:
             else:
                 self.failed += 1
         elif isinstance(outcome, Received):
-            if outcome.reason is Reason.APPEARED:
+            _, size_bytes, verified_by, seconds, _, reason, mislabelled, suspect = outcome
+            if reason is Reason.APPEARED:
                 self.skipped += 1
                 return
             self.downloaded += 1
-            self.size_bytes += outcome.size_bytes
-            self.verified_by[outcome.verified_by] += 1
-            self.mislabelled += outcome.mislabelled
-            self.suspect += bool(outcome.suspect)
-            self.image_seconds.record(outcome.seconds)
+            self.size_bytes += size_bytes
+            self.verified_by[verified_by] += 1
+            self.mislabelled += mislabelled
+            if suspect:
+                self.suspect += 1
+            self.image_seconds.record(seconds)
 
     def add(self, other: "Tally") -> None:
         self.downloaded += other.downloaded

@@ -752,7 +752,7 @@ class Closing:
 
 def told_at_close(folder: Folder, errors_come: ErrorsCome = ErrorsCome.AT_CLOSE) -> Folder:
     """The folder, as if its file system reported write errors then."""
-    folder.file_system = folder.file_system._replace(errors_come=errors_come)
+    folder._file_system = folder.file_system._replace(errors_come=errors_come)
     return folder
 
 

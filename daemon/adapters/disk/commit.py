@@ -40,6 +40,9 @@ class Way(Enum):
     RESERVE = "reserve the name with an empty file, rename a dot-file over it"
 
 
+NAMELESS = Way.NAMELESS  # to look up an Enum's member costs 0.1 us
+
+
 def choose_way(folder: int, dot_names: tuple[str, str], *, links_nameless: bool = False) -> Way:
     """The best way that works in this folder, found by trying.
 

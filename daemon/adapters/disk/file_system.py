@@ -16,6 +16,9 @@ class ErrorsCome(Enum):
     UNKNOWN = "unknown"  # any of write, fsync and close
 
 
+AT_WRITE = ErrorsCome.AT_WRITE  # to look up an Enum's member costs 0.1 us
+
+
 class FileSystem(NamedTuple):
     """What was found out about one file system."""
 

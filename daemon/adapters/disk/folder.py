@@ -11,7 +11,7 @@ from pathlib import Path
 from gevent import monkey
 
 from daemon.adapters.disk import listing
-from daemon.adapters.disk.commit import Way, choose_way, open_nameless, open_new
+from daemon.adapters.disk.commit import NAMELESS, choose_way, open_nameless, open_new
 from daemon.adapters.disk.errors import translated
 from daemon.adapters.disk.file_system import FileSystem, links_nameless_files, when_errors_come
 from daemon.adapters.disk.staging import OUR_SUFFIX, DotFile, NamelessFile, StagedFile, dot_name, owner_of
@@ -60,6 +60,7 @@ class Folder:
         self._floor_bytes = floor_bytes
         self._tidy = tidy
         self._file_systems = file_systems
+        self._file_system: FileSystem | None = None  # this folder's, once it is known
         self._gone = False
         self._dot_files: set[str] = set()
 
@@ -71,22 +72,27 @@ class Folder:
             raise self.error(error, f"look at {self.path}") from error
         return f"{os.major(there.st_dev)}:{os.minor(there.st_dev)}"
 
-    @cached_property
+    @property
     def file_system(self) -> FileSystem:
         """How images are committed here; found out once for each device. Raises DiskOutage, FolderGone, DiskError."""
-        try:
-            if self.device not in self._file_systems:
-                first, second = map(dot_name, _TRIAL_NAMES)
-                way = choose_way(self.handle, (first, second), links_nameless=links_nameless_files(self.handle))
-                self._file_systems[self.device] = FileSystem(way, when_errors_come(self.handle))
-            return self._file_systems[self.device]
-        except OSError as error:
-            raise self.error(error, f"write in {self.path}") from error
+        if self._file_system is None:
+            try:
+                self._file_system = self._file_systems.get(self.device) or self._try_file_system()
+            except OSError as error:
+                raise self.error(error, f"write in {self.path}") from error
+        return self._file_system
+
+    def _try_file_system(self) -> FileSystem:
+        """Raises OSError."""
+        first, second = map(dot_name, _TRIAL_NAMES)
+        way = choose_way(self.handle, (first, second), links_nameless=links_nameless_files(self.handle))
+        found = self._file_systems[self.device] = FileSystem(way, when_errors_come(self.handle))
+        return found
 
     def _forget_file_system(self) -> None:
         """What was found out is no longer true; it is found out again for the next image."""
         self._file_systems.pop(self.device, None)
-        self.__dict__.pop("file_system", None)
+        self._file_system = None
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
@@ -142,7 +148,8 @@ class Folder:
             self._require_bytes(free, size_bytes)
         if space.f_files and not space.f_favail:
             self._write_probe(b"")  # some file systems always tell that none is left
-        _ = self.file_system  # found out now: no image is fetched that could not be kept
+        if self._file_system is None:
+            _ = self.file_system  # found out now: no image is fetched that could not be kept
 
     def probe(self) -> None:
         self.require_room(0)
@@ -151,9 +158,10 @@ class Folder:
     # --- new images ---------------------------------------------------------------------------------------------------
 
     def stage(self, name: str) -> StagedFile:
-        if self.file_system.way is Way.NAMELESS:
+        way, errors_come = self._file_system or self.file_system
+        if way is NAMELESS:
             try:
-                return NamelessFile(self, name, open_nameless(self.handle))
+                return NamelessFile(self, name, open_nameless(self.handle), errors_come)
             except OSError as error:
                 if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS):
                     self._forget_file_system()  # another one was mounted, whose device has the old one's number
@@ -164,7 +172,7 @@ class Folder:
         except OSError as error:
             raise self.error(error, f"write {standing_in} in {self.path}") from error
         self._dot_files.add(standing_in)
-        return DotFile(self, name, handle, standing_in)
+        return DotFile(self, name, handle, errors_come, way, standing_in)
 
     def give_name(self, staged: StagedFile) -> bool:
         """Link a staged file to its final name. False: something usable had it first, and keeps it."""
