@@ -287,6 +287,7 @@ class ActorSync:
             except FolderGone as error:
                 lost.append(trial)
                 gone.append(error)
+                self._yielding.add(attempt.actor)  # no more of it is begun
                 return
             if isinstance(outcome, Trial):
                 attempt.waiting.append(outcome)
@@ -295,7 +296,7 @@ class ActorSync:
             self._ended_images += 1
 
         try:
-            self._places.run(trials, work, lambda: attempt.actor in self._yielding or bool(gone), next_wanted)
+            self._places.run(trials, work, lambda: attempt.actor in self._yielding, next_wanted)
         finally:
             folder.close()
             self._yielding.discard(attempt.actor)

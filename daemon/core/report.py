@@ -27,20 +27,20 @@ class Histogram:
     _EDGES = tuple(10 ** (n / 20 - 3) for n in range(121))  # seconds; the last bin is open
 
     def __init__(self) -> None:
-        self._bins = [0] * (len(self._EDGES) + 1)
+        self._bins: dict[int, int] = {}  # those that have any: an actor's few images fill few
         self._count = 0
         self.max_seconds = 0.0
 
     def record(self, seconds: float) -> None:
-        self._bins[bisect_left(self._EDGES, seconds)] += 1
+        number = bisect_left(self._EDGES, seconds)
+        self._bins[number] = self._bins.get(number, 0) + 1
         self._count += 1
         if seconds > self.max_seconds:
             self.max_seconds = seconds
 
     def add(self, other: "Histogram") -> None:
-        if not other._count:
-            return
-        self._bins = [mine + theirs for mine, theirs in zip(self._bins, other._bins, strict=True)]
+        for number, count in other._bins.items():
+            self._bins[number] = self._bins.get(number, 0) + count
         self._count += other._count
         self.max_seconds = max(self.max_seconds, other.max_seconds)
 
@@ -48,10 +48,10 @@ class Histogram:
         """The upper edge of the bin that the share (0.5: the median) falls into, at most the maximum; 0 when empty."""
         wanted = share * self._count
         passed = 0
-        for edge, count in zip((*self._EDGES, self.max_seconds), self._bins, strict=True):
-            passed += count
-            if count and passed >= wanted:
-                return min(edge, self.max_seconds)
+        for number in sorted(self._bins):
+            passed += self._bins[number]
+            if passed >= wanted:
+                return min(self._EDGES[number], self.max_seconds) if number < len(self._EDGES) else self.max_seconds
         return 0.0
 
 

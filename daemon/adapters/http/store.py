@@ -105,8 +105,12 @@ class HttpStore:
         if fresh_connection:
             self._pool.distrust()
         bucket_in_host = self._bucket_in_host
+        request = self._request(ref)
         try:
-            self._fetch(ref, sink)
+            if not request.asks or request.route.origin in self._takes_asking:
+                self._send(request, sink)
+            else:
+                self._send_asking(request, ref, sink)
         except AccessDenied as error:
             can_change = self._endpoint_url is not None and ref.presigned_url is None and not bucket_in_host
             if error.s3_code not in _PATH_STYLE_FORBIDDEN or not can_change:
@@ -115,13 +119,10 @@ class HttpStore:
                 self._bucket_in_host = True
                 self._buckets.clear()
             sink.again("style")
-            self._fetch(ref, sink)
+            self.fetch(ref, sink)
 
-    def _fetch(self, ref: ObjectRef, sink: Sink) -> None:
-        request = self._request(ref)
-        if not request.asks or request.route.origin in self._takes_asking:
-            self._send(request, sink)
-            return
+    def _send_asking(self, request: _Request, ref: ObjectRef, sink: Sink) -> None:
+        """Ask an endpoint for checksums of which it is not known yet whether it lets itself be asked."""
         try:
             self._send(request, sink)
         except StoreError as error:
