@@ -79,7 +79,7 @@ class HttpStore:
         at most. `connections`: how many requests are made at once; no more connections are kept.
         """
         self._identity = Identity(find_credentials, ask_chain, look_for)
-        self._endpoint_url = endpoint_url
+        self._endpoint_url = endpoint_url.rstrip("/") if endpoint_url is not None else None
         self._configured_region = region
         self._default_region = region
         self._profile_region = profile_region
@@ -134,6 +134,8 @@ class HttpStore:
             self._learn(request.route.origin, takes_asking=True)
 
     def endpoint_of(self, ref: ObjectRef) -> str:
+        if self._endpoint_url is not None and ref.presigned_url is None:
+            return self._endpoint_url
         return origin_of(ref, region=self._region_of(ref), endpoint=self._endpoint_url)
 
     def identity_of(self, ref: ObjectRef) -> str:
