@@ -47,7 +47,7 @@ from daemon.core.model import Credentials, ObjectRef
 from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
-from daemon.crew import Crew, Mate, forward_keys_work, forward_outage, forward_recovery, share_of
+from daemon.crew import Crew, Mate, forward_first_read, forward_outage, forward_recovery, share_of
 from daemon.download import Downloader
 from daemon.lock_keeper import LockKeeper
 from daemon.outage_detector import report_recovery
@@ -157,12 +157,12 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
         _share_ambient(config)
         store = _store(config, environ, working_dir, None)
         checksums = Lanes(otherwise=Hashers(processes=1 + count).new_checksum)
-        reports = forward_outage(channel), forward_recovery(channel), forward_keys_work(channel)
+        reports = forward_outage(channel), forward_recovery(channel), forward_first_read(channel)
         downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *reports)
         share = partial(share_of, number, 1 + count)
         manifests, disk = _data_dir(config)
         actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
-        Mate(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.keys_work).work()
+        Mate(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.first_read).work()
 
     raise_open_files(config)
     return fork_processes(count, work)
@@ -212,10 +212,10 @@ def build(
     def on_recovery(log: Log, thing: Thing) -> None:
         crew.report_recovery(log, thing)
 
-    def on_keys_work(ref: ObjectRef) -> None:
-        crew.report_keys_work(ref)
+    def on_first_read(ref: ObjectRef) -> None:
+        crew.report_first_read(ref)
 
-    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, on_outage, on_recovery, on_keys_work)
+    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, on_outage, on_recovery, on_first_read)
     manifests, disk = _data_dir(config)
     look_ahead = bool(mates)
     here = ActorSync(manifests, disk, downloader, stopping, live, lambda places: crew.share(places), look_ahead=look_ahead)
@@ -230,7 +230,7 @@ def build(
         outages,
         stopping,
         on_recovery=on_last_recovery,
-        keys_work=downloader.detector.keys_work,
+        first_read=downloader.detector.first_read,
         processes=1 + count_mates(config),
     )
 

@@ -14,11 +14,12 @@ from daemon.core.model import ObjectRef
 from daemon.core.outages import Outages, Scope, Thing
 from daemon.core.ports import Channel, Log
 from daemon.core.report import ActorResult
-from daemon.outage_detector import OnKeysWork, OnOutage, OnRecovery, report_outage, report_recovery
+from daemon.outage_detector import OnFirstRead, OnOutage, OnRecovery, report_outage, report_recovery
 from daemon.runners import Runners
 from daemon.sync import ActorSync, Counts, Paused, SyncsActors, Unfinished
 from daemon.usage import Usage, own_usage
 
+MOST_READ = 20  # objects, of as many endpoints and identities, that all processes are told of
 COUNTS_SECONDS = 0.2  # between two counts that a mate sends for the live view
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -61,8 +62,8 @@ class OutageOver(NamedTuple):
     thing: Thing
 
 
-class KeysWork(NamedTuple):
-    """To a mate, or from one: this object was read with the keys of all."""
+class FirstRead(NamedTuple):
+    """To a mate, or from one: this object was read: its endpoint and the keys work."""
 
     ref: ObjectRef
 
@@ -141,7 +142,7 @@ class Crew:
         on_outage: OnOutage = report_outage,
         on_recovery: OnRecovery = report_recovery,
         *,
-        keys_work: OnKeysWork = lambda ref: None,
+        first_read: OnFirstRead = lambda ref: None,
         processes: int = 1,
     ) -> None:
         """`processes`: among how many the places were divided, when there might have been a channel to each."""
@@ -153,9 +154,9 @@ class Crew:
         self._on_outage = on_outage
         self._on_recovery = on_recovery
         self._mates = [_Mate(channel, self, here.share_changed) for channel in channels]
-        self._take_keys_work = keys_work
+        self._take_first_read = first_read
         self._reported: set[Thing] = set()  # that are out
-        self._good: ObjectRef | None = None  # that some process read with the keys of all
+        self._read: list[ObjectRef] = []  # the first of each endpoint and identity
         self._outages_to_tell: list[OutageBegan] = []  # to mates that wake later
         self._dismissed = False
         stopping.rawlink(lambda _: self._tell(Stop()))
@@ -167,7 +168,7 @@ class Crew:
         if mate is None or self._load.order <= mate.load.order or self._stopping.is_set():
             with _Slot(self._load, next_wanted) as give_up:
                 return self._here.begin(actor, log, changed=changed, next_wanted=give_up)
-        mate.wake([*self._outages_to_tell, *([KeysWork(self._good)] if self._good is not None else [])])
+        mate.wake([*self._outages_to_tell, *map(FirstRead, self._read)])
         return self._run_far(mate, Begin(actor), log, next_wanted)
 
     def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
@@ -228,16 +229,16 @@ class Crew:
         self._tell(OutageOver("", thing))
         self._on_recovery(log, thing)
 
-    def report_keys_work(self, ref: ObjectRef) -> None:
-        """The OnKeysWork of this process: what no other knows is told to all."""
-        if self._good is None:
-            self._good = ref
-            self._tell(KeysWork(ref))
+    def report_first_read(self, ref: ObjectRef) -> None:
+        """The OnFirstRead of this process: what no other knows is told to all."""
+        if ref not in self._read and len(self._read) < MOST_READ:
+            self._read.append(ref)
+            self._tell(FirstRead(ref))
 
-    def take_keys_work(self, ref: ObjectRef) -> None:
-        """A mate read an object with the keys of all."""
-        self._take_keys_work(ref)
-        self.report_keys_work(ref)
+    def take_first_read(self, ref: ObjectRef) -> None:
+        """A mate read an object."""
+        self._take_first_read(ref)
+        self.report_first_read(ref)
 
     def forget_outage(self, log: Log, thing: Thing) -> None:
         """No image needs the thing any more: whether it works is not known, and of no account."""
@@ -371,8 +372,8 @@ class _Mate:
         match message:
             case Report():
                 self.report = message
-            case KeysWork(ref):
-                self._crew.take_keys_work(ref)
+            case FirstRead(ref):
+                self._crew.take_first_read(ref)
             case Said(actor) | OutageBegan(actor) | OutageOver(actor) | NextWanted(actor) | Ended(actor) if (
                 actor not in self.running
             ):
@@ -451,9 +452,9 @@ def forward_outage(channel: Channel) -> OnOutage:
     return forward
 
 
-def forward_keys_work(channel: Channel) -> OnKeysWork:
-    """The OnKeysWork of a mate."""
-    return lambda ref: channel.send(KeysWork(ref))
+def forward_first_read(channel: Channel) -> OnFirstRead:
+    """The OnFirstRead of a mate."""
+    return lambda ref: channel.send(FirstRead(ref))
 
 
 def forward_recovery(channel: Channel) -> OnRecovery:
@@ -475,14 +476,14 @@ class Mate:
         outages: Outages,
         stopping: Event,
         log_level: str,
-        keys_work: OnKeysWork = lambda ref: None,
+        first_read: OnFirstRead = lambda ref: None,
     ) -> None:
         self._channel = channel
         self._actor_sync = actor_sync
         self._outages = outages
         self._stopping = stopping
         self._log_level = log_level
-        self._keys_work = keys_work
+        self._first_read = first_read
         self._running = 0
         self._runners = Runners()
         self._attempts: dict[str, Unfinished] = {}
@@ -499,8 +500,8 @@ class Mate:
                     self._runners.run(partial(self._run, actor, partial(self._actor_sync.go_on, self._attempts.pop(actor))))
                 case OutageBegan():
                     self._outages.begin(message.thing, message.error, time.monotonic())
-                case KeysWork(ref):
-                    self._keys_work(ref)
+                case FirstRead(ref):
+                    self._first_read(ref)
                 case OutageOver():
                     self._outages.end(time.monotonic(), (message.thing,))
                 case Stop():

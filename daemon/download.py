@@ -35,7 +35,7 @@ from daemon.deadline import Abandoned, Deadline, Stalled, Transfer
 from daemon.outage_detector import (
     OF_ENDPOINT,
     Failed,
-    OnKeysWork,
+    OnFirstRead,
     OnOutage,
     OnRecovery,
     OutageDetector,
@@ -88,10 +88,10 @@ class Downloader:
         make_checksum: MakeChecksum = new_checksum,
         on_outage: OnOutage = report_outage,
         on_recovery: OnRecovery = report_recovery,
-        on_keys_work: OnKeysWork = lambda ref: None,
+        on_first_read: OnFirstRead = lambda ref: None,
     ) -> None:
         self.make_checksum = make_checksum
-        self.detector = OutageDetector(store, outages, live, self._probe, on_outage, on_recovery, on_keys_work)
+        self.detector = OutageDetector(store, outages, live, self._probe, on_outage, on_recovery, on_first_read)
         self._outages = outages
         self._store = store
         self._stopping = stopping

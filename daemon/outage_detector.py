@@ -41,7 +41,7 @@ _MOST_REMEMBERED = 1000  # endpoints, buckets
 
 OnOutage = Callable[[Log, Thing, ActorsyncError], None]
 OnRecovery = Callable[[Log, Thing], None]
-OnKeysWork = Callable[[ObjectRef], None]
+OnFirstRead = Callable[[ObjectRef], None]
 
 
 def report_outage(log: Log, thing: Thing, error: ActorsyncError) -> None:
@@ -91,9 +91,9 @@ class OutageDetector:
         probe: Callable[[ObjectRef], None],
         on_outage: OnOutage = report_outage,
         on_recovery: OnRecovery = report_recovery,
-        on_keys_work: OnKeysWork = lambda ref: None,
+        on_first_read: OnFirstRead = lambda ref: None,
     ) -> None:
-        """`on_keys_work` is told of the first object that S3 gave for a signature."""
+        """`on_first_read` is told of the first object that was read from each target."""
         self._store = store
         self._outages = outages
         self._live = live
@@ -105,7 +105,7 @@ class OutageDetector:
         self._identity = IdentityHealth()
         self._good_of_bucket: dict[str, ObjectRef] = {}
         self._rejections: dict[str, Rejections] = {}  # by bucket
-        self._on_keys_work = on_keys_work
+        self._on_first_read = on_first_read
         self._probing = RLock()
 
     def reset(self) -> None:
@@ -171,17 +171,19 @@ class OutageDetector:
     def answered(self, log: Log, target: Target, ref: ObjectRef, sent_at: float) -> None:
         """The object's head came: its endpoint, identity and bucket work."""
         target.health.answered(time.monotonic())
-        if target.is_signed and self._identity.accepted(sent_at):
-            self._remember_good(ref)
-            self._on_keys_work(ref)
+        if target.is_signed:
+            self._identity.accepted(sent_at)
         if self._outages.out:
             self._recovered(log, (target.endpoint,))
             if target.is_signed:
                 self._recovered(log, (target.identity, Thing(Scope.BUCKET, ref.bucket)), sent_at)
 
-    def keys_work(self, ref: ObjectRef) -> None:
-        """Another process read this object with the same keys."""
-        if not self._identity.ever_accepted:
+    def first_read(self, ref: ObjectRef) -> None:
+        """Another process read this object, with the same keys where it was signed: it is good to probe with here too."""
+        target = self.target(ref)
+        if target.good is None:
+            target.good = ref
+        if target.is_signed and not self._identity.ever_accepted:
             self._identity.accepted(time.monotonic())
             self._remember_good(ref)
 
@@ -189,6 +191,7 @@ class OutageDetector:
         """The whole object was read, which makes it good to probe with, and its disk has it."""
         if target.good is None:
             target.good = ref
+            self._on_first_read(ref)
         if ref.bucket not in self._good_of_bucket and target.is_signed:
             self._remember_good(ref)
         if self._outages.out:

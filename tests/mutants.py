@@ -499,6 +499,13 @@ MUTANTS = [
         "return Proof.LENGTH, ",
         RETRY,
     ),
+    Mutant(
+        "object that another process read is no good to probe with",
+        "daemon/outage_detector.py",
+        "            target.good = ref\n        if target.is_signed and not",
+        "            pass\n        if target.is_signed and not",
+        "tests/unit/test_outage_detector.py",
+    ),
     # --- the service
     Mutant(
         "service names a folder that need not be there",

@@ -254,13 +254,11 @@ class IdentityHealth:
     def ever_accepted(self) -> bool:
         return self.accepted_sent_at > -NEVER
 
-    def accepted(self, sent_at: float) -> bool:
-        """S3 accepted the signature of a request that was sent then. True: this was the first."""
-        before = self.accepted_sent_at
-        if sent_at > before:
+    def accepted(self, sent_at: float) -> None:
+        """S3 accepted the signature of a request that was sent then."""
+        if sent_at > self.accepted_sent_at:
             self.accepted_sent_at = sent_at
         self.undecided_until = None
-        return before == -NEVER
 
     def rejected(self, sent_at: float, now: float, times: int, *, many: bool) -> Verdict:
         """S3 rejected the signature of an image's request, which was sent then, for the `times`-th time (from 1).

@@ -165,9 +165,9 @@ def test_rclone_mount_takes_each_image_with_one_request(product, tmp_path, fault
     (tree.data / ".actorsync" / "lock").write_text("{}")  # it lets no one read a file that is new and being written
     with mounted(behind, where, tmp_path, caches=True):
         told = ["--data-dir", str(where / "project" / "data")]
-        returncodes = [sync_once(product, tmp_path, fault_server, *told).returncode for _ in range(2)]
+        runs = [sync_once(product, tmp_path, fault_server, *told) for _ in range(2)]
 
-    assert [0, 0] == returncodes
+    assert [0, 0] == [run.returncode for run in runs], runs[0].stdout + runs[0].stderr
     assert tree.expected == under_final_names(tree)
     assert [] == left_over(tree)
     assert len(tree.expected) == len(fault_server.requests)

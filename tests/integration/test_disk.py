@@ -590,14 +590,14 @@ def refuse(monkeypatch: pytest.MonkeyPatch, number: int, *functions: str) -> Non
 def test_best_way_that_is_not_refused_is_chosen(where, monkeypatch, number: int):
     handle = os.open(where, os.O_RDONLY)
     try:
-        found = [choose_way(handle, (".1", ".2"))]
+        found = [choose_way(handle, staging.dot_name)]
         for name in ("open_nameless", "_link_dot_file", "_rename_exclusively"):
             refuse(monkeypatch, number, name)
-            found.append(choose_way(handle, (".1", ".2")))
+            found.append(choose_way(handle, staging.dot_name))
         assert list(Way) == found
         refuse(monkeypatch, number, "_rename_over_reserved")
         with pytest.raises(OSError, match=os.strerror(number)):
-            choose_way(handle, (".1", ".2"))
+            choose_way(handle, staging.dot_name)
         assert [] == os.listdir(where)
     finally:
         os.close(handle)
@@ -650,7 +650,7 @@ def test_file_system_that_took_the_number_of_another_is_found_out(where, folder,
 
 def test_trial_removes_what_a_killed_one_left(where, folder, monkeypatch):
     monkeypatch.setattr(folder_module, "links_nameless_files", lambda _: False)
-    for name in (staging.dot_name("/trial/1"), staging.dot_name("/trial/2")):
+    for name in (staging.dot_name("/trial/NAMELESS/1"), staging.dot_name("/trial/NAMELESS/2")):
         make_file(where / name)
     folder.require_room(0)
     assert [] == os.listdir(where)

@@ -223,7 +223,7 @@ class Run:
             self.outages,
             self.stopping,  # type: ignore[arg-type]
             LiveConfig(SimpleNamespace(**SETTINGS | {"outage_seconds": outage_seconds, "max_attempts": max_attempts})),  # type: ignore[arg-type]
-            on_keys_work=lambda ref: self.working.append(ref),
+            on_first_read=lambda ref: self.working.append(ref),
         )
         self.working: list[ObjectRef] = []
 

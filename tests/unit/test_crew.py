@@ -33,7 +33,7 @@ from daemon.crew import (
     Said,
     Stop,
     Waiting,
-    forward_keys_work,
+    forward_first_read,
     forward_outage,
     forward_recovery,
 )
@@ -147,8 +147,8 @@ class FarProcess:
         self.sync = ScriptedSync()
         self.outages = Outages()
         self.stopping = Event()
-        self.keys_work: list[ObjectRef] = []
-        mate = Mate(self.theirs, self.sync, self.outages, self.stopping, log_level, self.keys_work.append)
+        self.first_read: list[ObjectRef] = []
+        mate = Mate(self.theirs, self.sync, self.outages, self.stopping, log_level, self.first_read.append)
         self.working = gevent.spawn(mate.work)
 
     @property
@@ -174,7 +174,7 @@ class Party:
         self.down: list[tuple[Lines, Thing, ActorsyncError]] = []
         self.over: list[Thing] = []
         channels = [far.ours for far in self.far]
-        self.keys_work: list[ObjectRef] = []
+        self.first_read: list[ObjectRef] = []
         reports = self._report_outage, self._report_recovery
         self.crew = Crew(
             self.here,
@@ -182,7 +182,7 @@ class Party:
             self.outages,
             self.stopping,
             *reports,
-            keys_work=self.keys_work.append,
+            first_read=self.first_read.append,
             processes=1 + len(channels),
         )  # type: ignore[arg-type]
         self.gates: dict[str, Event] = {}
@@ -900,15 +900,15 @@ def test_recovery_that_one_process_sees_is_reported_once_and_holds_for_all() -> 
     assert 1 == len(party.log.of("endpoint.recovered"))
 
 
-def test_keys_that_work_in_one_process_are_known_in_all() -> None:
+def test_what_one_process_read_is_known_in_all() -> None:
     party = Party(3)
     party.begin_gated("1", "2", "3")
     ref = ObjectRef("b", "a/0.png")
-    forward_keys_work(party.far[0].theirs)(ref)
-    until(lambda: party.keys_work and party.far[1].keys_work)
+    forward_first_read(party.far[0].theirs)(ref)
+    until(lambda: party.first_read and party.far[1].first_read)
     party.begin_gated("4")
-    until(lambda: party.far[2].keys_work)
-    assert [[ref]] * 2 == [party.keys_work, party.far[2].keys_work]  # also one that is woken late
+    until(lambda: party.far[2].first_read)
+    assert [[ref]] * 2 == [party.first_read, party.far[2].first_read]  # also one that is woken late
 
 
 def test_outage_is_reported_again_after_a_reload() -> None:

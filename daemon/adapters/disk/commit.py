@@ -43,10 +43,11 @@ class Way(Enum):
 NAMELESS = Way.NAMELESS  # to look up an Enum's member costs 0.1 us
 
 
-def choose_way(folder: int, dot_names: tuple[str, str], *, links_nameless: bool = False) -> Way:
+def choose_way(folder: int, dot_name: Callable[[str], str], *, links_nameless: bool = False) -> Way:
     """The best way that works in this folder, found by trying.
 
-    `dot_names`: two names that the trial may use. `links_nameless`: where this file system has nameless files, they can be
+    `dot_name`: makes the name of a dot-file. Each trial has names of its own: rclone's mount may still list a file that
+    was just removed. `links_nameless`: where this file system has nameless files, they can be
     linked: that is not tried, so that no listing ever shows the trial. Raises the OSError of the last way where none works,
     and at once any error that is no refusal, such as ENOSPC.
     """
@@ -56,7 +57,7 @@ def choose_way(folder: int, dot_names: tuple[str, str], *, links_nameless: bool 
             if way is Way.NAMELESS and links_nameless:
                 _try_nameless(folder)
             else:
-                _try(way, folder, *dot_names)
+                _try(way, folder, dot_name(f"/trial/{way.name}/1"), dot_name(f"/trial/{way.name}/2"))
         except OSError as error:
             if error.errno not in _REFUSALS:
                 raise

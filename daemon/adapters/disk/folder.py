@@ -22,7 +22,6 @@ from daemon.core.names import folded
 FLOOR_BYTES = 256 * 1024 * 1024  # of free space, below which no image is started
 _PROBE_BYTES = 64 * 1024
 _PROBE_NAME = "/probe"  # no image is called so: its dot-file is none of an image's
-_TRIAL_NAMES = ("/trial/1", "/trial/2")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
 # Not gevent's close, which asks the kernel twice first whether the file is polled: these never are.
@@ -84,8 +83,7 @@ class Folder:
 
     def _try_file_system(self) -> FileSystem:
         """Raises OSError."""
-        first, second = map(dot_name, _TRIAL_NAMES)
-        way = choose_way(self.handle, (first, second), links_nameless=links_nameless_files(self.handle))
+        way = choose_way(self.handle, dot_name, links_nameless=links_nameless_files(self.handle))
         found = self._file_systems[self.device] = FileSystem(way, when_errors_come(self.handle))
         return found
 
