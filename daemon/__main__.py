@@ -1,4 +1,4 @@
-"""`python -m daemon`: patch the standard library for gevent before anything else is imported, then run."""
+"""`python -m daemon`: patch the standard library for gevent, then run the command line."""
 
 import contextlib
 import faulthandler

@@ -14,7 +14,24 @@ import gevent
 from gevent import monkey
 
 from daemon import __version__
-from daemon.bootstrap import (
+from daemon.actor_sync import plan_actor
+from daemon.command_line import CONCURRENCY, UsageError, parse_arguments, refuse_settings
+from daemon.config import (
+    Config,
+    ConfigProblems,
+    effective_settings,
+    load_config,
+    settings_table,
+    unknown_settings,
+)
+from daemon.core.errors import ActorsyncError, ConfigError, DaemonUnreachable, DataDirOwned, OutputUnwritable
+from daemon.core.json_text import dump_json
+from daemon.core.model import Plan
+from daemon.core.ports import Channel, Supervisor
+from daemon.loop import Asked, list_actors
+from daemon.printing import output_unwritable, print_error, print_text
+from daemon.status import status_table
+from daemon.wiring import (
     Application,
     FindCredentials,
     Output,
@@ -31,23 +48,6 @@ from daemon.bootstrap import (
     read_config,
     require_startable,
 )
-from daemon.command_line import CONCURRENCY, UsageError, parse_arguments, refuse_settings
-from daemon.config import (
-    Config,
-    ConfigProblems,
-    effective_settings,
-    load_config,
-    settings_table,
-    unknown_settings,
-)
-from daemon.core.errors import ActorsyncError, ConfigError, DaemonUnreachable, DataDirOwned, OutputUnwritable
-from daemon.core.json_text import dump_json
-from daemon.core.model import Plan
-from daemon.core.ports import Channel, Supervisor
-from daemon.printing import output_unwritable, print_error, print_text
-from daemon.service import Asked, list_actors
-from daemon.status import status_table
-from daemon.sync import plan_actor
 
 OK, FAILED, USAGE, CRASH, UNWRITABLE, OWNED, CONFIG = 0, 1, 2, 70, 74, 75, 78
 DATA_DIR_POLL_SECONDS = 2.0
@@ -139,7 +139,7 @@ def _run(
     settled_words: str = "",
 ) -> int:
     """Sync, once or on and on, until done or told to stop. `settled_words` are said when the first pass is done."""
-    mates = _fork_mates(config, working_dir) if once and find_credentials is None else []
+    workers = _fork_mates(config, working_dir) if once and find_credentials is None else []
     supervisor = find_supervisor(os.environ)
     application: Application | None = None
     asked: list[int] = []
@@ -161,7 +161,7 @@ def _run(
             os.environ,
             working_dir,
             once=once,
-            mates=mates,
+            workers=workers,
             find_credentials=find_credentials,
             reread=reread,
             supervisor=supervisor,
@@ -194,11 +194,11 @@ def _unless_unwritten(status: int, error: OSError | None) -> int:
 
 def _fork_mates(config: Config, working_dir: Path) -> list[Channel]:
     wanted = count_mates(config)
-    mates = fork_mates(wanted, config, os.environ, working_dir)
-    if len(mates) < wanted:
-        words = f"the system has room for {1 + len(mates)} of {1 + wanted} processes: it goes on with those"
+    workers = fork_mates(wanted, config, os.environ, working_dir)
+    if len(workers) < wanted:
+        words = f"the system has room for {1 + len(workers)} of {1 + wanted} processes: it goes on with those"
         _say("warning", "process.refused", f"actorsync: {words}", error=words)
-    return mates
+    return workers
 
 
 def _wait_for_data_dir(config: Config, supervisor: Supervisor | None) -> None:

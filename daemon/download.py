@@ -27,11 +27,10 @@ from daemon.core.errors import (
 )
 from daemon.core.image_signatures import Look
 from daemon.core.integrity import MakeChecksum, Verifier, require_version
-from daemon.core.model import Download, Failure, Kind, ObjectHead, ObjectRef, Outcome, Proof, Reason, Received
+from daemon.core.model import Download, Failure, FailureScope, ObjectHead, ObjectRef, Outcome, Proof, Reason, Received
 from daemon.core.outages import IDENTITY_CHECK_SECONDS, Outage, Outages, Thing, Verdict
 from daemon.core.ports import ImageFolder, Log, ObjectStore, Sink, StagedImage
 from daemon.core.retry import delay_seconds
-from daemon.deadline import Abandoned, Deadline, Stalled, Transfer
 from daemon.outage_detector import (
     OF_ENDPOINT,
     Failed,
@@ -43,6 +42,7 @@ from daemon.outage_detector import (
     report_outage,
     report_recovery,
 )
+from daemon.pools.stall_watchdog import Abandoned, Stalled, StallWatchdog, Transfer
 
 LONG_DELAY_SECONDS = 2.0  # a longer one is not waited for in a download slot
 IDENTITY_RENEWALS = 2  # for one image
@@ -96,7 +96,7 @@ class Downloader:
         self._store = store
         self._stopping = stopping
         self._live = live
-        self._deadline = Deadline(lambda: live.now.image_timeout)
+        self._deadline = StallWatchdog(lambda: live.now.image_timeout)
         self.moved_bytes = 0  # by all downloads ever, verified or not: for a live view
 
     @property
@@ -118,7 +118,7 @@ class Downloader:
         while True:
             target = self.detector.target(ref)
             if self._stopping.is_set():
-                return Failure.of(image, Interrupted(f"{image} was not begun"), Kind.INTERRUPTED)
+                return Failure.of(image, Interrupted(f"{image} was not begun"), FailureScope.INTERRUPTED)
             probed: tuple[Thing, ...] = ()
             try:
                 outage, probed = self.detector.blocking(target, ref, folder)
@@ -328,7 +328,7 @@ def _parked(trial: Trial, seconds: float) -> Trial:
 
 
 def _given_up(image: str) -> Failure:
-    return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), Kind.INTERRUPTED)
+    return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), FailureScope.INTERRUPTED)
 
 
 def _own_failure(log: Log, image: str, error: ActorsyncError, **facts: object) -> Failure:
@@ -338,7 +338,7 @@ def _own_failure(log: Log, image: str, error: ActorsyncError, **facts: object) -
 
 def _shared_failure(image: str, error: ActorsyncError, thing: Thing) -> Failure:
     """One of many: reported once, with the outage."""
-    return Failure.of(image, error, Kind.SHARED, thing)
+    return Failure.of(image, error, FailureScope.SHARED, thing)
 
 
 class _ProbeAnswered(Exception):

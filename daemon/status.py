@@ -1,4 +1,4 @@
-"""What the daemon says of itself: one document for --status, service.alive and the service manager's one line."""
+"""Status of the daemon: for --status, service.alive, and the service manager's status line."""
 
 import os
 from collections import Counter
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from daemon.core.errors import ActorsyncError
-from daemon.core.failing import FailingActors
 from daemon.core.ports import WatchHealth
+from daemon.core.retry_queue import RetryQueue
 from daemon.core.schedule import Schedule
-from daemon.runs import Runs
+from daemon.run_tracker import RunTracker
 
 MOST_FAILING_SHOWN = 20
 
@@ -19,9 +19,9 @@ def status_document(
     actors: int,
     ready: int,
     not_ready: Mapping[str, str],
-    failing: FailingActors,
+    failing: RetryQueue,
     schedule: Schedule,
-    runs: Runs,
+    runs: RunTracker,
     down: tuple[ActorsyncError, ...],
     watch: WatchHealth | None,
     uptime_seconds: float,

@@ -30,7 +30,7 @@ SIGNATURES = "tests/unit/test_image_signatures.py"
 PLAN = "tests/unit/test_plan.py"
 URLS = "tests/unit/test_s3url.py"
 RETRY = "tests/unit/test_retry.py"
-RESPONSE = "tests/unit/test_response.py"
+RESPONSE = "tests/unit/test_response_manifest.py"
 JSON_TEXT = "tests/unit/test_json_text.py"
 SCHEDULE = "tests/unit/test_schedule.py"
 OUTAGES = "tests/unit/test_outages.py"
@@ -42,11 +42,11 @@ LOCK = "tests/integration/test_lock.py"
 CONTROL = "tests/integration/test_control.py"
 STORE = "tests/integration/test_store_contract.py"
 HTTP = "tests/integration/test_http_store.py"
-THREADS = "tests/integration/test_threads.py"
-LANES = "tests/integration/test_lanes.py"
-RUNNERS = "tests/unit/test_runners.py"
+THREADS = "tests/integration/test_hash_threads.py"
+LANES = "tests/integration/test_md5_batch.py"
+RUNNERS = "tests/unit/test_actor_pool.py"
 IDENTITY = "tests/integration/test_identity.py"
-CHAIN = "tests/integration/test_aws_chain.py"
+CHAIN = "tests/integration/test_boto3_credentials.py"
 PROFILE = "tests/integration/test_aws_profile.py"
 ENV_FILE = "tests/unit/test_env_file.py"
 
@@ -86,7 +86,7 @@ MUTANTS = [
     ),
     Mutant(
         "free space that was asked for is not kept",
-        "daemon/bootstrap.py",
+        "daemon/wiring.py",
         "floor_bytes=config.min_free, ",
         "",
         "tests/e2e/test_exit_codes.py -k min_free",
@@ -157,10 +157,10 @@ MUTANTS = [
     ),
     Mutant(
         "secrets are looked for before entities are decoded",
-        "daemon/adapters/http/answers.py",
+        "daemon/adapters/http/s3_responses.py",
         "re.sub(_ENTITY, _character, xml_text)",
         "xml_text",
-        "tests/unit/test_answers.py",
+        "tests/unit/test_s3_responses.py",
     ),
     Mutant(
         "version is not looked at",
@@ -235,10 +235,10 @@ MUTANTS = [
     ),
     Mutant(
         "NO_PROXY knows no networks",
-        "daemon/adapters/http/route.py",
+        "daemon/adapters/http/proxies.py",
         "ip_network(entry, strict=False)",
         "ip_network(entry.partition('/')[0])",
-        "tests/unit/test_route.py",
+        "tests/unit/test_proxies.py",
     ),
     Mutant(
         "requester pays without being asked",
@@ -278,13 +278,13 @@ MUTANTS = [
     Mutant(
         "objects of a VPC endpoint are asked for elsewhere",
         "daemon/core/plan.py",
-        "first.door, None, first.vpc_endpoint)",
-        "first.door)",
+        "first.variant, None, first.vpc_endpoint)",
+        "first.variant)",
         PLAN,
     ),
     Mutant(
         "part of an image is a passing fault",
-        "daemon/adapters/http/answers.py",
+        "daemon/adapters/http/s3_responses.py",
         "    if status < 300:  #",
         "    if False:  #",
         HTTP,
@@ -312,70 +312,70 @@ MUTANTS = [
     ),
     Mutant(
         "other cores hash out of order",
-        "daemon/adapters/threads.py",
+        "daemon/adapters/hash_threads.py",
         "buffer, size_bytes = shared.waiting.popleft()",
         "buffer, size_bytes = shared.waiting.pop()",
         THREADS,
     ),
     Mutant(
         "other cores hash what is overwritten",
-        "daemon/adapters/threads.py",
+        "daemon/adapters/hash_threads.py",
         "            buffer[: len(part)] = part\n",
         "            buffer = part\n",
         THREADS,
     ),
     Mutant(
         "digest is given before all is hashed",
-        "daemon/adapters/threads.py",
+        "daemon/adapters/hash_threads.py",
         "        self._hashers.wait_until_idle(self)\n",
         "",
         THREADS,
     ),
     Mutant(
         "small piece overtakes those that wait",
-        "daemon/adapters/threads.py",
+        "daemon/adapters/hash_threads.py",
         "if self.idle and len(piece) < _SMALLEST_PIECE_BYTES:",
         "if len(piece) < _SMALLEST_PIECE_BYTES:",
         THREADS,
     ),
     Mutant(
         "lanes lose what is less than a block",
-        "daemon/adapters/lanes.py",
+        "daemon/adapters/md5_batch.py",
         "md5.rest = bytearray(self._arena[whole:end])",
         "md5.rest = bytearray()",
         LANES,
     ),
     Mutant(
         "lanes forget what was put before",
-        "daemon/adapters/lanes.py",
+        "daemon/adapters/md5_batch.py",
         "self._waiting.setdefault(md5, []).append(self._arena[begin:whole])",
         "self._waiting[md5] = [self._arena[begin:whole]]",
         LANES,
     ),
     Mutant(
         "arena is used again before it is hashed",
-        "daemon/adapters/lanes.py",
+        "daemon/adapters/md5_batch.py",
         "        self._used_bytes = whole\n",
         "        self._used_bytes = whole % (ARENA_BYTES // 2)\n",
         LANES,
     ),
     Mutant(
         "each byte is a piece",
-        "daemon/adapters/lanes.py",
+        "daemon/adapters/md5_batch.py",
         "if len(self.rest) + len(part) < SMALLEST_PIECE_BYTES:",
         "if False:",
         LANES,
     ),
     Mutant(
         "image is hashed alone",
-        "daemon/adapters/lanes.py",
+        "daemon/adapters/md5_batch.py",
         "        gevent.sleep(0)  # what comes in this turn of the loop joins\n",
         "",
         LANES,
     ),
     Mutant(
         "nobody gives way",
-        "daemon/adapters/lanes.py",
+        "daemon/adapters/md5_batch.py",
         "return self.waiting_bytes >= SHARE_BYTES",
         "return False",
         LANES,
@@ -424,31 +424,31 @@ MUTANTS = [
     ),
     Mutant(
         "raised limits are not heard of",
-        "daemon/sync.py",
-        "        live.follow(self._places.limits_changed)\n",
+        "daemon/actor_sync.py",
+        "        live.follow(self._image_pool.limits_changed)\n",
         "",
         "tests/e2e/test_daemon_control.py -k under_way",
     ),
     Mutant(
         "share of a lost process is not heard of",
-        "daemon/crew.py",
+        "daemon/workers/pool.py",
         "            self._was_lost()\n",
         "",
-        "tests/unit/test_crew.py",
+        "tests/unit/test_worker_pool.py",
     ),
     Mutant(
         "dismissed process leaves its places",
-        "daemon/crew.py",
+        "daemon/workers/pool.py",
         "        if not self.lost:  # not dismissed\n",
         "        if True:\n",
         "tests/e2e/test_processes.py -k bug_in_a_mate",
     ),
     Mutant(
-        "busy mate tells nothing at its end",
-        "daemon/crew.py",
+        "busy worker tells nothing at its end",
+        "daemon/workers/pool.py",
         "        if not self._running:\n            self._report()\n",
         "",
-        "tests/unit/test_crew.py",
+        "tests/unit/test_worker_pool.py",
     ),
     Mutant(
         "folded header is believed",
@@ -636,7 +636,7 @@ MUTANTS = [
     ),
     Mutant(
         "rescan does not look after the lock",
-        "daemon/service.py",
+        "daemon/loop.py",
         "            self._keep_lock()\n",
         "",
         "tests/e2e/test_own_files.py -k removed_place",
@@ -671,7 +671,7 @@ MUTANTS = [
     ),
     Mutant(
         "idle greenlet is never used again",
-        "daemon/runners.py",
+        "daemon/pools/actor_pool.py",
         "if self._idle:",
         "if False:",
         RUNNERS,
@@ -832,7 +832,7 @@ MUTANTS = [
     # --- manifests
     Mutant(
         "torn manifest is not read again",
-        "daemon/sync.py",
+        "daemon/actor_sync.py",
         "if not error.torn or delay is None or self._stopping.wait(delay):",
         "if True:",
         RESPONSE,
@@ -860,7 +860,7 @@ MUTANTS = [
     ),
     Mutant(
         "job that runs is a failure",
-        "daemon/core/response.py",
+        "daemon/core/response_manifest.py",
         "if isinstance(status, str) and status != _COMPLETED:",
         "if False:",
         RESPONSE,
@@ -888,7 +888,7 @@ MUTANTS = [
     ),
     Mutant(
         "strict of a pass beside a daemon is lost",
-        "daemon/service.py",
+        "daemon/loop.py",
         '        report.strict |= bool(question.get("strict"))\n',
         "",
         "tests/e2e/test_readiness.py -k for_the_pass",
@@ -931,7 +931,7 @@ MUTANTS = [
     ),
     Mutant(
         "actors whose turn did not come are left out",
-        "daemon/service.py",
+        "daemon/loop.py",
         "        self._not_begun += self._schedule.not_begun\n",
         "",
         "tests/e2e/test_last_screen.py -k interrupted",
@@ -952,7 +952,7 @@ MUTANTS = [
     ),
     Mutant(
         "list is looked for from the outside",
-        "daemon/core/response.py",
+        "daemon/core/response_manifest.py",
         "for place in (inner, outer, value):",
         "for place in (value, outer, inner):",
         RESPONSE,
@@ -1177,10 +1177,10 @@ MUTANTS = [
     Mutant("rest is never due", "daemon/core/schedule.py", "if rest.due <= now:", "if False:", SCHEDULE),
     Mutant(
         "transient failure waits for hours",
-        "daemon/core/failing.py",
+        "daemon/core/retry_queue.py",
         "if permanent\n",
         "if True\n",
-        "tests/unit/test_failing.py",
+        "tests/unit/test_retry_queue.py",
     ),
     Mutant(
         "hint is due at once",
@@ -1248,21 +1248,21 @@ MUTANTS = [
     ),
     Mutant(
         "credential source asks on a terminal",
-        "daemon/adapters/aws/chain.py",
+        "daemon/adapters/aws/boto3_credentials.py",
         '.get_provider("assume-role")._prompter = _refuse_prompt',
         "",
         CHAIN,
     ),
     Mutant(
         "unknown error of botocore is a crash",
-        "daemon/adapters/aws/chain.py",
+        "daemon/adapters/aws/boto3_credentials.py",
         "        raise explain(error, method) from None",
         "        raise",
         CHAIN,
     ),
     Mutant(
         "botocore asks its source twice",
-        "daemon/adapters/aws/chain.py",
+        "daemon/adapters/aws/boto3_credentials.py",
         "found._advisory_refresh_timeout = found._mandatory_refresh_timeout = 0",
         "pass",
         CHAIN,
@@ -1363,7 +1363,7 @@ MUTANTS = [
     ),
     Mutant(
         "lines do not say of which run",
-        "daemon/runs.py",
+        "daemon/run_tracker.py",
         "self.log = self._base_log.bind(run_id=self.open.run_id)",
         "self.log = self._base_log",
         "tests/e2e/test_bulk.py -k the_run_that_it_belongs_to",
@@ -1371,87 +1371,87 @@ MUTANTS = [
     # --- places and processes
     Mutant(
         "places without an end",
-        "daemon/places.py",
-        "if self._under_way >= self._in_all:",
+        "daemon/pools/image_pool.py",
+        "if self._under_way >= self._size:",
         "if False:",
-        "tests/unit/test_places.py",
+        "tests/unit/test_image_pool.py",
     ),
     Mutant(
         "places for one actor without an end",
-        "daemon/places.py",
-        "elif job.under_way < self._of_one_job:",
+        "daemon/pools/image_pool.py",
+        "elif batch.under_way < self._per_actor:",
         "else:",
-        "tests/unit/test_places.py",
+        "tests/unit/test_image_pool.py",
     ),
     Mutant(
         "slot is held until the last image is there",
-        "daemon/service.py",
+        "daemon/loop.py",
         "self._schedule.slot_freed(event.actor)",
         "pass",
-        "tests/e2e/test_places.py",
+        "tests/e2e/test_image_pool.py",
     ),
     Mutant(
         "looking ahead looks no further",
-        "daemon/places.py",
-        "return _ROUNDS_AHEAD * self._of_one_job if self._look_ahead else 0",
+        "daemon/pools/image_pool.py",
+        "return _ROUNDS_AHEAD * self._per_actor if self._look_ahead else 0",
         "return 0",
-        "tests/unit/test_places.py",
+        "tests/unit/test_image_pool.py",
     ),
     Mutant(
         "processes do not look ahead",
-        "daemon/bootstrap.py",
+        "daemon/wiring.py",
         "live, share, look_ahead=True)",
         "live, share)",
         "tests/e2e/test_processes.py -k next_actor_is_there",
     ),
     Mutant(
         "long actor lets others wait behind it",
-        "daemon/places.py",
-        "return _ROUNDS_AHEAD * self._of_one_job if self._look_ahead else 0",
+        "daemon/pools/image_pool.py",
+        "return _ROUNDS_AHEAD * self._per_actor if self._look_ahead else 0",
         "return 10**9 if self._look_ahead else 0",
-        "tests/unit/test_places.py",
+        "tests/unit/test_image_pool.py",
     ),
     Mutant(
         "raised limits are not looked at",
-        "daemon/places.py",
-        "        if self._jobs:\n            self._wake(",
+        "daemon/pools/image_pool.py",
+        "        if self._batches:\n            self._wake(",
         "        if False:\n            self._wake(",
-        "tests/unit/test_places.py",
+        "tests/unit/test_image_pool.py",
     ),
     Mutant(
         "first process takes all that comes early",
-        "daemon/crew.py",
+        "daemon/workers/pool.py",
         "return self.slots, self.actors",
         "return self.slots, 0",
-        "tests/unit/test_crew.py",
+        "tests/unit/test_worker_pool.py",
     ),
     Mutant(
         "places of a lost process are lost",
-        "daemon/crew.py",
-        "for number, mate in mates if not mate.lost)",
-        "for number, mate in mates)",
+        "daemon/workers/pool.py",
+        "for number, worker in workers if not worker.lost)",
+        "for number, worker in workers)",
         "tests/e2e/test_processes.py -k places_of_a_mate",
     ),
     Mutant(
         "all that is put off is kept",
         "daemon/core/schedule.py",
-        "(lane is not Lane.BULK or len(self._resting) < MOST_RESTING)",
+        "(lane is not Priority.BULK or len(self._resting) < MOST_RESTING)",
         "True",
         SCHEDULE,
     ),
     Mutant(
-        "mates of an unchanged tree are woken",
-        "daemon/crew.py",
-        "or self._load.order <= mate.load.order or",
+        "workers of an unchanged tree are woken",
+        "daemon/workers/pool.py",
+        "or self._load.order <= worker.load.order or",
         "or",
-        "tests/unit/test_crew.py",
+        "tests/unit/test_worker_pool.py",
     ),
     Mutant(
         "actors of a lost process are lost with it",
-        "daemon/crew.py",
-        "return self.begin(order.actor, log, next_wanted=next_wanted)",
+        "daemon/workers/pool.py",
+        "return self.begin(order.actor, log, on_last_started=on_last_started)",
         "raise",
-        "tests/unit/test_crew.py",
+        "tests/unit/test_worker_pool.py",
     ),
     Mutant(
         "hub is there before the fork",

@@ -1,4 +1,4 @@
-"""The control socket: how a command asks the daemon that owns a data directory, and how it is answered."""
+"""Control socket: commands ask the daemon that owns a data directory, and get its answer."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Structured events as lines, and one native thread that writes them: a slow reader of stdout stalls no greenlet."""
+"""Structured log lines, written by a native thread so that a slow reader blocks no greenlet."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Other processes of this program: forked at its start, asleep until the first message, gone when we are."""
+"""Fork worker processes at the start, and pass messages to and from them."""
 
 import _socket
 import contextlib

@@ -1,4 +1,4 @@
-"""Hints that a manifest may have changed: from inotify where it works, from a look every few seconds where it does not."""
+"""Watch manifests: inotify events where they work, polling where they do not."""
 
 import errno
 import itertools

@@ -1,4 +1,4 @@
-"""Hints that come in bursts become one: when they have been quiet, and in the end even if they never are."""
+"""Turn bursts of hints into one: after a quiet time, or after a maximum wait."""
 
 from collections import OrderedDict
 

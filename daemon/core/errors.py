@@ -1,4 +1,4 @@
-"""What can go wrong: each error has a stable code, says what it happened to, and hints what to do next."""
+"""Errors: each has a stable code, a message that names the thing, and a hint."""
 
 from collections.abc import Mapping
 from enum import Enum

@@ -69,8 +69,8 @@ class AwsProfile(NamedTuple):
     ignores_endpoints: bool = False
 
 
-class Door(StrEnum):
-    """Which of S3's front doors a URL names; each but the first has host names of its own."""
+class EndpointVariant(StrEnum):
+    """Which variant of S3's endpoints a URL names. Each but the first has host names of its own."""
 
     STANDARD = "standard"
     DUALSTACK = "dualstack"
@@ -84,14 +84,14 @@ class ObjectRef(NamedTuple):
     """One S3 object, and by which way to ask for it.
 
     `key` is decoded. `region` None: the URL does not say. `presigned_url` is a secret (its query signs): it is
-    sent as it is, and never shown. `vpc_endpoint`: the one to ask, in place of a door.
+    sent as it is, and never shown. `vpc_endpoint`: the one to ask, in place of a variant.
     """
 
     bucket: str
     key: str
     version_id: str | None = None
     region: str | None = None
-    door: Door = Door.STANDARD
+    variant: EndpointVariant = EndpointVariant.STANDARD
     presigned_url: str | None = None
     vpc_endpoint: str | None = None
 
@@ -101,14 +101,16 @@ class ObjectRef(NamedTuple):
         return self.key.rpartition("/")[2]
 
     def __repr__(self) -> str:
-        return f"ObjectRef({self}, region={self.region!r}, door={self.door!r}, presigned={self.presigned_url is not None})"
+        return (
+            f"ObjectRef({self}, region={self.region!r}, variant={self.variant!r}, presigned={self.presigned_url is not None})"
+        )
 
     def __str__(self) -> str:
         version = f"?versionId={self.version_id}" if self.version_id else ""
         return f"s3://{self.bucket}/{self.key}{version}"
 
 
-class Seen(NamedTuple):
+class ManifestFingerprint(NamedTuple):
     """What an actor's response.json was when it was last read. `digest` None: it was not there, or not readable."""
 
     stamp: int | None
@@ -149,7 +151,7 @@ class Download(NamedTuple):
     reason: Reason
 
 
-class Kind(Enum):
+class FailureScope(Enum):
     """What sort of failure: who says it, and how it counts."""
 
     OWN = "own"  # this image's: said for itself, counted as failed
@@ -167,11 +169,13 @@ class Failure(NamedTuple):
     code: str
     error: str
     hint: str = ""
-    kind: Kind = Kind.OWN
+    kind: FailureScope = FailureScope.OWN
     outage: tuple[str, str] | None = None
 
     @classmethod
-    def of(cls, image: str, error: ActorsyncError, kind: Kind = Kind.OWN, outage: tuple[str, str] | None = None) -> "Failure":
+    def of(
+        cls, image: str, error: ActorsyncError, kind: FailureScope = FailureScope.OWN, outage: tuple[str, str] | None = None
+    ) -> "Failure":
         return cls(image, error.code, str(error), error.hint, kind, outage)
 
 

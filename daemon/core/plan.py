@@ -43,7 +43,7 @@ def wanted_images(manifest: Manifest, endpoint: str | None = None) -> Wanted:
             if same not in seen:
                 failures.append(Failure.of(_label(entry, place), error))
         else:
-            same = (ref.bucket, ref.key, ref.version_id)  # by whichever door or signature it is asked for
+            same = (ref.bucket, ref.key, ref.version_id)  # by whichever variant or signature it is asked for
             if same not in seen:
                 claims.setdefault(folded(name), []).append((name, ref))
         repeated += same in seen
@@ -94,7 +94,7 @@ class _ImagesOfFolder(Mapping[str, ObjectRef]):
         if name not in self._names:
             raise KeyError(name)
         first = self._first
-        return ObjectRef(first.bucket, self._key_prefix + name, None, first.region, first.door, None, first.vpc_endpoint)
+        return ObjectRef(first.bucket, self._key_prefix + name, None, first.region, first.variant, None, first.vpc_endpoint)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

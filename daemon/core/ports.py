@@ -1,4 +1,4 @@
-"""What the deciding code asks of the world; adapters keep these promises, and one contract suite holds each of them."""
+"""Interfaces between core and adapters; one contract suite tests every implementation."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol

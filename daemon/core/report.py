@@ -1,4 +1,4 @@
-"""How it went: outcomes folded into an actor's tally, tallies into a run's, and a run's into what is reported."""
+"""Results: outcomes summed up for an actor and for a run, and the run's report."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from daemon.core.causes import MAX_NAME, Causes, cut_text
 from daemon.core.errors import ActorsyncError, ManifestMissing, ManifestPending, NotBegun
-from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received, Seen
+from daemon.core.model import Failure, FailureScope, ManifestFingerprint, Outcome, Proof, Reason, Received
 
 MAX_FAILURES_KEPT = 20  # for each actor: a count says the rest
 MAX_NOT_READY_NAMED = 5  # actors in run.completed, whose line is short
@@ -80,7 +80,7 @@ class Tally:
 
     def count(self, outcome: Outcome) -> None:
         if isinstance(outcome, Failure):
-            if outcome.kind is Kind.INTERRUPTED:
+            if outcome.kind is FailureScope.INTERRUPTED:
                 self.unattempted += 1
             else:
                 self.failed += 1
@@ -128,7 +128,7 @@ class ActorResult(NamedTuple):
     failures: tuple[Failure, ...] = ()
     problem: ActorsyncError | None = None
     manifest_failed: bool = False
-    seen: Seen | None = None  # the manifest that this came of
+    seen: ManifestFingerprint | None = None  # the manifest that this came of
     causes: Causes | None = None  # of all images that failed
 
     @classmethod
@@ -152,7 +152,7 @@ class ActorResult(NamedTuple):
 
     def document(self) -> dict[str, object]:
         """Its entry in the report's results[]."""
-        failed = [f for f in self.failures if f.kind is not Kind.INTERRUPTED]  # as the tally counts them
+        failed = [f for f in self.failures if f.kind is not FailureScope.INTERRUPTED]  # as the tally counts them
         errors: list[object] = [{"image": f.image, "code": f.code, "error": f.error, "hint": f.hint} for f in failed]
         if self.problem is not None:
             errors.append({"code": self.problem.code, "error": str(self.problem), "hint": self.problem.hint})

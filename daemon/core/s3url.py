@@ -3,7 +3,7 @@ r"""An S3 URL, in any of its forms, to the object that it names, and back.
 What is understood ("-": the URL does not say). The bucket is whatever precedes the service's own labels, read from the
 right; hosts know no case; http and https name the same object.
 
-| URL                                                   | bucket/key               | region        | door                 |
+| URL                                                   | bucket/key               | region        | variant                 |
 |-------------------------------------------------------|--------------------------|---------------|----------------------|
 | https://b.s3.us-west-2.amazonaws.com/a/k.png          | b/a/k.png                | us-west-2     | standard             |
 | http://b.s3.us-west-2.amazonaws.com/k                 | b/k                      | us-west-2     | standard             |
@@ -191,19 +191,19 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from daemon.core.errors import UrlRefused
-from daemon.core.model import Door, ObjectRef
+from daemon.core.model import EndpointVariant, ObjectRef
 
-# The service's labels for each door: what stands between the bucket and the region.
+# The service's labels for each variant: what stands between the bucket and the region.
 _LABELS = {
-    Door.STANDARD: "s3",
-    Door.DUALSTACK: "s3.dualstack",
-    Door.FIPS: "s3-fips",
-    Door.FIPS_DUALSTACK: "s3-fips.dualstack",
-    Door.ACCELERATE: "s3-accelerate",
-    Door.ACCELERATE_DUALSTACK: "s3-accelerate.dualstack",
+    EndpointVariant.STANDARD: "s3",
+    EndpointVariant.DUALSTACK: "s3.dualstack",
+    EndpointVariant.FIPS: "s3-fips",
+    EndpointVariant.FIPS_DUALSTACK: "s3-fips.dualstack",
+    EndpointVariant.ACCELERATE: "s3-accelerate",
+    EndpointVariant.ACCELERATE_DUALSTACK: "s3-accelerate.dualstack",
 }
-_DOORS = {label: door for door, label in _LABELS.items()} | {"s3-external-1": Door.STANDARD}
-_ACCELERATED = (Door.ACCELERATE, Door.ACCELERATE_DUALSTACK)
+_VARIANTS = {label: variant for variant, label in _LABELS.items()} | {"s3-external-1": EndpointVariant.STANDARD}
+_ACCELERATED = (EndpointVariant.ACCELERATE, EndpointVariant.ACCELERATE_DUALSTACK)
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -281,7 +281,7 @@ class _Place(NamedTuple):
     service: str
     bucket: str | None = None
     region: str | None = None
-    door: Door = Door.STANDARD
+    variant: EndpointVariant = EndpointVariant.STANDARD
     vpc_endpoint: str | None = None
 
 
@@ -310,14 +310,14 @@ def parse_s3_url(url: object, endpoint: str | None = None) -> ObjectRef:
     if not key:
         raise _refused("url-malformed", f"the URL names bucket {bucket!r} and no key in it")
     if query is None:
-        return ObjectRef(bucket, key, None, place.region, place.door, None, place.vpc_endpoint)
+        return ObjectRef(bucket, key, None, place.region, place.variant, None, place.vpc_endpoint)
     version_id, presigned = _read_query(query, place.service)
     presigned_url = None
     if presigned:
         presigned_url = url.partition("#")[0]
         if not _AS_IT_IS.fullmatch(presigned_url):  # a space would end the request line early
             raise _refused("url-malformed", f"the presigned URL at {place.service!r} is not percent-encoded")
-    return ObjectRef(bucket, key, version_id, place.region, place.door, presigned_url, place.vpc_endpoint)
+    return ObjectRef(bucket, key, version_id, place.region, place.variant, presigned_url, place.vpc_endpoint)
 
 
 def build_s3_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
@@ -337,7 +337,7 @@ def object_path(ref: ObjectRef) -> str:
 
 
 def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None, bucket_in_host: bool = False) -> str:
-    """What precedes the object in the URL to ask for `ref`: the same for all of its bucket, door and region.
+    """What precedes the object in the URL to ask for `ref`: the same for all of its bucket, variant and region.
 
     `bucket_in_host`: the endpoint takes no path style.
     """
@@ -349,10 +349,10 @@ def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | Non
         return f"https://{_vpc_host(ref)}/{ref.bucket}/"
     # A certificate for *.s3.amazonaws.com vouches for one label: a dot, or what DNS cannot hold, goes into the path.
     if _DNS_LABEL.fullmatch(ref.bucket):
-        return f"https://{ref.bucket}.{s3_host(ref.door, region or ref.region)}/"
+        return f"https://{ref.bucket}.{s3_host(ref.variant, region or ref.region)}/"
     # Transfer Acceleration has no path style; the bucket's ordinary host gives the same object.
-    door = Door.STANDARD if ref.door in _ACCELERATED else ref.door
-    return f"https://{s3_host(door, region or ref.region)}/{ref.bucket}/"
+    variant = EndpointVariant.STANDARD if ref.variant in _ACCELERATED else ref.variant
+    return f"https://{s3_host(variant, region or ref.region)}/{ref.bucket}/"
 
 
 def origin_of(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
@@ -369,18 +369,18 @@ def origin_of(ref: ObjectRef, *, region: str | None = None, endpoint: str | None
         return endpoint.rstrip("/")
     if ref.vpc_endpoint is not None:
         return f"https://{_vpc_host(ref)}"
-    return "https://" + s3_host(ref.door, region or ref.region)
+    return "https://" + s3_host(ref.variant, region or ref.region)
 
 
-def s3_host(door: Door, region: str | None) -> str:
-    """AWS's host for a door and a region, without a bucket.
+def s3_host(variant: EndpointVariant, region: str | None) -> str:
+    """AWS's host for a variant and a region, without a bucket.
 
-    Acceleration has no regions; a door that must have one and gets none takes that of the global host, us-east-1.
+    Acceleration has no regions; a variant that must have one and gets none takes that of the global host, us-east-1.
     """
-    if door in _ACCELERATED or (door is Door.STANDARD and region is None):
-        return f"{_LABELS[door]}.{_domain(None)}"
+    if variant in _ACCELERATED or (variant is EndpointVariant.STANDARD and region is None):
+        return f"{_LABELS[variant]}.{_domain(None)}"
     region = region or "us-east-1"
-    return f"{_LABELS[door]}.{region}.{_domain(region)}"
+    return f"{_LABELS[variant]}.{region}.{_domain(region)}"
 
 
 def _vpc_host(ref: ObjectRef) -> str:
@@ -461,8 +461,8 @@ def _aws_place(found: re.Match[str]) -> _Place:
             _checked_bucket(bucket, f"the host at {service!r}")
         return _Place(service, bucket, found["vpc_region"], vpc_endpoint=found["vpc_endpoint"])
     label = found["label"] or found["worldwide"]
-    door = _DOORS.get(label)
-    if door is None:
+    variant = _VARIANTS.get(label)
+    if variant is None:
         if label == "s3-website":
             raise _refused("url-website", f"{service!r} serves websites")
         if label.startswith("s3express-"):
@@ -470,10 +470,10 @@ def _aws_place(found: re.Match[str]) -> _Place:
         raise _refused("url-access-point", f"{service!r} serves access points")
     if bucket is not None:
         _checked_bucket(bucket, f"the host at {service!r}")
-    if door in _ACCELERATED and bucket is not None and not _DNS_LABEL.fullmatch(bucket):
+    if variant in _ACCELERATED and bucket is not None and not _DNS_LABEL.fullmatch(bucket):
         raise _refused("url-malformed", f"{service!r} takes the bucket as one label before it, without dots")
     region = "us-east-1" if label == "s3-external-1" else found["region"]
-    return _Place(service, bucket, region, door)
+    return _Place(service, bucket, region, variant)
 
 
 def _host_and_port(scheme: str, authority: str) -> tuple[str, str, int | None]:

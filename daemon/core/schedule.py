@@ -5,7 +5,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 
-class Lane(IntEnum):
+class Priority(IntEnum):
     """Why an actor is due; a lower number goes first."""
 
     CHANGE = 0
@@ -21,7 +21,7 @@ class Job(NamedTuple):
     """One run of one actor, or the rest of one. `resume`: what the earlier part left to do, None at a begin."""
 
     actor: str
-    lane: Lane
+    lane: Priority
     resume: Any = None
 
 
@@ -30,7 +30,7 @@ class _Rest(NamedTuple):
 
     due: float
     resume: Any
-    lane: Lane
+    lane: Priority
 
 
 class Schedule:
@@ -43,15 +43,15 @@ class Schedule:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots  # how many actors may hold one at once; fewer than do now: none is interrupted
-        self._queues: dict[Lane, OrderedDict[str, None]] = {lane: OrderedDict() for lane in Lane}
-        self._queued: dict[str, Lane] = {}  # which of the queues an actor stands in
-        self._running: dict[str, Lane] = {}  # with a slot
-        self._slotless: dict[str, Lane] = {}  # without
-        self._again: dict[str, Lane] = {}
+        self._queues: dict[Priority, OrderedDict[str, None]] = {lane: OrderedDict() for lane in Priority}
+        self._queued: dict[str, Priority] = {}  # which of the queues an actor stands in
+        self._running: dict[str, Priority] = {}  # with a slot
+        self._slotless: dict[str, Priority] = {}  # without
+        self._again: dict[str, Priority] = {}
         self._resting: dict[str, _Rest] = {}
         self._yielding: set[str] = set()
 
-    def add(self, actor: str, lane: Lane) -> None:
+    def add(self, actor: str, lane: Priority) -> None:
         """An actor is due: now, or once more after the run that it is in."""
         if self.in_run(actor):
             self._again[actor] = min(lane, self._again.get(actor, lane))
@@ -62,7 +62,7 @@ class Schedule:
         """The actors that may start now; they count as running from here on."""
         for actor, rest in self._resting.items():
             if rest.due <= now:
-                self._queue(actor, Lane.RESUME)
+                self._queue(actor, Priority.RESUME)
         jobs: list[Job] = []
         while len(self._running) < self.slots and (job := self._next()):
             self._running[job.actor] = job.lane
@@ -91,11 +91,11 @@ class Schedule:
     def to_yield(self) -> list[str]:
         """The running actors that should pause so that live changes need not wait for them; each is named once."""
         free = self.slots - len(self._running)
-        changes = len(self._queues[Lane.CHANGE])
+        changes = len(self._queues[Priority.CHANGE])
         wanted = changes - free - len(self._yielding)
         if not changes or wanted <= 0:
             return []
-        backlog = [actor for actor, lane in self._running.items() if lane > Lane.CHANGE and actor not in self._yielding]
+        backlog = [actor for actor, lane in self._running.items() if lane > Priority.CHANGE and actor not in self._yielding]
         self._yielding.update(backlog[:wanted])
         return backlog[:wanted]
 
@@ -144,7 +144,7 @@ class Schedule:
     def running(self) -> tuple[str, ...]:
         return (*self._running, *self._slotless)
 
-    def _queue(self, actor: str, lane: Lane) -> None:
+    def _queue(self, actor: str, lane: Priority) -> None:
         if actor not in self._queued or lane < self._queued[actor]:
             self._unqueue(actor)
             self._queued[actor] = lane
@@ -154,13 +154,13 @@ class Schedule:
         if (lane := self._queued.pop(actor, None)) is not None:
             del self._queues[lane][actor]
 
-    def _stopped_running(self, actor: str) -> Lane:
+    def _stopped_running(self, actor: str) -> Priority:
         self._yielding.discard(actor)
         return self._running.pop(actor) if actor in self._running else self._slotless.pop(actor)
 
     def _next(self) -> Job | None:
         for lane, queue in self._queues.items():
-            if queue and (lane is not Lane.BULK or len(self._resting) < MOST_RESTING):
+            if queue and (lane is not Priority.BULK or len(self._resting) < MOST_RESTING):
                 actor, _ = queue.popitem(last=False)
                 del self._queued[actor]
                 rest = self._resting.pop(actor, None)

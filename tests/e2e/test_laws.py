@@ -10,10 +10,10 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemon.actor_sync import plan_actor
 from daemon.adapters.disk import Disk
 from daemon.adapters.manifests import Manifests
 from daemon.core.errors import NameOccupied
-from daemon.sync import plan_actor
 from tests.support.trees import BUCKET, s3_url
 
 ACTOR = "0001_european_25_male"

@@ -14,7 +14,7 @@ from threading import Event
 
 import pytest
 
-from daemon.bootstrap import MOST_PROCESSES
+from daemon.wiring import MOST_PROCESSES
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import Fault, drip, hang_before_head, hang_mid_body, held_until, s3_error
 from tests.support.forks import children_of, has_event_loop, kill_all, lives, sockets_of, until
@@ -72,14 +72,14 @@ def everybody_at_work(
     server.inject(ANY, fault, forever=True)
     with product.start(args, tree.root, env=server.account.environment) as running:
         server.wait_until(lambda server: len(server.requests) >= 2 * count)
-        mates = children_of(running.pid)
+        workers = children_of(running.pid)
         try:
-            assert count - 1 == len(mates)
-            assert [3] * len(mates) == [len(sockets_of(mate)) for mate in mates]  # two downloads, and the way to us
-            yield running, mates
-            until(lambda: not any(map(lives, mates)), timeout_seconds=2)
+            assert count - 1 == len(workers)
+            assert [3] * len(workers) == [len(sockets_of(worker)) for worker in workers]  # two downloads, and the way to us
+            yield running, workers
+            until(lambda: not any(map(lives, workers)), timeout_seconds=2)
         finally:
-            kill_all(mates)
+            kill_all(workers)
 
 
 # --- whole ------------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
-    ("mates", "args", "env"),
+    ("workers", "args", "env"),
     [
         (0, ["--once", "--processes", "1"], {}),
         (1, ["--once"], {"ACTORSYNC_PROCESSES": "2"}),
@@ -179,7 +179,7 @@ CORES = len(os.sched_getaffinity(0))
         (0, ["--processes", "3"], {}),  # the daemon
     ],
 )
-def test_as_many_processes_as_were_asked_for(tree, product, fault_server, mates, args, env):
+def test_as_many_processes_as_were_asked_for(tree, product, fault_server, workers, args, env):
     """Without this, --processes 1 forks, or more processes than actors wait for nothing."""
     fault_server.inject(ANY, hang_before_head(), forever=True)
     with product.start(args, tree.root, env=fault_server.account.environment | env) as running:
@@ -187,7 +187,7 @@ def test_as_many_processes_as_were_asked_for(tree, product, fault_server, mates,
         forked = children_of(running.pid)
         running.kill()
         kill_all(forked)
-    assert mates == len(forked)
+    assert workers == len(forked)
 
 
 # --- a process that is killed -----------------------------------------------------------------------------------------
@@ -198,8 +198,8 @@ def test_nothing_is_lost_with_a_mate_that_is_killed(tree, product, fault_server,
     """Without this, the kernel's out-of-memory killer ends the run, or leaves images out that are reported as synced."""
     go_on = Event()
     injected = held_until(go_on) if fault == "before the head" else drip(BODY_BYTES * 2)
-    with everybody_at_work(product, tree, fault_server, args, injected) as (running, mates):
-        os.kill(mates[0], signal.SIGKILL)
+    with everybody_at_work(product, tree, fault_server, args, injected) as (running, workers):
+        os.kill(workers[0], signal.SIGKILL)
         running.wait_for("process.lost")
         go_on.set()
         fault_server.inject(ANY)
@@ -220,8 +220,8 @@ def test_nothing_is_lost_with_a_mate_that_is_killed(tree, product, fault_server,
 def test_places_of_a_mate_that_is_killed_are_used_by_the_others(tree, product, fault_server):
     """Without this, a run whose process was killed goes on at half its speed to the end."""
     go_on = Event()
-    with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, mates):
-        os.kill(mates[0], signal.SIGKILL)
+    with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
+        os.kill(workers[0], signal.SIGKILL)
         fault_server.wait_until(lambda server: len(server.requests) >= 2 * 2 + 2)  # none of them is answered
         go_on.set()
         finished = running.finish()
@@ -233,9 +233,9 @@ def test_places_of_a_mate_that_is_killed_are_used_by_the_others(tree, product, f
 def test_nothing_is_lost_when_all_mates_are_killed(tree, product, fault_server):
     """Without this, as above, when nobody is left but the one that owns the run."""
     go_on = Event()
-    with everybody_at_work(product, tree, fault_server, THREE, held_until(go_on)) as (running, mates):
-        for mate in mates:
-            os.kill(mate, signal.SIGKILL)
+    with everybody_at_work(product, tree, fault_server, THREE, held_until(go_on)) as (running, workers):
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
         running.wait_for("process.lost", times=2)
         go_on.set()
         finished = running.finish()
@@ -250,9 +250,9 @@ def test_mate_that_is_killed_while_its_actors_wait_loses_nothing(tree, product, 
     fault_server.inject(ANY, *[s3_error("SlowDown", retry_after=3)] * IMAGES)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
         fault_server.wait_until(lambda server: len(server.requests) >= IMAGES)
-        (mate,) = children_of(running.pid)
-        until(lambda: has_event_loop(mate))
-        os.kill(mate, signal.SIGKILL)
+        (worker,) = children_of(running.pid)
+        until(lambda: has_event_loop(worker))
+        os.kill(worker, signal.SIGKILL)
         finished = running.finish()
 
     assert (0, "") == (finished.returncode, finished.stderr)
@@ -321,7 +321,7 @@ def test_what_is_in_flight_anywhere_is_finished_and_nothing_else_started(tree, p
 
 
 def test_what_is_not_finished_within_the_grace_is_abandoned_everywhere(tree, product, fault_server):
-    """Without this, a server that hangs keeps a mate from ending, and with it the run."""
+    """Without this, a server that hangs keeps a worker from ending, and with it the run."""
     args = (*THREE, "--grace-seconds", "0.5")
     with everybody_at_work(product, tree, fault_server, args, hang_mid_body()) as (running, _):
         running.send(signal.SIGTERM)
@@ -356,7 +356,7 @@ def test_second_signal_ends_all_processes_at_once(tree, product, fault_server, s
 
 
 def test_actors_of_mates_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fault_server):
-    """Without this, a stop takes a minute, or loses what the mates had counted of the actors that wait."""
+    """Without this, a stop takes a minute, or loses what the workers had counted of the actors that wait."""
     fault_server.inject(ANY, s3_error("SlowDown", retry_after=60), forever=True)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
         fault_server.wait_until(lambda server: len(server.requests) >= IMAGES)
@@ -376,14 +376,14 @@ def test_all_processes_end_when_the_first_is_killed(tree, product, fault_server)
     fault_server.inject(ANY, drip(BODY_BYTES / 2), forever=True)
     with product.start(args, tree.root, env=fault_server.account.environment) as running:
         fault_server.wait_until(lambda server: len(server.requests) >= 6)
-        mates = children_of(running.pid)
+        workers = children_of(running.pid)
         try:
-            assert [True, True, False] == [has_event_loop(mate) for mate in mates]  # one sleeps: there are three actors
+            assert [True, True, False] == [has_event_loop(worker) for worker in workers]  # one sleeps: there are three actors
             running.send(signal.SIGKILL)
             assert -signal.SIGKILL == running.wait()
-            until(lambda: not any(map(lives, mates)), timeout_seconds=2)
+            until(lambda: not any(map(lives, workers)), timeout_seconds=2)
         finally:
-            kill_all(mates)
+            kill_all(workers)
 
     assert_nothing_partial(tree)
     fault_server.inject(ANY)
@@ -442,7 +442,7 @@ SABOTAGE = """
 import os, sys
 from gevent import monkey
 monkey.patch_all()
-import daemon.bootstrap, daemon.cli
+import daemon.wiring, daemon.cli
 first = os.getpid()
 {sabotage}
 sys.exit(daemon.cli.main(sys.argv[1:]))
@@ -457,12 +457,12 @@ def sabotaged(product: Product, tmp_path: Path, sabotage: str) -> Product:
 def test_bug_in_a_mate_is_a_crash_of_ours(tree, product, fault_server, tmp_path):
     """Without this, a bug over there is a run that waits for ever, or one that leaves an actor out and ends with success."""
     sabotage = """
-whole = daemon.bootstrap.ActorSync.begin
+whole = daemon.wiring.ActorSync.begin
 def injected(self, actor, log, **rest):
     if os.getpid() != first and actor.startswith("0004"):
         raise RuntimeError("injected crash")
     return whole(self, actor, log, **rest)
-daemon.bootstrap.ActorSync.begin = injected
+daemon.wiring.ActorSync.begin = injected
 """
     fault_server.inject(ANY, hang_before_head(), forever=True)
     args = ["--once", "--processes", "2", "--concurrent-actors", "4", "--workers-per-actor", "2"]
@@ -482,7 +482,7 @@ def test_mate_that_cannot_even_begin_is_a_process_that_was_lost(tree, product, f
     sabotage = """
 def injected(self):
     raise RuntimeError("injected crash")
-daemon.bootstrap.Mate.work = injected
+daemon.wiring.Worker.work = injected
 """
     fault_server.latency_seconds = 0.01
     finished = sabotaged(product, tmp_path, sabotage).run(THREE, tree.root, env=fault_server.account.environment)
@@ -497,7 +497,7 @@ daemon.bootstrap.Mate.work = injected
 def test_nobody_is_left_behind_a_run_that_may_not_begin(tree, product, fault_server):
     """Without this, every attempt beside another instance leaves processes."""
     go_on = Event()
-    with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, mates):
+    with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
         second = in_a_group_of_its_own(product)
         with second.start(["--once", "--processes", "4"], tree.root, env=fault_server.account.environment) as refused:
             assert 75 == refused.wait()
@@ -505,7 +505,7 @@ def test_nobody_is_left_behind_a_run_that_may_not_begin(tree, product, fault_ser
                 until(lambda: not in_session(refused.pid), timeout_seconds=2)
             finally:
                 kill_all(in_session(refused.pid))
-        assert mates == children_of(running.pid)
+        assert workers == children_of(running.pid)
         go_on.set()
         assert 0 == running.finish().returncode
 

@@ -46,7 +46,7 @@ def test_a_run_imports_nothing_heavy_that_it_does_not_need(
 ) -> None:
     """Without this, one import line doubles what a run over an unchanged tree costs, and nobody sees it."""
     first, unchanged = once(product, tree, fault_server), once(product, tree, fault_server)
-    assert {"gevent.monkey", "daemon.service", "structlog"} <= first  # the names are read rightly
+    assert {"gevent.monkey", "daemon.loop", "structlog"} <= first  # the names are read rightly
     assert set() == NEVER_FOR_ONCE & first
     assert set() == NEVER_FOR_ONCE & unchanged
     assert "anycrc" not in first  # the store had no CRC

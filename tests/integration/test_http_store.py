@@ -30,11 +30,11 @@ from daemon.adapters.http.connection import (
     LONG_TURN_SECONDS,
     Buffer,
     Connection,
-    Departures,
+    RequestBatcher,
 )
-from daemon.adapters.http.patience import Patience
 from daemon.adapters.http.pool import Pool
-from daemon.adapters.http.route import find_route
+from daemon.adapters.http.proxies import find_route
+from daemon.adapters.http.read_timeouts import ReadTimeouts
 from daemon.core.errors import (
     AccessDenied,
     ConnectFailed,
@@ -456,7 +456,7 @@ def silent(request: pytest.FixtureRequest, trusting: None, tls_certificate: Cert
 class TestDepartures:
     def test_a_few_leave_together_and_none_waits_for_more_than_the_turn(self):
         """Without this, small images cost a tenth more; or large ones wait for all others that have come."""
-        departures, connection = Departures(most=3), Leaving()
+        departures, connection = RequestBatcher(most=3), Leaving()
         for request in (b"1", b"2", b"3", b"4"):
             departures.add(connection, request)
         assert [b"1", b"2", b"3"] == connection.left
@@ -472,7 +472,7 @@ class TestDepartures:
 
     def test_in_a_long_turn_they_wait_for_its_end(self):
         """Without this, each turn of a busy loop is as long as all images at once, and nothing else is heard."""
-        departures, connection = Departures(most=2), Leaving()
+        departures, connection = RequestBatcher(most=2), Leaving()
         departures.add(connection, b"1")
         time.sleep(2 * LONG_TURN_SECONDS)
         departures.add(connection, b"2")
@@ -565,15 +565,15 @@ class Pieces(Received):
 def in_vain(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An entry for each time that more was waited for than came."""
     waited: list[str] = []
-    wait_a_while = Patience.wait_a_while
+    wait_a_while = ReadTimeouts.wait_a_while
 
-    def noted(patience: Patience, watcher: object) -> bool:
+    def noted(patience: ReadTimeouts, watcher: object) -> bool:
         came = wait_a_while(patience, watcher)
         if not came:
             waited.append("in vain")
         return came
 
-    monkeypatch.setattr(Patience, "wait_a_while", noted)
+    monkeypatch.setattr(ReadTimeouts, "wait_a_while", noted)
     return waited
 
 
@@ -584,7 +584,7 @@ def pair() -> Iterator[tuple[Connection, gevent_socket.socket]]:
         connected = gevent_socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
     server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection = Connection(connected, tls=False, buffer=Buffer(), patience=Patience(2), departures=Departures())
+    connection = Connection(connected, tls=False, buffer=Buffer(), patience=ReadTimeouts(2), departures=RequestBatcher())
     yield connection, server
     connection.close()
     server.close()

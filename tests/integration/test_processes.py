@@ -82,7 +82,7 @@ def test_sender_that_is_killed_in_the_middle_leaves_no_half_message(talking: For
 
 
 def test_process_waits_for_a_reader_that_is_slow(one: Forking) -> None:
-    """Without this, what a mate has to say piles up in its memory while the log's reader stands still."""
+    """Without this, what a worker has to say piles up in its memory while the log's reader stands still."""
     one.tell(0, "count", messages=2000, size_bytes=20_000)
     until(lambda: one.ask("sent") >= MOST_WAITING)
     before = -1
@@ -103,7 +103,7 @@ def idle_for_a_tick(pid: int) -> bool:
 
 
 def test_who_forked_never_waits_for_a_process_that_does_not_read(one: Forking) -> None:
-    """Without this, one mate in a system call that does not return holds the loop, and with it all the others."""
+    """Without this, one worker in a system call that does not return holds the loop, and with it all the others."""
     one.wake(0)
     one.tell(0, "injected_hang")
     for _ in range(3):
@@ -126,7 +126,7 @@ def test_forked_process_sleeps_until_it_is_told_something(three: Forking) -> Non
 
 
 def test_process_that_is_never_told_anything_never_begins(one: Forking) -> None:
-    """Without this, each mate of an unchanged tree builds all that it never needed, at the very end of the run."""
+    """Without this, each worker of an unchanged tree builds all that it never needed, at the very end of the run."""
     one.ask("close", channel=0)
     assert 0 == one.ask("begun")
 
@@ -181,7 +181,6 @@ def test_process_that_returned_is_gone(one: Forking) -> None:
 
 
 def test_process_that_raised_says_so_and_nothing_else_of_the_program_runs_in_it(one: Forking) -> None:
-    """Without this, a bug in a mate is never seen, or goes up through the frames of who forked it, and there are two of us."""
     one.tell(0, "injected_crash")
     assert one.hear(0) is None
     until(lambda: not lives(one.pids[0]), timeout_seconds=2)
@@ -225,7 +224,7 @@ def test_sending_to_a_dead_process_does_nothing(one: Forking, state: State) -> N
 
 
 def test_process_that_hangs_is_killed_when_its_channel_is_closed(one: Forking) -> None:
-    """Without this, a mate in a dead disk holds the end of a run that is over."""
+    """Without this, a worker in a dead disk holds the end of a run that is over."""
     one.wake(0)
     one.tell(0, "injected_hang")
     until(lambda: idle_for_a_tick(one.pids[0]))

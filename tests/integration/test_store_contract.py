@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from daemon.core.model import Door, ObjectHead, ObjectRef
+from daemon.core.model import EndpointVariant, ObjectHead, ObjectRef
 from daemon.core.s3url import build_s3_url
 from tests.support import faults
 from tests.support.account import ACCESS_KEY, SECRET_KEY, Account
@@ -320,12 +320,12 @@ class TestTheRequest:
 
 
 def test_without_an_endpoint_a_request_goes_to_the_host_that_its_url_says(kind: str, tmp_path: Path, fault_server: FaultServer):
-    """Without this, a door or a region is silently another one. The fault server is the proxy here: it sees the host."""
+    """Without this, a variant or a region is silently another one. The fault server is the proxy here: it sees the host."""
     refs = [
-        *(ObjectRef("bucket", "k", region="us-west-2", door=door) for door in Door),
+        *(ObjectRef("bucket", "k", region="us-west-2", variant=variant) for variant in EndpointVariant),
         *(ObjectRef(bucket, "k", region="cn-north-1") for bucket in ("bucket", "dotted.bucket", "Upper_Case")),
         ObjectRef("bucket", "k"),
-        ObjectRef("dotted.bucket", "k", region="us-west-2", door=Door.DUALSTACK),
+        ObjectRef("dotted.bucket", "k", region="us-west-2", variant=EndpointVariant.DUALSTACK),
         ObjectRef("bucket", "k", presigned_url="https://bucket.s3.eu-west-1.amazonaws.com/k?X-Amz-Signature=0"),
     ]
     with running_store_process(tmp_path, {"HTTPS_PROXY": fault_server.endpoint_url}) as process:

@@ -9,7 +9,7 @@ from urllib3.util import parse_url
 
 from daemon.core import s3url
 from daemon.core.errors import UrlRefused
-from daemon.core.model import Door, ObjectRef
+from daemon.core.model import EndpointVariant, ObjectRef
 from daemon.core.s3url import build_s3_url, origin_of, parse_s3_url
 
 CODES = {
@@ -63,14 +63,14 @@ keys = whole_text | awkward
 @st.composite
 def refs(draw: st.DrawFn) -> ObjectRef:
     """Any ref that a URL can name."""
-    door = draw(st.sampled_from(Door))
-    accelerated = door in (Door.ACCELERATE, Door.ACCELERATE_DUALSTACK)
+    variant = draw(st.sampled_from(EndpointVariant))
+    accelerated = variant in (EndpointVariant.ACCELERATE, EndpointVariant.ACCELERATE_DUALSTACK)
     bucket = draw(labels if accelerated else buckets)
-    regions = [None] if accelerated else [None, *REGIONS] if door is Door.STANDARD else REGIONS
+    regions = [None] if accelerated else [None, *REGIONS] if variant is EndpointVariant.STANDARD else REGIONS
     region = draw(st.sampled_from(regions))
     version = draw(st.none() | keys.filter(lambda text: not s3url._NAMES_PART.search(text)))
-    ref = ObjectRef(bucket, draw(keys), version, region, door)
-    if region is None or door is not Door.STANDARD:
+    ref = ObjectRef(bucket, draw(keys), version, region, variant)
+    if region is None or variant is not EndpointVariant.STANDARD:
         return ref
     return ref._replace(vpc_endpoint=draw(st.none() | st.just("vpce-1a-2b")))
 
@@ -78,7 +78,7 @@ def refs(draw: st.DrawFn) -> ObjectRef:
 @quick
 @given(refs())
 def test_url_that_is_built_names_the_object_that_it_was_built_for(ref: ObjectRef) -> None:
-    """Without this, some key, bucket or door is asked for under another name than the manifest's."""
+    """Without this, some key, bucket or variant is asked for under another name than the manifest's."""
     assert ref == parse_s3_url(build_s3_url(ref))
 
 

@@ -11,10 +11,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from daemon.core.schedule import Job, Lane, Schedule
+from daemon.core.schedule import Job, Priority, Schedule
 
 ACTORS = st.sampled_from("abcde")
-DUE_LANES = st.sampled_from([Lane.CHANGE, Lane.RETRY, Lane.BULK])
+DUE_LANES = st.sampled_from([Priority.CHANGE, Priority.RETRY, Priority.BULK])
 
 
 @dataclass(slots=True)
@@ -24,9 +24,9 @@ class Run:
     `ending`: it runs without a slot.
     """
 
-    lane: Lane
+    lane: Priority
     ending: bool = False
-    again: Lane | None = None
+    again: Priority | None = None
     due: float = 0.0
     resume: object = None
 
@@ -38,7 +38,7 @@ class AnySchedule(RuleBasedStateMachine):
     def begin(self, slots: int) -> None:
         self.now = 0.0
         self.schedule = Schedule(slots)
-        self.waiting: dict[str, Lane] = {}
+        self.waiting: dict[str, Priority] = {}
         self.running: dict[str, Run] = {}
         self.resting: dict[str, Run] = {}
         self.yielding: set[str] = set()
@@ -48,7 +48,7 @@ class AnySchedule(RuleBasedStateMachine):
     # --- what happens -------------------------------------------------------------------------------------------------
 
     @rule(actor=ACTORS, lane=DUE_LANES)
-    def add(self, actor: str, lane: Lane) -> None:
+    def add(self, actor: str, lane: Priority) -> None:
         self.schedule.add(actor, lane)
         self.owed.add(actor)
         if run := self.running.get(actor) or self.resting.get(actor):
@@ -74,8 +74,8 @@ class AnySchedule(RuleBasedStateMachine):
 
     def let_the_backlog_yield(self) -> None:
         named = self.schedule.to_yield()
-        backlog = {actor for actor in self.with_slot() if self.running[actor].lane > Lane.CHANGE} - self.yielding
-        changes = sum(lane is Lane.CHANGE for lane in self.waiting.values())
+        backlog = {actor for actor in self.with_slot() if self.running[actor].lane > Priority.CHANGE} - self.yielding
+        changes = sum(lane is Priority.CHANGE for lane in self.waiting.values())
         wanted = changes - (self.schedule.slots - len(self.with_slot())) - len(self.yielding) if changes else 0
         assert set(named) <= backlog
         assert min(len(backlog), max(0, wanted)) == len(named) == len(set(named))
@@ -146,8 +146,8 @@ class AnySchedule(RuleBasedStateMachine):
 
     # --- what always holds --------------------------------------------------------------------------------------------
 
-    def startable(self) -> dict[str, Lane]:
-        due = {actor: Lane.RESUME for actor, run in self.resting.items() if run.due <= self.now}
+    def startable(self) -> dict[str, Priority]:
+        due = {actor: Priority.RESUME for actor, run in self.resting.items() if run.due <= self.now}
         return self.waiting | due
 
     def with_slot(self) -> list[str]:
@@ -183,7 +183,7 @@ class AnySchedule(RuleBasedStateMachine):
         assert set() == self.owed
 
 
-def sooner(one: Lane, other: Lane | None) -> Lane:
+def sooner(one: Priority, other: Priority | None) -> Priority:
     return one if other is None else min(one, other)
 
 

@@ -27,6 +27,7 @@ import gevent  # noqa: E402
 import orjson  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
+from daemon.actor_sync import ActorSync  # noqa: E402
 from daemon.adapters.disk import Disk  # noqa: E402
 from daemon.adapters.lock import DataDirLock  # noqa: E402
 from daemon.adapters.manifests import Manifests  # noqa: E402
@@ -37,9 +38,8 @@ from daemon.core.model import ObjectHead, ObjectRef  # noqa: E402
 from daemon.core.outages import Outages  # noqa: E402
 from daemon.core.ports import Sink  # noqa: E402
 from daemon.download import Downloader  # noqa: E402
-from daemon.runs import Runs  # noqa: E402
-from daemon.service import ActorHinted, ActorsHinted, EverythingHinted, Service  # noqa: E402
-from daemon.sync import ActorSync  # noqa: E402
+from daemon.loop import ActorHinted, ActorsHinted, EverythingHinted, Service  # noqa: E402
+from daemon.run_tracker import RunTracker  # noqa: E402
 
 OBJECT_BYTES = 4096
 LATENCY_SECONDS = 0.005
@@ -143,7 +143,7 @@ def main() -> None:
         manifests,
         ActorSync(manifests, Disk(data_dir), downloader, stopping, live),
         outages,
-        Runs(log, None),
+        RunTracker(log, None),
         stopping,
         log,
         live,

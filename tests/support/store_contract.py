@@ -225,4 +225,4 @@ def running_store_process(folder: Path, env: Mapping[str, str]) -> Iterator[Stor
 
 
 def _fields(ref: ObjectRef) -> dict[str, Any]:
-    return ref._asdict() | {"door": ref.door.value}
+    return ref._asdict() | {"variant": ref.variant.value}

@@ -18,11 +18,11 @@ import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 from gevent.lock import RLock  # noqa: E402
 
-from daemon.adapters.aws.chain import find_chain_credentials  # noqa: E402
+from daemon.adapters.aws.boto3_credentials import find_chain_credentials  # noqa: E402
 from daemon.adapters.aws.profile import find_profile_region  # noqa: E402
 from daemon.adapters.http import HttpStore  # noqa: E402
 from daemon.core.errors import ActorsyncError, StoreError  # noqa: E402
-from daemon.core.model import Credentials, Door, ObjectHead, ObjectRef, Secret  # noqa: E402
+from daemon.core.model import Credentials, EndpointVariant, ObjectHead, ObjectRef, Secret  # noqa: E402
 from daemon.core.ports import ObjectStore  # noqa: E402
 
 
@@ -172,7 +172,7 @@ class Driver:
 
 
 def _ref(fields: dict[str, Any]) -> ObjectRef:
-    return ObjectRef(**(fields | {"door": Door(fields["door"])}))
+    return ObjectRef(**(fields | {"variant": EndpointVariant(fields["variant"])}))
 
 
 def _told(error: BaseException) -> dict[str, Any]:

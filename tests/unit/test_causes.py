@@ -6,7 +6,7 @@ import pytest
 
 from daemon.core.causes import MAX_CAUSES, MAX_CAUSES_OF_CODE, MAX_EXAMPLES, MAX_SHOWN, Causes, cause_of
 from daemon.core.errors import DiskFull, EndpointDown, IdentityRejected, ManifestRejected, ObjectNotFound, StoreUnavailable
-from daemon.core.model import Failure, Kind
+from daemon.core.model import Failure, FailureScope
 
 TABLE = [
     tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
@@ -37,7 +37,7 @@ def test_name_with_spaces_is_no_part_of_the_cause() -> None:
 def test_thousands_of_images_with_one_cause_are_one_row() -> None:
     """A wrong secret over 1,200 images is one cause, not a wall."""
     rejected = IdentityRejected("S3 answered 403 SignatureDoesNotMatch: it does not match", hint="check AWS_ACCESS_SECRET")
-    failures = [(f"actor_{n % 60}", Failure.of(f"{n}.png", rejected, Kind.SHARED)) for n in range(1_200)]
+    failures = [(f"actor_{n % 60}", Failure.of(f"{n}.png", rejected, FailureScope.SHARED)) for n in range(1_200)]
     (row,) = rows_of(*failures)
     assert ("identity-rejected", 1_200, "check AWS_ACCESS_SECRET") == (row["code"], row["count"], row["hint"])
     assert str(rejected) == row["error"]
@@ -56,7 +56,7 @@ def test_two_causes_of_one_code_are_two_rows() -> None:
 
 def test_two_endpoints_that_are_down_are_two_rows() -> None:
     errors = [EndpointDown(f"http://{host}:9000 cannot be reached") for host in ("10.0.0.1", "10.0.0.2")]
-    assert 2 == len(rows_of(*((f"a{n}", Failure.of(f"{n}.png", errors[n % 2], Kind.SHARED)) for n in range(100))))
+    assert 2 == len(rows_of(*((f"a{n}", Failure.of(f"{n}.png", errors[n % 2], FailureScope.SHARED)) for n in range(100))))
 
 
 def test_errors_that_all_differ_are_bounded_rows() -> None:
@@ -112,4 +112,4 @@ def test_disk_that_is_full_is_one_row_for_all_its_actors() -> None:
     full = DiskFull("31 MB are free in data/actors/anna/training_data, and images want 256")
     own = DiskFull("30 MB are free in data/actors/bob/training_data, and images want 256")
     failures = [("anna", full), ("bob", full), ("carl", full), ("bob", own)]
-    assert 1 == len(rows_of(*((actor, Failure.of("1.png", error, Kind.SHARED)) for actor, error in failures)))
+    assert 1 == len(rows_of(*((actor, Failure.of("1.png", error, FailureScope.SHARED)) for actor, error in failures)))

@@ -7,7 +7,7 @@ import pytest
 from daemon.adapters.log import json_line
 from daemon.core.causes import Causes
 from daemon.core.errors import DiskError, DiskFull, ManifestMissing, ManifestPending, ManifestRejected
-from daemon.core.model import Failure, Kind, Outcome, Proof, Reason, Received
+from daemon.core.model import Failure, FailureScope, Outcome, Proof, Reason, Received
 from daemon.core.report import (
     MAX_FAILURES_KEPT,
     MAX_NOT_READY_NAMED,
@@ -32,7 +32,7 @@ def appeared(number: int = 0) -> Received:
     return Received(f"{number}.png", 100, Proof.MD5, 0.5, 1, Reason.APPEARED)
 
 
-def failure(number: int = 0, kind: Kind = Kind.OWN) -> Failure:
+def failure(number: int = 0, kind: FailureScope = FailureScope.OWN) -> Failure:
     return Failure(f"{number}.png", "object-not-found", f"s3://b/{number}.png is not there", "upload it", kind)
 
 
@@ -103,8 +103,8 @@ def test_every_outcome_is_counted_once() -> None:
         received(size_bytes=20, proof=Proof.LENGTH),
         appeared(),
         failure(),
-        failure(kind=Kind.SHARED),
-        failure(kind=Kind.INTERRUPTED),
+        failure(kind=FailureScope.SHARED),
+        failure(kind=FailureScope.INTERRUPTED),
     )
     assert (2, 1, 2, 1, 6) == (tally.downloaded, tally.skipped, tally.failed, tally.unattempted, tally.total)
     assert 30 == tally.size_bytes
@@ -129,7 +129,11 @@ def test_mislabelled_and_suspect_images_are_counted() -> None:
 def test_tallies_add_up_to_the_tally_of_all() -> None:
     """Without this, the totals of a run differ from the sum of its actors."""
     one = [received(0, seconds=0.1)._replace(suspect="cut"), failure(1), appeared(2)]
-    other = [received(3, seconds=7.0, proof=Proof.LENGTH)._replace(mislabelled=True), failure(4, Kind.INTERRUPTED), received(5)]
+    other = [
+        received(3, seconds=7.0, proof=Proof.LENGTH)._replace(mislabelled=True),
+        failure(4, FailureScope.INTERRUPTED),
+        received(5),
+    ]
     added = tally_of(*one)
     added.requests.update({"first": 2, "retry": 1})
     more = tally_of(*other)
@@ -188,7 +192,7 @@ def test_errors_are_twenty_and_then_a_count(shown: int, failed: int) -> None:
 
 def test_images_that_were_not_tried_are_no_errors_and_hide_none() -> None:
     """Without this, Ctrl-C fills the report with images that nothing is wrong with, and drops what is."""
-    interrupted = [failure(n, Kind.INTERRUPTED) for n in range(18)]
+    interrupted = [failure(n, FailureScope.INTERRUPTED) for n in range(18)]
     document = result_of(*interrupted, *(failure(n) for n in range(100, 110))).document()
     assert (10, 28, False) == (document["failed"], document["total"], document["success"])
     assert isinstance(document["errors"], list)
@@ -206,8 +210,8 @@ def test_images_that_were_not_tried_are_no_errors_and_hide_none() -> None:
         ("manifest-missing", ActorResult("a", Tally(), problem=MISSING)),
         ("manifest-pending", ActorResult("a", Tally(), problem=PENDING)),
         ("incomplete", ActorResult("a", tally_of(received(), failure()))),
-        ("incomplete", ActorResult("a", tally_of(failure(kind=Kind.SHARED)))),
-        ("incomplete", ActorResult("a", tally_of(failure(kind=Kind.INTERRUPTED)))),
+        ("incomplete", ActorResult("a", tally_of(failure(kind=FailureScope.SHARED)))),
+        ("incomplete", ActorResult("a", tally_of(failure(kind=FailureScope.INTERRUPTED)))),
         ("manifest-empty", ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True)),
         ("disk-error", ActorResult("a", tally_of(received()), problem=DiskError("injected"), manifest_failed=True)),
     ],
@@ -308,8 +312,8 @@ def test_results_are_kept_only_for_a_report() -> None:
         (Status.PARTIAL, [ActorResult("a", Tally(), problem=PENDING)], {"strict": True}),
         (Status.COMPLETE, [ActorResult("0001", Tally(), problem=PENDING), result_of(received())], {"strict": True}),
         (Status.PARTIAL, [result_of(received()), result_of(failure())], {}),
-        (Status.PARTIAL, [result_of(failure(kind=Kind.SHARED))], {}),
-        (Status.PARTIAL, [result_of(failure(kind=Kind.INTERRUPTED))], {}),
+        (Status.PARTIAL, [result_of(failure(kind=FailureScope.SHARED))], {}),
+        (Status.PARTIAL, [result_of(failure(kind=FailureScope.INTERRUPTED))], {}),
         (Status.PARTIAL, [ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True)], {}),
         (Status.PARTIAL, [result_of(received())], {"manifests_failed": 1}),  # an entry of actorsData.json
         (Status.PARTIAL, [], {"stopped_by": DiskFull("injected")}),

@@ -19,7 +19,7 @@ from daemon.core.errors import (
     TimedOut,
     Treatment,
 )
-from daemon.core.model import Kind, ObjectHead, Proof, Reason, Received
+from daemon.core.model import FailureScope, ObjectHead, Proof, Reason, Received
 from daemon.core.retry import _clock_hint, delay_seconds, refusal
 from tests.support.scripted_download import (
     BODY,
@@ -315,7 +315,7 @@ def test_passing_fault_is_tried_again(fault: Answer) -> None:
 def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Answer) -> None:
     """Without this, an image that can never be had is asked for to the end of days, or given up too early."""
     run = Run(ScriptedStore(fault))
-    assert Kind.OWN is run.failure().kind
+    assert FailureScope.OWN is run.failure().kind
     assert 5 == run.store.requests
     assert {"first": 1, "retry": 4} == run.trial.requests
     assert 4 == len(run.stopping.waited)
@@ -328,7 +328,7 @@ def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Ans
 def test_answer_that_will_not_change_is_asked_for_once(s3_code: str) -> None:
     """Without this, a thousand missing images cost five thousand requests and the waits between them."""
     run = Run(ScriptedStore(refusal(400, s3_code, "injected")))
-    assert Kind.OWN is run.failure().kind
+    assert FailureScope.OWN is run.failure().kind
     assert (1, []) == (run.store.requests, run.stopping.waited)
 
 
@@ -348,7 +348,7 @@ def test_long_wait_gives_the_slot_back() -> None:
 def test_stop_ends_the_waiting() -> None:
     """Without this, Ctrl-C waits for every retry first."""
     run = Run(ScriptedStore(SLOW_DOWN), stopping=Stopping(after=1))
-    assert ("interrupted", Kind.INTERRUPTED) == ((failure := run.failure()).code, failure.kind)
+    assert ("interrupted", FailureScope.INTERRUPTED) == ((failure := run.failure()).code, failure.kind)
     assert 1 == run.store.requests
     assert [] == run.log.said
 
@@ -405,7 +405,7 @@ def test_rejected_identity_is_renewed_and_asked_again() -> None:
 def test_identity_that_stays_rejected_stops_all_who_use_it_and_is_said_once(requests: int, renews: bool) -> None:
     """Without this, wrong keys send a rejected request, and log an error, for each of 5,740 images."""
     run = Run(ScriptedStore(EXPIRED, renews=renews))
-    assert Kind.SHARED is run.failure().kind
+    assert FailureScope.SHARED is run.failure().kind
     assert "identity-rejected" == run.failure(Run.new_trial()).code
     assert requests == run.store.requests
     assert ["identity.failed"] == run.log.said
@@ -415,7 +415,7 @@ def test_identity_that_stays_rejected_stops_all_who_use_it_and_is_said_once(requ
 def test_who_does_not_sign_fails_alone(identity: str) -> None:
     """Without this, one presigned URL that ran out stops every other."""
     run = Run(ScriptedStore(EXPIRED, (WHOLE, BODY), identity=identity, renews=True))
-    assert Kind.OWN is run.failure().kind
+    assert FailureScope.OWN is run.failure().kind
     assert 0 == run.store.renewals
     assert isinstance(run.outcome(Run.new_trial()), Received)
 
@@ -433,14 +433,16 @@ def test_images_that_were_under_way_say_it_no_second_time(error: ActorsyncError)
     run = Run(SlowStore(error))
     images = [gevent.spawn(run.failure, Run.new_trial()) for _ in range(3)]
     gevent.joinall(images, raise_error=True)
-    assert [Kind.SHARED] * 3 == [image.value.kind for image in images]
+    assert [FailureScope.SHARED] * 3 == [image.value.kind for image in images]
     assert (3, ["identity.failed"]) == (run.store.requests, run.log.said)
 
 
 def test_full_disk_is_said_once_and_asks_for_nothing_more() -> None:
     """Without this, a full disk downloads everything to throw it away."""
     run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(full=True))
-    assert [("disk-full", Kind.SHARED)] * 3 == [(f.code, f.kind) for f in (run.failure(Run.new_trial()) for _ in range(3))]
+    assert [("disk-full", FailureScope.SHARED)] * 3 == [
+        (f.code, f.kind) for f in (run.failure(Run.new_trial()) for _ in range(3))
+    ]
     assert (0, ["disk.failed"]) == (run.store.requests, run.log.said)
 
 

@@ -8,7 +8,7 @@ from botocore.endpoint_provider import EndpointProvider
 
 from daemon.core import s3url
 from daemon.core.errors import UrlRefused
-from daemon.core.model import Door, ObjectRef
+from daemon.core.model import EndpointVariant, ObjectRef
 from daemon.core.s3url import build_s3_url, origin_of, parse_s3_url, s3_host
 
 MINIO = "http://minio.example:9000"
@@ -43,11 +43,11 @@ def test_tables_are_walked_whole() -> None:
 
 
 @pytest.mark.parametrize("endpoint", [None, MINIO], ids=["AWS", "endpoint"])
-@pytest.mark.parametrize(("url", "path", "region", "door"), UNDERSTOOD, ids=[row[0] for row in UNDERSTOOD])
-def test_every_form_of_the_table_is_understood(url: str, path: str, region: str, door: str, endpoint: str | None) -> None:
+@pytest.mark.parametrize(("url", "path", "region", "variant"), UNDERSTOOD, ids=[row[0] for row in UNDERSTOOD])
+def test_every_form_of_the_table_is_understood(url: str, path: str, region: str, variant: str, endpoint: str | None) -> None:
     """Without this, images that a manifest lists in one of S3's forms are refused, or another object is fetched."""
     bucket, _, key = path.partition("/")
-    expected = ObjectRef(bucket, key, None, None if region == "-" else region, Door(door))
+    expected = ObjectRef(bucket, key, None, None if region == "-" else region, EndpointVariant(variant))
     assert expected == parse_s3_url(url, endpoint)
 
 
@@ -229,7 +229,7 @@ def test_presigned_url_is_kept_to_the_letter(base: str, query: str) -> None:
     """Without this, a URL that carries its own right to the object is signed again, or altered, and S3 says 403."""
     url = f"{base}?{query}"
     ref = parse_s3_url(f"{url}#top", MINIO)
-    assert ObjectRef("b", "a k", None, ref.region, ref.door, url) == ref
+    assert ObjectRef("b", "a k", None, ref.region, ref.variant, url) == ref
     assert url == build_s3_url(ref) == build_s3_url(ref, region="eu-west-1", endpoint=MINIO)
     assert "?" not in repr(ref)
 
@@ -259,7 +259,7 @@ def test_urls_that_boto3_presigns_are_known_as_presigned(version: str, style: st
     client = session.create_client("s3", region_name="us-west-2", config=config)
     url = client.generate_presigned_url("get_object", {"Bucket": "b-1", "Key": "a b/+é.png", "VersionId": "v+1"})
     ref = parse_s3_url(url)
-    assert ObjectRef("b-1", "a b/+é.png", "v+1", "us-west-2", Door.STANDARD, url) == ref
+    assert ObjectRef("b-1", "a b/+é.png", "v+1", "us-west-2", EndpointVariant.STANDARD, url) == ref
 
 
 # --- an endpoint ------------------------------------------------------------------------------------------------------
@@ -372,10 +372,10 @@ def test_presigned_elsewhere_is_refused_with_an_endpoint_too() -> None:
         (ObjectRef("-b", "k"), None, "https://s3.amazonaws.com/-b/k"),
         (ObjectRef("b" * 63, "k"), None, f"https://{'b' * 63}.s3.amazonaws.com/k"),
         (ObjectRef("b" * 64, "k"), None, f"https://s3.amazonaws.com/{'b' * 64}/k"),
-        (ObjectRef("b", "k", door=Door.FIPS), None, "https://b.s3-fips.us-east-1.amazonaws.com/k"),
-        (ObjectRef("a.b", "k", door=Door.DUALSTACK), "us-west-1", "https://s3.dualstack.us-west-1.amazonaws.com/a.b/k"),
-        (ObjectRef("b", "k", door=Door.ACCELERATE), "us-west-1", "https://b.s3-accelerate.amazonaws.com/k"),
-        (ObjectRef("a.b", "k", door=Door.ACCELERATE), "us-west-1", "https://s3.us-west-1.amazonaws.com/a.b/k"),
+        (ObjectRef("b", "k", variant=EndpointVariant.FIPS), None, "https://b.s3-fips.us-east-1.amazonaws.com/k"),
+        (ObjectRef("a.b", "k", variant=EndpointVariant.DUALSTACK), "us-west-1", "https://s3.dualstack.us-west-1.amazonaws.com/a.b/k"),
+        (ObjectRef("b", "k", variant=EndpointVariant.ACCELERATE), "us-west-1", "https://b.s3-accelerate.amazonaws.com/k"),
+        (ObjectRef("a.b", "k", variant=EndpointVariant.ACCELERATE), "us-west-1", "https://s3.us-west-1.amazonaws.com/a.b/k"),
         (ObjectRef("b", "/a//../ +%é~?#&=:@!*'()"), None, "https://b.s3.amazonaws.com//a//../%20%2B%25%C3%A9~%3F%23%26%3D%3A%40%21%2A%27%28%29"),
         (ObjectRef("b", "k", version_id="v/+ é"), None, "https://b.s3.amazonaws.com/k?versionId=v%2F%2B%20%C3%A9"),
     ],
@@ -386,7 +386,7 @@ def test_request_goes_to_the_bucket_and_key(ref: ObjectRef, region: str | None, 
 
 
 @pytest.mark.parametrize(
-    "ref", [ObjectRef("b", "k v"), ObjectRef("b", "k v", region="us-west-2", door=Door.ACCELERATE)], ids=str
+    "ref", [ObjectRef("b", "k v"), ObjectRef("b", "k v", region="us-west-2", variant=EndpointVariant.ACCELERATE)], ids=str
 )
 def test_endpoint_takes_every_unsigned_request(ref: ObjectRef) -> None:
     """Without this, a run against MinIO reaches out to AWS for the URLs that were written for AWS."""
@@ -418,25 +418,25 @@ def test_hosts_are_those_that_botocore_would_ask() -> None:
     loader = botocore.session.Session().get_component("data_loader")
     rules = EndpointProvider(loader.load_service_model("s3", "endpoint-rule-set-1"), loader.load_data("partitions"))
     flags = {
-        Door.STANDARD: (False, False, False),
-        Door.DUALSTACK: (False, True, False),
-        Door.FIPS: (True, False, False),
-        Door.FIPS_DUALSTACK: (True, True, False),
-        Door.ACCELERATE: (False, False, True),
-        Door.ACCELERATE_DUALSTACK: (False, True, True),
+        EndpointVariant.STANDARD: (False, False, False),
+        EndpointVariant.DUALSTACK: (False, True, False),
+        EndpointVariant.FIPS: (True, False, False),
+        EndpointVariant.FIPS_DUALSTACK: (True, True, False),
+        EndpointVariant.ACCELERATE: (False, False, True),
+        EndpointVariant.ACCELERATE_DUALSTACK: (False, True, True),
     }
     partitions = loader.load_data("partitions")["partitions"]
     regions = [name for partition in partitions for name in partition["regions"] if not name.endswith("-global")]
     assert len(regions) > 40
     suffixes = {partition["outputs"]["dnsSuffix"] for partition in partitions}
     assert sorted(suffixes) == sorted(s3url._DOMAINS.values())
-    for (door, (fips, dualstack, accelerate)), region, bucket in product(flags.items(), regions, ["bucket", "my.bucket"]):
+    for (variant, (fips, dualstack, accelerate)), region, bucket in product(flags.items(), regions, ["bucket", "my.bucket"]):
         if (region.startswith("cn-") and fips) or (accelerate and ("." in bucket or s3url._domain(region) != "amazonaws.com")):
             continue  # AWS has no such hosts
         asked = rules.resolve_endpoint(
             Bucket=bucket, Region=region, UseFIPS=fips, UseDualStack=dualstack, Accelerate=accelerate, UseGlobalEndpoint=False
         )
-        ref = ObjectRef(bucket, "k", region=None if accelerate else region, door=door)
+        ref = ObjectRef(bucket, "k", region=None if accelerate else region, variant=variant)
         assert f"{asked.url}/k" == build_s3_url(ref)
         assert ref == parse_s3_url(f"{asked.url}/k")
-        assert s3_host(door, region) in asked.url
+        assert s3_host(variant, region) in asked.url

@@ -1,13 +1,13 @@
 import pytest
 
-from daemon.core.schedule import MOST_RESTING, Job, Lane, Schedule
+from daemon.core.schedule import MOST_RESTING, Job, Priority, Schedule
 
 
 def started(schedule: Schedule, now: float = 0.0) -> list[str]:
     return [job.actor for job in schedule.start(now)]
 
 
-def scheduled(concurrent_actors: int, lane: Lane, *actors: str) -> Schedule:
+def scheduled(concurrent_actors: int, lane: Priority, *actors: str) -> Schedule:
     schedule = Schedule(concurrent_actors)
     for actor in actors:
         schedule.add(actor, lane)
@@ -16,7 +16,7 @@ def scheduled(concurrent_actors: int, lane: Lane, *actors: str) -> Schedule:
 
 def test_no_more_actors_run_at_once_than_were_asked_for() -> None:
     """Without this, --concurrent-actors bounds neither connections nor memory."""
-    schedule = scheduled(2, Lane.BULK, "a", "b", "c")
+    schedule = scheduled(2, Priority.BULK, "a", "b", "c")
     assert ["a", "b"] == started(schedule)
     assert [] == started(schedule)
     schedule.finished("b")
@@ -25,7 +25,7 @@ def test_no_more_actors_run_at_once_than_were_asked_for() -> None:
 
 def test_actors_start_in_the_order_in_which_they_became_due() -> None:
     """Without this, an actor at the end of the list may never have its turn while others come again."""
-    schedule = scheduled(1, Lane.BULK, "a", "b", "c")
+    schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     order = []
     while not schedule.idle:
         [job] = schedule.start(0.0)
@@ -36,30 +36,30 @@ def test_actors_start_in_the_order_in_which_they_became_due() -> None:
 
 def test_change_goes_before_a_rest_that_before_a_retry_and_that_before_the_backlog() -> None:
     """Without this, an image that was just made waits for 5,740 that are a year old."""
-    schedule = scheduled(1, Lane.BULK, "paused")
+    schedule = scheduled(1, Priority.BULK, "paused")
     started(schedule)
     schedule.paused("paused", 5.0, "the rest")
-    schedule.add("bulk", Lane.BULK)
-    schedule.add("failed", Lane.RETRY)
-    schedule.add("changed", Lane.CHANGE)
+    schedule.add("bulk", Priority.BULK)
+    schedule.add("failed", Priority.RETRY)
+    schedule.add("changed", Priority.CHANGE)
     jobs = []
     while not schedule.idle:
         [job] = schedule.start(9.0)
         jobs.append(job)
         schedule.finished(job.actor)
     assert [
-        Job("changed", Lane.CHANGE),
-        Job("paused", Lane.BULK, "the rest"),  # still what it began as
-        Job("failed", Lane.RETRY),
-        Job("bulk", Lane.BULK),
+        Job("changed", Priority.CHANGE),
+        Job("paused", Priority.BULK, "the rest"),  # still what it began as
+        Job("failed", Priority.RETRY),
+        Job("bulk", Priority.BULK),
     ] == jobs
 
 
 def test_change_of_an_actor_in_the_backlog_moves_it_to_the_front_and_runs_it_once() -> None:
     """Without this, a change made during the first pass waits for its end, or is synced twice."""
-    schedule = scheduled(3, Lane.BULK, "a", "b", "c")
-    schedule.add("c", Lane.CHANGE)
-    assert [Job("c", Lane.CHANGE), Job("a", Lane.BULK), Job("b", Lane.BULK)] == schedule.start(0.0)
+    schedule = scheduled(3, Priority.BULK, "a", "b", "c")
+    schedule.add("c", Priority.CHANGE)
+    assert [Job("c", Priority.CHANGE), Job("a", Priority.BULK), Job("b", Priority.BULK)] == schedule.start(0.0)
     for actor in "abc":
         schedule.finished(actor)
     assert schedule.idle
@@ -67,40 +67,40 @@ def test_change_of_an_actor_in_the_backlog_moves_it_to_the_front_and_runs_it_onc
 
 def test_backlog_does_not_move_a_changed_actor_back() -> None:
     """Without this, a rescan slows down what it finds already on its way."""
-    schedule = scheduled(1, Lane.BULK, "a")
-    schedule.add("b", Lane.CHANGE)
-    schedule.add("b", Lane.BULK)
+    schedule = scheduled(1, Priority.BULK, "a")
+    schedule.add("b", Priority.CHANGE)
+    schedule.add("b", Priority.BULK)
     assert ["b"] == started(schedule)
 
 
 @pytest.mark.parametrize("changes", [1, 2, 10])
 def test_change_during_a_sync_runs_the_actor_once_more(changes: int) -> None:
     """Without this, an edit made mid-download waits for the next rescan, or runs once for each event."""
-    schedule = scheduled(2, Lane.BULK, "a")
+    schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
     for _ in range(changes):
-        schedule.add("a", Lane.CHANGE)
+        schedule.add("a", Priority.CHANGE)
         assert [] == started(schedule)  # never twice at once
     schedule.finished("a")
     assert not schedule.idle
-    assert [Job("a", Lane.CHANGE)] == schedule.start(0.0)
+    assert [Job("a", Priority.CHANGE)] == schedule.start(0.0)
     schedule.finished("a")
     assert schedule.idle
 
 
 def test_that_run_is_in_the_first_of_the_lanes_that_asked_for_it() -> None:
     """Without this, a change that a rescan saw as well waits behind the backlog."""
-    schedule = scheduled(1, Lane.BULK, "a")
+    schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
-    schedule.add("a", Lane.CHANGE)
-    schedule.add("a", Lane.BULK)
+    schedule.add("a", Priority.CHANGE)
+    schedule.add("a", Priority.BULK)
     schedule.finished("a")
-    assert [Job("a", Lane.CHANGE)] == schedule.start(0.0)
+    assert [Job("a", Priority.CHANGE)] == schedule.start(0.0)
 
 
 def test_paused_actor_gives_its_slot_up_and_goes_on_when_it_is_due() -> None:
     """Without this, one slow bucket holds all slots, or its images are never fetched."""
-    schedule = scheduled(1, Lane.BULK, "a", "b")
+    schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.paused("a", 30.0, "the rest of a")
     assert ["b"] == started(schedule, 1.0)
@@ -109,40 +109,40 @@ def test_paused_actor_gives_its_slot_up_and_goes_on_when_it_is_due() -> None:
     assert 29.0 == schedule.wait_seconds(1.0)
     assert [] == started(schedule, 29.9)
     assert 0.0 == schedule.wait_seconds(30.0)
-    assert [Job("a", Lane.BULK, "the rest of a")] == schedule.start(30.0)
+    assert [Job("a", Priority.BULK, "the rest of a")] == schedule.start(30.0)
     schedule.finished("a")
     assert schedule.idle
 
 
 def test_change_of_a_paused_actor_runs_it_once_more_after_its_rest() -> None:
     """Without this, the change is lost, or a new run begins while the rest of the old one waits."""
-    schedule = scheduled(2, Lane.BULK, "a")
+    schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
-    schedule.add("a", Lane.CHANGE)
+    schedule.add("a", Priority.CHANGE)
     assert [] == started(schedule, 4.9)
-    assert [Job("a", Lane.BULK, "the rest")] == schedule.start(5.0)
+    assert [Job("a", Priority.BULK, "the rest")] == schedule.start(5.0)
     schedule.finished("a")
-    assert [Job("a", Lane.CHANGE)] == schedule.start(5.0)
+    assert [Job("a", Priority.CHANGE)] == schedule.start(5.0)
     schedule.finished("a")
     assert schedule.idle
 
 
 def test_pause_of_a_run_that_was_asked_for_again_does_not_forget_it() -> None:
     """Without this, a change that came just before a long retry is lost."""
-    schedule = scheduled(1, Lane.BULK, "a")
+    schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
-    schedule.add("a", Lane.CHANGE)
+    schedule.add("a", Priority.CHANGE)
     schedule.paused("a", 5.0, "the rest")
     [resumed] = schedule.start(5.0)
     assert "the rest" == resumed.resume
     schedule.finished("a")
-    assert [Job("a", Lane.CHANGE)] == schedule.start(5.0)
+    assert [Job("a", Priority.CHANGE)] == schedule.start(5.0)
 
 
 def test_loop_sleeps_until_the_first_pause_ends_or_an_event_comes() -> None:
     """Without this, the loop spins, or sleeps past what is due."""
-    schedule = scheduled(3, Lane.BULK, "a", "b", "c")
+    schedule = scheduled(3, Priority.BULK, "a", "b", "c")
     assert schedule.wait_seconds(0.0) is None
     started(schedule)
     assert schedule.wait_seconds(0.0) is None
@@ -151,17 +151,17 @@ def test_loop_sleeps_until_the_first_pause_ends_or_an_event_comes() -> None:
     assert 4.0 == schedule.wait_seconds(1.0)
     assert 0.0 == schedule.wait_seconds(99.0)
     for actor in "de":
-        schedule.add(actor, Lane.CHANGE)
+        schedule.add(actor, Priority.CHANGE)
     started(schedule)
     assert schedule.wait_seconds(99.0) is None  # what is due has no slot: the end of a run wakes the loop
 
 
 def test_stop_starts_nothing_more_and_says_what_was_left() -> None:
     """Without this, a stop waits for the backlog, or images that waited for a retry are not in the report."""
-    schedule = scheduled(2, Lane.BULK, "a", "b", "c")
+    schedule = scheduled(2, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
-    schedule.add("b", Lane.CHANGE)
+    schedule.add("b", Priority.CHANGE)
     assert ("the rest",) == schedule.drop_waiting()
     assert [] == started(schedule, 9.0)
     assert not schedule.idle  # b still runs
@@ -172,10 +172,10 @@ def test_stop_starts_nothing_more_and_says_what_was_left() -> None:
 
 def test_actors_that_only_wait_for_their_turn_are_not_begun() -> None:
     """A paused one that is due again was begun; one that runs, and is due once more, as well."""
-    schedule = scheduled(2, Lane.BULK, "paused", "running", "b", "c")
+    schedule = scheduled(2, Priority.BULK, "paused", "running", "b", "c")
     started(schedule)
     schedule.paused("paused", 1.0, "the rest")
-    schedule.add("running", Lane.CHANGE)
+    schedule.add("running", Priority.CHANGE)
     schedule.slots = 1
     assert [] == started(schedule, 2.0)
     assert ("b", "c") == schedule.not_begun
@@ -185,7 +185,7 @@ def test_actors_that_only_wait_for_their_turn_are_not_begun() -> None:
 
 def test_lanes_are_numbered_in_the_order_in_which_they_go() -> None:
     """Without this, the comparison of two lanes says the opposite of what their queues do."""
-    assert [Lane.CHANGE, Lane.RESUME, Lane.RETRY, Lane.BULK] == sorted(Lane) == list(Lane)
+    assert [Priority.CHANGE, Priority.RESUME, Priority.RETRY, Priority.BULK] == sorted(Priority) == list(Priority)
 
 
 # --- the last image is begun ---------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_lanes_are_numbered_in_the_order_in_which_they_go() -> None:
 
 def test_actor_that_has_begun_all_lets_the_next_one_start() -> None:
     """Without this, all places but one are empty while an actor's last image is on its way."""
-    schedule = scheduled(1, Lane.BULK, "a", "b", "c")
+    schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.slot_freed("a")
     assert ["b"] == started(schedule)
@@ -203,7 +203,7 @@ def test_actor_that_has_begun_all_lets_the_next_one_start() -> None:
 
 def test_actor_that_is_ending_still_runs() -> None:
     """Without this, a run is closed, and --once ends, before the last image of each actor is there."""
-    schedule = scheduled(1, Lane.BULK, "a", "b")
+    schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
     assert (True, False, ("a",)) == (schedule.in_run("a"), schedule.idle, schedule.running)
@@ -217,7 +217,7 @@ def test_actor_that_is_ending_still_runs() -> None:
 
 def test_end_of_an_actor_that_was_ending_frees_no_second_slot() -> None:
     """Without this, one more actor runs at once with each that ended."""
-    schedule = scheduled(1, Lane.BULK, "a", "b", "c")
+    schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.slot_freed("a")
     started(schedule)
@@ -229,22 +229,22 @@ def test_end_of_an_actor_that_was_ending_frees_no_second_slot() -> None:
 
 def test_change_of_an_actor_that_is_ending_runs_it_once_more_after_its_end() -> None:
     """Without this, an edit made while the last image is on its way is lost, or syncs one folder twice at once."""
-    schedule = scheduled(2, Lane.BULK, "a")
+    schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
-    schedule.add("a", Lane.RETRY)
+    schedule.add("a", Priority.RETRY)
     schedule.slot_freed("a")
     for _ in range(2):
-        schedule.add("a", Lane.CHANGE)
+        schedule.add("a", Priority.CHANGE)
         assert [] == started(schedule)
     schedule.finished("a")
-    assert [Job("a", Lane.CHANGE)] == schedule.start(0.0)
+    assert [Job("a", Priority.CHANGE)] == schedule.start(0.0)
     schedule.finished("a")
     assert schedule.idle
 
 
 def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
     """Without this, an image whose retry takes long is lost when it was among the last to be begun."""
-    schedule = scheduled(1, Lane.RETRY, "a", "b")
+    schedule = scheduled(1, Priority.RETRY, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
     assert ["b"] == started(schedule)
@@ -252,7 +252,7 @@ def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
     assert (True, ("b",)) == (schedule.in_run("a"), schedule.running)
     assert [] == started(schedule, 5.0)  # its slot is another's now
     schedule.slot_freed("b")
-    assert [Job("a", Lane.RETRY, "the rest")] == schedule.start(5.0)
+    assert [Job("a", Priority.RETRY, "the rest")] == schedule.start(5.0)
     schedule.slot_freed("a")
     schedule.finished("b")
     schedule.finished("a")
@@ -261,7 +261,7 @@ def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
 
 def test_loop_wakes_for_a_rest_that_can_have_the_slot_of_an_actor_that_is_ending() -> None:
     """Without this, a rest that is due waits for another actor's last image."""
-    schedule = scheduled(1, Lane.BULK, "a", "b")
+    schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
     started(schedule)
@@ -272,33 +272,33 @@ def test_loop_wakes_for_a_rest_that_can_have_the_slot_of_an_actor_that_is_ending
 
 def test_actor_that_is_ending_need_not_yield() -> None:
     """Without this, a change that has a slot already stops a second actor of the backlog, or one that has nothing to stop."""
-    schedule = scheduled(2, Lane.BULK, "a", "b")
+    schedule = scheduled(2, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
-    schedule.add("x", Lane.CHANGE)
+    schedule.add("x", Priority.CHANGE)
     assert [] == schedule.to_yield()  # there is its slot
-    schedule.add("y", Lane.CHANGE)
+    schedule.add("y", Priority.CHANGE)
     assert ["b"] == schedule.to_yield()
 
 
 def test_actor_that_was_to_yield_and_is_ending_has_done_so() -> None:
     """Without this, the next change is thought to get the slot that this one has, and waits for the backlog."""
-    schedule = scheduled(2, Lane.BULK, "a", "b")
+    schedule = scheduled(2, Priority.BULK, "a", "b")
     started(schedule)
-    schedule.add("x", Lane.CHANGE)
+    schedule.add("x", Priority.CHANGE)
     [yielding] = schedule.to_yield()
     schedule.slot_freed(yielding)
     assert ["x"] == started(schedule)
-    schedule.add("y", Lane.CHANGE)
+    schedule.add("y", Priority.CHANGE)
     assert [({"a", "b"} - {yielding}).pop()] == schedule.to_yield()
 
 
 def test_actor_that_went_away_while_it_was_ending_does_not_start_again() -> None:
     """Without this, an actor that was taken out of actorsData.json is synced once more."""
-    schedule = scheduled(1, Lane.BULK, "a")
+    schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.slot_freed("a")
-    schedule.add("a", Lane.CHANGE)
+    schedule.add("a", Priority.CHANGE)
     schedule.remove("a")
     assert schedule.in_run("a")
     schedule.finished("a")
@@ -307,10 +307,10 @@ def test_actor_that_went_away_while_it_was_ending_does_not_start_again() -> None
 
 def test_stop_waits_for_actors_that_are_ending() -> None:
     """Without this, images that were begun are cut off by a stop though the grace is not over."""
-    schedule = scheduled(1, Lane.BULK, "a", "b")
+    schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
-    schedule.add("a", Lane.CHANGE)
+    schedule.add("a", Priority.CHANGE)
     assert () == schedule.drop_waiting()
     assert (False, []) == (schedule.idle, started(schedule))
     schedule.finished("a")
@@ -320,13 +320,13 @@ def test_stop_waits_for_actors_that_are_ending() -> None:
 # --- live changes and a full house --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lane", [Lane.BULK, Lane.RETRY])
-def test_backlog_yields_to_a_change(lane: Lane) -> None:
+@pytest.mark.parametrize("lane", [Priority.BULK, Priority.RETRY])
+def test_backlog_yields_to_a_change(lane: Priority) -> None:
     """Without this, an image that was just made waits until an actor with 10,000 images is done."""
     schedule = scheduled(2, lane, "a", "b", "c")
     started(schedule)
     assert [] == schedule.to_yield()
-    schedule.add("changed", Lane.CHANGE)
+    schedule.add("changed", Priority.CHANGE)
     [yielding] = schedule.to_yield()
     assert yielding in ("a", "b")
     assert [] == schedule.to_yield()  # each is named once
@@ -338,41 +338,41 @@ def test_backlog_yields_to_a_change(lane: Lane) -> None:
 
 def test_as_many_yield_as_changes_have_no_slot() -> None:
     """Without this, one change stops the whole backlog."""
-    schedule = scheduled(4, Lane.BULK, "a", "b", "c")
+    schedule = scheduled(4, Priority.BULK, "a", "b", "c")
     started(schedule)
     for actor in "xyz":
-        schedule.add(actor, Lane.CHANGE)
+        schedule.add(actor, Priority.CHANGE)
     assert 2 == len(schedule.to_yield())  # and one slot is free
-    schedule.add("v", Lane.CHANGE)
+    schedule.add("v", Priority.CHANGE)
     assert 1 == len(schedule.to_yield())
 
 
 def test_change_does_not_yield_to_a_change() -> None:
     """Without this, two changes stop one another for ever."""
-    schedule = scheduled(1, Lane.CHANGE, "a", "b")
+    schedule = scheduled(1, Priority.CHANGE, "a", "b")
     started(schedule)
     assert [] == schedule.to_yield()
     schedule.paused("a", 0.0, "the rest")
     started(schedule)
     schedule.finished("b")
     started(schedule)
-    schedule.add("b", Lane.CHANGE)
+    schedule.add("b", Priority.CHANGE)
     assert [] == schedule.to_yield()  # the rest of a change is one too
 
 
 def test_actor_that_went_away_wants_no_slot() -> None:
     """Without this, an actor of the backlog is stopped in mid-run for one that is taken out of actorsData.json."""
-    schedule = scheduled(1, Lane.BULK, "a")
+    schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
-    schedule.add("gone", Lane.CHANGE)
+    schedule.add("gone", Priority.CHANGE)
     schedule.remove("gone")
     assert [] == schedule.to_yield()
 
 
-@pytest.mark.parametrize("lane", Lane)
-def test_actor_that_went_away_does_not_start_again(lane: Lane) -> None:
+@pytest.mark.parametrize("lane", Priority)
+def test_actor_that_went_away_does_not_start_again(lane: Priority) -> None:
     """Without this, an actor that was taken out of actorsData.json is synced once more, or for ever."""
-    schedule = scheduled(1, Lane.BULK, "runs")
+    schedule = scheduled(1, Priority.BULK, "runs")
     started(schedule)
     for actor in ("runs", "waits"):
         schedule.add(actor, lane)
@@ -387,19 +387,19 @@ def test_actor_that_went_away_does_not_start_again(lane: Lane) -> None:
 
 def test_rest_of_an_actor_that_went_away_is_brought_to_its_end() -> None:
     """Without this, images that waited for a retry are neither fetched nor reported."""
-    schedule = scheduled(1, Lane.BULK, "a")
+    schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
-    schedule.add("a", Lane.CHANGE)
+    schedule.add("a", Priority.CHANGE)
     schedule.remove("a")
-    assert [Job("a", Lane.BULK, "the rest")] == schedule.start(5.0)
+    assert [Job("a", Priority.BULK, "the rest")] == schedule.start(5.0)
     schedule.finished("a")
     assert schedule.idle
 
 
 def test_fewer_slots_interrupt_nobody() -> None:
     """Without this, a reload with fewer --concurrent-actors stops runs that are half done."""
-    schedule = scheduled(3, Lane.BULK, "a", "b", "c", "d")
+    schedule = scheduled(3, Priority.BULK, "a", "b", "c", "d")
     started(schedule)
     schedule.slots = 1
     assert [] == schedule.to_yield()
@@ -412,7 +412,7 @@ def test_fewer_slots_interrupt_nobody() -> None:
 
 def test_more_slots_are_taken_at_once() -> None:
     """Without this, a reload with more --concurrent-actors helps only after a run has ended."""
-    schedule = scheduled(1, Lane.BULK, "a", "b", "c")
+    schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.slots = 3
     assert ["b", "c"] == started(schedule)
@@ -421,13 +421,13 @@ def test_more_slots_are_taken_at_once() -> None:
 
 def test_backlog_waits_while_very_many_are_put_off() -> None:
     """Without this, a server that is too busy is asked for a million images, and all of them wait in our memory."""
-    schedule = scheduled(1, Lane.BULK, *(f"{number}" for number in range(MOST_RESTING + 1)))
+    schedule = scheduled(1, Priority.BULK, *(f"{number}" for number in range(MOST_RESTING + 1)))
     for number in range(MOST_RESTING):
         assert [f"{number}"] == started(schedule)
         schedule.paused(f"{number}", 60.0 + number, "the rest")
     assert ([], 60.0) == (started(schedule), schedule.wait_seconds(0.0))
-    schedule.add("changed", Lane.CHANGE)
-    schedule.add("failed", Lane.RETRY)
+    schedule.add("changed", Priority.CHANGE)
+    schedule.add("failed", Priority.RETRY)
     for actor in ("changed", "failed"):
         assert [actor] == started(schedule)
         schedule.finished(actor)

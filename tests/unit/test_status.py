@@ -2,10 +2,10 @@ from typing import Any
 
 from daemon.adapters.log import json_line
 from daemon.core.errors import EndpointDown, ObjectNotFound, StoreUnavailable
-from daemon.core.failing import FailingActors
 from daemon.core.model import Failure
-from daemon.core.schedule import Lane, Schedule
-from daemon.runs import Runs
+from daemon.core.retry_queue import RetryQueue
+from daemon.core.schedule import Priority, Schedule
+from daemon.run_tracker import RunTracker
 from daemon.status import MOST_FAILING_SHOWN, status_document, status_table, status_text
 from tests.support.runs import Lines, result
 
@@ -20,9 +20,9 @@ def document(**changes: Any) -> dict[str, Any]:
         "actors": 10,
         "ready": 8,
         "not_ready": {"a": "no-images", "b": "manifest-missing"},
-        "failing": FailingActors(),
+        "failing": RetryQueue(),
         "schedule": Schedule(5),
-        "runs": Runs(Lines(), None),
+        "runs": RunTracker(Lines(), None),
         "down": (),
         "watch": Health(),
         "uptime_seconds": 12.6,
@@ -31,8 +31,8 @@ def document(**changes: Any) -> dict[str, Any]:
     return status_document(**facts | changes)
 
 
-def failing_of(count: int, name: str = "{:04}_european_25_male") -> FailingActors:
-    failing = FailingActors()
+def failing_of(count: int, name: str = "{:04}_european_25_male") -> RetryQueue:
+    failing = RetryQueue()
     for number in range(count):
         errors = [StoreUnavailable("injected"), ObjectNotFound("injected"), ObjectNotFound("injected")]
         failing.failed(name.format(number), [Failure.of("1.png", error) for error in errors[number % 2 :]], 0.0, 0.0)
@@ -51,7 +51,7 @@ def test_idle_daemon_says_what_there_is() -> None:
 
 def test_run_that_is_open_counts_with_the_closed_ones() -> None:
     """Without this, the totals stand still for the hours of a bulk pass."""
-    runs = Runs(Lines(), None)
+    runs = RunTracker(Lines(), None)
     runs.begin("bulk", 1)
     runs.fold(result("a", downloaded=2))
     runs.end(interrupted=False)
@@ -59,7 +59,7 @@ def test_run_that_is_open_counts_with_the_closed_ones() -> None:
     runs.fold(result("a", downloaded=3, failed=1))
     schedule = Schedule(1)
     for actor in "bc":
-        schedule.add(actor, Lane.CHANGE)
+        schedule.add(actor, Priority.CHANGE)
     schedule.start(0.0)
     status = document(runs=runs, schedule=schedule, now=began + 2.0)
     assert (5, 1, 50) == (status["downloaded"], status["failed"], status["size_bytes"])

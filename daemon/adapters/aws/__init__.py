@@ -1,1 +1,1 @@
-"""botocore's chain of credentials, and the AWS profile: what configures the tools of AWS counts here too."""
+"""AWS credentials and settings from botocore's credential chain and from the AWS profile."""

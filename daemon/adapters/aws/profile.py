@@ -1,4 +1,4 @@
-"""The AWS profile in force, read as botocore 1.44.5 reads it, but without botocore, whose import takes 0.2 s."""
+"""Read the AWS profile in force, as botocore 1.44.5 does, without importing botocore (0.2 s)."""
 
 import os
 import re

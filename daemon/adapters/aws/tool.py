@@ -1,4 +1,4 @@
-"""A credential_process: bounded in time and output, its answer checked, and nothing of it shown but its last complaint."""
+"""Run a `credential_process` with bounds on time and output, and check its answer."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The last screen of a run, from its run.completed: the totals, what is left and not ready, what failed and why."""
+"""The last screen of a run: totals, what is missing, what failed and why."""
 
 from collections.abc import Mapping
 from typing import Any

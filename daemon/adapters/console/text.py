@@ -1,4 +1,4 @@
-"""How the console writes text: values from outside made safe, and signs and colours that the terminal can show."""
+"""Text for the console: safe values, and only signs and colours that the terminal can show."""
 
 from collections.abc import Mapping
 

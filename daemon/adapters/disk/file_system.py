@@ -1,4 +1,4 @@
-"""What kind of file system a folder is on: how images are committed there, and when write errors are reported."""
+"""Properties of a file system: how images are committed, when write errors are reported."""
 
 import errno
 import os

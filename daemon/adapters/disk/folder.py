@@ -278,7 +278,7 @@ class Folder:
             return FileKind.IMAGE if there.st_size else FileKind.EMPTY
         try:
             behind = os.stat(name, dir_fd=self.handle)
-        except OSError:  # a dangling link, or a loop of them, or a door that is closed to us: there, and no file to read
+        except OSError:  # a dangling link, or a loop of them, or a path that is closed to us: there, and no file to read
             return FileKind.OCCUPIED
         return FileKind.IMAGE if stat.S_ISREG(behind.st_mode) else FileKind.OCCUPIED
 

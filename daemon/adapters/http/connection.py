@@ -11,7 +11,7 @@ import gevent
 from gevent import monkey
 from gevent import socket as gevent_socket
 
-from daemon.adapters.http.patience import Patience
+from daemon.adapters.http.read_timeouts import ReadTimeouts
 from daemon.adapters.http.tls import LARGEST_RECORD_BYTES, receive_records, records_of
 from daemon.core.errors import StoreUnavailable
 
@@ -43,7 +43,7 @@ class Buffer:
         self.turn = 0
 
 
-class Departures:
+class RequestBatcher:
     """Requests leave a few at a time: a server that sleeps is woken once for them, and none waits for long.
 
     Measured on loopback: a wake-up for each costs a small image 10%; all of one turn of the loop at once make images of 350 KB
@@ -100,7 +100,9 @@ class Connection:
         "made_at",
     )
 
-    def __init__(self, connected: Any, *, tls: bool, buffer: Buffer, patience: Patience, departures: Departures) -> None:
+    def __init__(
+        self, connected: Any, *, tls: bool, buffer: Buffer, patience: ReadTimeouts, departures: RequestBatcher
+    ) -> None:
         """`connected`: a gevent socket; of gevent.ssl, its handshake done, with suppress_ragged_eofs=False."""
         if not tls:  # gevent's own class would add to each call what is done here: waiting
             connected = _PlainSocket(fileno=connected.detach())

@@ -9,7 +9,7 @@ import gevent
 from gevent import socket
 from gevent.lock import RLock
 
-from daemon.adapters.http.route import Proxy, Route
+from daemon.adapters.http.proxies import Proxy, Route
 from daemon.adapters.http.tls import CA_HINT, is_no_tls, make_tls_context, trusting_context
 from daemon.core.errors import ConnectFailed, StoreUnavailable, WrongScheme
 from daemon.core.http1 import Response

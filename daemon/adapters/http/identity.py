@@ -1,4 +1,4 @@
-"""The AWS keys in force: one lookup for all who need them, refreshed before they expire, looked up again when rejected."""
+"""AWS keys in force: single-flight lookup, refresh before expiry, renewal after a rejection."""
 
 import math
 import time

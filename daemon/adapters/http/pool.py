@@ -7,7 +7,7 @@ from typing import Any
 import gevent
 
 from daemon.adapters.http.connection import Connection
-from daemon.adapters.http.route import Route
+from daemon.adapters.http.proxies import Route
 
 IDLE_SECONDS = 15.0  # S3 closes its side after some 20
 

@@ -1,4 +1,4 @@
-"""The ObjectStore over connections of our own: one GET for each fetch, signed here, its body straight to the sink."""
+"""HTTP implementation of ObjectStore: one signed GET for each fetch, the body goes to the sink."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from gevent.lock import RLock
 
-from daemon.adapters.http.answers import USE_HTTPS, object_head, refusal_of
-from daemon.adapters.http.connection import Buffer, Connection, Departures
+from daemon.adapters.http.connection import Buffer, Connection, RequestBatcher
 from daemon.adapters.http.dial import Dialer
 from daemon.adapters.http.identity import FindCredentials, Identity
-from daemon.adapters.http.patience import Patience
 from daemon.adapters.http.pool import Pool
-from daemon.adapters.http.route import Route, find_route
+from daemon.adapters.http.proxies import Route, find_route
+from daemon.adapters.http.read_timeouts import ReadTimeouts
+from daemon.adapters.http.s3_responses import USE_HTTPS, object_head, refusal_of
 from daemon.core.errors import (
     AccessDenied,
     IdentityRejected,
@@ -24,7 +24,7 @@ from daemon.core.errors import (
     WrongScheme,
 )
 from daemon.core.http1 import Response
-from daemon.core.model import Credentials, Door, ObjectRef
+from daemon.core.model import Credentials, EndpointVariant, ObjectRef
 from daemon.core.ports import Sink
 from daemon.core.s3url import bucket_url, object_path, origin_of
 from daemon.core.sigv4 import Signer
@@ -88,11 +88,13 @@ class HttpStore:
         self._bucket_in_host = False  # of requests to the endpoint: it forbids path style
         self._dialer = Dialer(connect_timeout, connections, ca_bundle)
         self._buffer = Buffer()
-        self._patience = Patience(read_timeout, gather_seconds)
-        self._departures = Departures()
+        self._patience = ReadTimeouts(read_timeout, gather_seconds)
+        self._departures = RequestBatcher()
         self._pool = Pool(self._connect, connections)
         self._routes: dict[str, Route] = {}
-        self._buckets: dict[tuple[str, Door, str, str | None], tuple[Route, str]] = {}  # and the beginning of the path there
+        self._buckets: dict[
+            tuple[str, EndpointVariant, str, str | None], tuple[Route, str]
+        ] = {}  # and the beginning of the path there
         self._signers: dict[tuple[str, bool], Signer] = {}  # by region, and whether they ask for checksums
         self._takes_asking: dict[str, bool] = {}  # by origin: whether it lets itself be asked for checksums; absent: unknown
         self._speaks_tls: dict[str, bool] = {}  # by origin, where plain HTTP got no answer
@@ -215,7 +217,7 @@ class HttpStore:
         """The route to the object's host, and the path and query to ask for there."""
         if ref.presigned_url is not None:
             return self._split(ref.presigned_url)
-        same = (ref.bucket, ref.door, region, ref.vpc_endpoint)
+        same = (ref.bucket, ref.variant, region, ref.vpc_endpoint)
         way = self._buckets.get(same)
         if way is None:
             if len(self._buckets) >= _MOST_ROUTES:

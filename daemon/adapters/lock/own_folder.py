@@ -1,4 +1,4 @@
-"""Opens `.actorsync` and the files in it: never through a symbolic link, with the data directory's group."""
+"""Open `.actorsync` and its files: never through a symbolic link, with the data directory's group."""
 
 import contextlib
 import errno

@@ -26,7 +26,7 @@ _sleep: Any = monkey.get_original("time", "sleep")
 _SimpleQueue: Any = monkey.get_original("queue", "SimpleQueue")
 
 
-class Hashers:
+class HashThreads:
     """Native threads, and the buffers in which they are handed what is to be hashed; one instance for one hub.
 
     A piece is copied into a free buffer (a tenth of what hashing it costs) and hashed by the next thread that has time;
@@ -144,7 +144,7 @@ class _Shared:
 
     __slots__ = ("_hashers", "checksum", "idle", "waiter", "waiting")
 
-    def __init__(self, hashers: Hashers, checksum: Checksum) -> None:
+    def __init__(self, hashers: HashThreads, checksum: Checksum) -> None:
         self._hashers = hashers
         self.checksum = checksum
         self.waiting: deque[tuple[memoryview, int]] = deque()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daemon.adapters.http.answers import refusal_of
+from daemon.adapters.http.s3_responses import refusal_of
 
 NOW = datetime(2026, 11, 28, 11, 0, tzinfo=UTC).timestamp()
 

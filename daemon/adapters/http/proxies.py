@@ -1,4 +1,4 @@
-"""Where a request goes: to the host that its URL names, directly or through the proxy that the environment names."""
+"""Routes to a host: directly, or through the proxy that the environment names."""
 
 import base64
 import os

@@ -11,35 +11,32 @@ import pytest
 from gevent.event import Event
 from gevent.queue import Queue
 
-from daemon import crew as crew_module
+from daemon import worker_pool as crew_module
+from daemon.actor_sync import Counts, Paused, Unfinished
 from daemon.core.errors import ActorsyncError, CredentialsMissing, DiskFull, IdentityRejected, ManifestRejected
-from daemon.core.model import ObjectRef, Seen
+from daemon.core.model import ManifestFingerprint, ObjectRef
 from daemon.core.outages import Outages, Scope, Thing
 from daemon.core.ports import Log
 from daemon.core.report import ActorResult
-from daemon.crew import (
+from daemon.outage_detector import report_outage, report_recovery
+from daemon.process_stats import ProcessStats, own_process_stats
+from daemon.workers.pool import (
     Abandon,
     Begin,
     Broken,
-    Crew,
     Ended,
-    FarLog,
     GoOn,
-    Mate,
-    MateCrashed,
-    NextWanted,
+    LastImageStarted,
+    LogRecord,
     OutageBegan,
+    RemoteLog,
     Report,
-    Said,
     Stop,
     Waiting,
     forward_first_read,
     forward_outage,
     forward_recovery,
 )
-from daemon.outage_detector import report_outage, report_recovery
-from daemon.sync import Counts, Paused, Unfinished
-from daemon.usage import Usage, own_usage
 from tests.support.runs import Lines, result
 
 # --- in memory: a channel, and actors that do as they are told --------------------------------------------------------
@@ -96,20 +93,20 @@ class ScriptedSync:
         self.shares_changed = 0
         self.counted = Counts()
         self.scripts: dict[str, Script] = {}
-        self.next_wanted: dict[str, Callable[[], None]] = {}  # by actor: what says that its last image is under way
+        self.on_last_started: dict[str, Callable[[], None]] = {}  # by actor: what says that its last image is under way
 
     def begin(
-        self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
+        self, actor: str, log: Log, *, changed: bool = False, on_last_started: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         self.begun.append(actor)
-        self.next_wanted[actor] = next_wanted
+        self.on_last_started[actor] = on_last_started
         script = self.scripts.get(actor)
         return script(log.bind(actor=actor)) if script else result(actor, downloaded=1)
 
-    def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         self.gone_on.append(attempt)
         assert isinstance(attempt, Rest)
-        self.next_wanted[attempt.actor] = next_wanted
+        self.on_last_started[attempt.actor] = on_last_started
         return attempt.script()
 
     def yield_slot(self, actor: str) -> None:
@@ -140,7 +137,7 @@ class Rest:
 
 
 class FarProcess:
-    """Another process, in this one: a Mate with parts of its own at the other end of a channel."""
+    """Another process, in this one: a Worker with parts of its own at the other end of a channel."""
 
     def __init__(self, log_level: str = "info") -> None:
         self.ours, self.theirs = ends()
@@ -148,8 +145,8 @@ class FarProcess:
         self.outages = Outages()
         self.stopping = Event()
         self.first_read: list[ObjectRef] = []
-        mate = Mate(self.theirs, self.sync, self.outages, self.stopping, log_level, self.first_read.append)
-        self.working = gevent.spawn(mate.work)
+        worker = Worker(self.theirs, self.sync, self.outages, self.stopping, log_level, self.first_read.append)
+        self.working = gevent.spawn(worker.work)
 
     @property
     def told(self) -> list[Any]:
@@ -163,20 +160,20 @@ class FarProcess:
 
 
 class Party:
-    """A crew with that many mates."""
+    """A worker_pool with that many workers."""
 
-    def __init__(self, mates: int, log_level: str = "info") -> None:
+    def __init__(self, workers: int, log_level: str = "info") -> None:
         self.here = ScriptedSync()
-        self.far = [FarProcess(log_level) for _ in range(mates)]
+        self.remote = [FarProcess(log_level) for _ in range(workers)]
         self.outages = Outages()
         self.stopping = Event()
         self.log = Lines()
         self.down: list[tuple[Lines, Thing, ActorsyncError]] = []
         self.over: list[Thing] = []
-        channels = [far.ours for far in self.far]
+        channels = [remote.ours for remote in self.remote]
         self.first_read: list[ObjectRef] = []
         reports = self._report_outage, self._report_recovery
-        self.crew = Crew(
+        self.worker_pool = WorkerPool(
             self.here,
             channels,
             self.outages,
@@ -198,7 +195,7 @@ class Party:
 
     @property
     def everywhere(self) -> list[ScriptedSync]:
-        return [self.here, *(far.sync for far in self.far)]
+        return [self.here, *(remote.sync for remote in self.remote)]
 
     def script(self, actor: str, script: Script) -> None:
         """What the actor does, wherever it is begun."""
@@ -216,9 +213,11 @@ class Party:
         self.script(actor, wait)
         return gate
 
-    def begin(self, actor: str, next_wanted: Callable[[], None] = lambda: None) -> "gevent.Greenlet[..., ActorResult | Paused]":
-        """In a greenlet, which has got as far as it gets without waiting."""
-        begun = gevent.spawn(self.crew.begin, actor, self.log.bind(run_id="r"), next_wanted=next_wanted)
+    def begin(
+        self, actor: str, on_last_started: Callable[[], None] = lambda: None
+    ) -> "gevent.Greenlet[..., ActorResult | Paused]":
+        """In a greenlet, which has got as remote as it gets without waiting."""
+        begun = gevent.spawn(self.worker_pool.begin, actor, self.log.bind(run_id="r"), on_last_started=on_last_started)
         gevent.sleep(0)
         return begun
 
@@ -234,7 +233,7 @@ class Party:
         """As if the last image of a gated actor had just been begun, wherever that is; all have heard of it."""
         for sync in self.everywhere:
             if actor in sync.begun:
-                sync.next_wanted[actor]()
+                sync.on_last_started[actor]()
         settle()
 
     def who_began(self) -> list[list[str]]:
@@ -275,11 +274,11 @@ def test_actors_that_never_wait_are_all_synced_here_and_nobody_is_woken() -> Non
     """Without this, a run over an unchanged tree wakes processes that have nothing to do for longer than they are worth."""
     party = Party(3)
     actors = [f"{number:04}" for number in range(20)]
-    for begun in [gevent.spawn(party.crew.begin, actor, party.log) for actor in actors]:
+    for begun in [gevent.spawn(party.worker_pool.begin, actor, party.log) for actor in actors]:
         begun.get()
 
     assert [actors, [], [], []] == party.who_began()
-    assert [[], [], []] == [far.told for far in party.far]
+    assert [[], [], []] == [remote.told for remote in party.remote]
 
 
 def test_actor_goes_to_who_has_the_fewest_and_ties_go_here() -> None:
@@ -314,7 +313,7 @@ def test_actor_that_fails_here_gives_its_place_back() -> None:
     party.script("1", injected_bug)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="injected"):
-            party.crew.begin("1", party.log)
+            party.worker_pool.begin("1", party.log)
     assert [["1", "1", "1"], []] == party.who_began()
 
 
@@ -345,7 +344,7 @@ def test_actor_whose_last_image_is_begun_frees_its_place_in_its_mate() -> None:
 @pytest.mark.parametrize(
     ("actor", "who_began"),
     [("1", [["1", "3", "5", "6"], ["2", "4", "7"]]), ("2", [["1", "3", "6"], ["2", "4", "5", "7"]])],
-    ids=["here", "in a mate"],
+    ids=["here", "in a worker"],
 )
 def test_place_is_given_back_once(actor: str, who_began: list[list[str]]) -> None:
     """Without this, a process seems to have more places with each actor that ends there, and gets all the others."""
@@ -369,11 +368,11 @@ def test_rest_of_an_actor_holds_a_place_until_its_last_image_is_begun(last_is_be
     party = Party(1)
     gate = Event()
     paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
-    going_on = gevent.spawn(party.crew.go_on, paused.attempt)
-    until(lambda: party.far[0].sync.gone_on)
+    going_on = gevent.spawn(party.worker_pool.go_on, paused.attempt)
+    until(lambda: party.remote[0].sync.gone_on)
     party.begin_gated("3", "4")
     if last_is_begun:
-        party.far[0].sync.next_wanted["2"]()
+        party.remote[0].sync.on_last_started["2"]()
         settle()
     party.begin_gated("5")
     assert who_began == party.who_began()
@@ -393,21 +392,21 @@ def test_of_processes_with_as_many_slots_that_with_fewer_actors_has_the_next() -
 def test_places_of_a_mate_that_is_lost_are_ours() -> None:
     """Without this, a run goes on at half its speed once a process of it was killed."""
     party = Party(2)
-    assert 18 == party.crew.share(52)
+    assert 18 == party.worker_pool.share(52)
     party.begin_gated("1", "2", "3")
-    party.far[1].injected_kill()
+    party.remote[1].injected_kill()
     until(lambda: party.here.shares_changed)
-    assert (18 + 17, 1) == (party.crew.share(52), party.here.shares_changed)
+    assert (18 + 17, 1) == (party.worker_pool.share(52), party.here.shares_changed)
 
 
 def test_places_of_processes_that_could_not_be_made_are_ours() -> None:
     """Without this, a system that refuses a process takes its places with it."""
     party = Party(1)
-    crew = Crew(party.here, [ends()[0]], Outages(), Event(), processes=4)  # type: ignore[arg-type]
-    assert 50 - 13 == crew.share(50)
+    worker_pool = WorkerPool(party.here, [ends()[0]], Outages(), Event(), processes=4)  # type: ignore[arg-type]
+    assert 50 - 13 == worker_pool.share(50)
 
 
-@pytest.mark.parametrize("actor", ["1", "2"], ids=["here", "in a mate"])
+@pytest.mark.parametrize("actor", ["1", "2"], ids=["here", "in a worker"])
 def test_that_the_last_image_is_begun_is_passed_on_once(actor: str) -> None:
     """Without this, the loop never lets the next actor into the places that become free, or lets in two."""
     party = Party(1)
@@ -415,7 +414,7 @@ def test_that_the_last_image_is_begun_is_passed_on_once(actor: str) -> None:
     party.gate("1")
     party.gate("2")
     begun = {name: party.begin(name, lambda name=name: heard.append(name)) for name in ("1", "2")}  # type: ignore[misc]
-    until(lambda: party.far[0].sync.begun)
+    until(lambda: party.remote[0].sync.begun)
     assert [] == heard
     party.begin_last_image_of(actor)
     assert [actor] == heard
@@ -430,9 +429,9 @@ def test_rest_of_an_actor_in_a_mate_says_that_its_last_image_is_begun_too() -> N
     gate = Event()
     paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
     heard: list[str] = []
-    going_on = gevent.spawn(party.crew.go_on, paused.attempt, next_wanted=lambda: heard.append("2"))
-    until(lambda: party.far[0].sync.gone_on)
-    party.far[0].sync.next_wanted["2"]()
+    going_on = gevent.spawn(party.worker_pool.go_on, paused.attempt, on_last_started=lambda: heard.append("2"))
+    until(lambda: party.remote[0].sync.gone_on)
+    party.remote[0].sync.on_last_started["2"]()
     settle()
     assert ["2"] == heard
     gate.set()
@@ -443,12 +442,12 @@ def test_rest_of_an_actor_in_a_mate_says_that_its_last_image_is_begun_too() -> N
 def test_without_mates_all_is_done_here() -> None:
     """Without this, the daemon, and --processes 1, do nothing."""
     party = Party(0)
-    assert "1" == party.crew.begin("1", party.log).actor  # type: ignore[union-attr]
+    assert "1" == party.worker_pool.begin("1", party.log).actor  # type: ignore[union-attr]
     paused = Paused(5.0, Rest("2", lambda: result("2")))
     party.script("2", lambda log: paused)
-    assert paused is party.crew.begin("2", party.log)
-    assert "2" == party.crew.go_on(paused.attempt).actor  # type: ignore[union-attr]
-    party.crew.yield_slot("3")
+    assert paused is party.worker_pool.begin("2", party.log)
+    assert "2" == party.worker_pool.go_on(paused.attempt).actor  # type: ignore[union-attr]
+    party.worker_pool.yield_slot("3")
     assert ["3"] == party.here.yielded
 
 
@@ -458,13 +457,13 @@ def test_without_mates_all_is_done_here() -> None:
 def test_result_of_a_mate_is_what_it_would_have_been_here() -> None:
     """Without this, a part of the report, or of why an actor failed, is lost on the way."""
     problem = ManifestRejected("injected", code="manifest-unparsable", hint="look at it", torn=True)
-    whole = result("2", downloaded=3, failed=2, problem=problem, manifest_failed=True, seen=Seen(7, b"digest"))
+    whole = result("2", downloaded=3, failed=2, problem=problem, manifest_failed=True, seen=ManifestFingerprint(7, b"digest"))
     party = Party(1)
     party.begin_gated("1")
     party.script("2", lambda log: whole)
-    came = party.crew.begin("2", party.log)
+    came = party.worker_pool.begin("2", party.log)
 
-    assert ["2"] == party.far[0].sync.begun
+    assert ["2"] == party.remote[0].sync.begun
     assert isinstance(came, ActorResult)
     assert whole.document() == came.document()
     assert vars(whole.tally) | {"image_seconds": 0} == vars(came.tally) | {"image_seconds": 0}
@@ -485,9 +484,9 @@ def test_what_a_mate_says_is_in_the_log_of_the_run_before_the_actor_ends() -> No
         return result("2")
 
     party.script("2", talk)
-    party.crew.begin("2", party.log.bind(run_id="r"))
+    party.worker_pool.begin("2", party.log.bind(run_id="r"))
 
-    assert ["2"] == party.far[0].sync.begun
+    assert ["2"] == party.remote[0].sync.begun
     expected = [
         {"event": "manifest.pending", "run_id": "r", "actor": "2", "error": "e"},
         {"event": "image.failed", "run_id": "r", "actor": "2", "image": "a.png", "code": "c", "hint": "h"},
@@ -517,7 +516,7 @@ def test_each_event_keeps_its_level() -> None:
 
     party.script("2", talk)
     log = Levels()
-    party.crew.begin("2", log)
+    party.worker_pool.begin("2", log)
     assert ["debug", "info", "warning", "error"] == [line["as_"] for line in log.lines]
     assert [line["as_"] for line in log.lines] == [line["level"] for line in log.lines]
 
@@ -531,8 +530,8 @@ def test_bug_in_a_mate_is_raised_here_with_its_traceback() -> None:
         raise ZeroDivisionError("injected bug")
 
     party.script("2", injected_bug)
-    with pytest.raises(MateCrashed, match=r"(?s)Traceback.*in injected_bug.*ZeroDivisionError: injected bug"):
-        party.crew.begin("2", party.log)
+    with pytest.raises(WorkerCrashed, match=r"(?s)Traceback.*in injected_bug.*ZeroDivisionError: injected bug"):
+        party.worker_pool.begin("2", party.log)
     assert [] == party.log.of("process.lost")
 
 
@@ -545,35 +544,35 @@ def test_bug_in_the_rest_of_a_run_is_raised_too() -> None:
         raise ZeroDivisionError("injected bug")
 
     party.script("2", lambda log: Paused(1.0, Rest("2", injected_bug)))
-    paused = party.crew.begin("2", party.log)
-    with pytest.raises(MateCrashed, match="injected bug"):
-        party.crew.go_on(paused.attempt)  # type: ignore[union-attr]
+    paused = party.worker_pool.begin("2", party.log)
+    with pytest.raises(WorkerCrashed, match="injected bug"):
+        party.worker_pool.go_on(paused.attempt)  # type: ignore[union-attr]
 
 
 def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
-    """Without this, the images that were under way beside a bug hide it, and all that the mate says later."""
+    """Without this, the images that were under way beside a bug hide it, and all that the worker says later."""
     party = Party(1)
     party.begin_gated("1")
-    mate = party.far[0].theirs
+    worker = party.remote[0].theirs
 
     def injected_bug(log: Log) -> ActorResult:
         def others() -> None:
             gevent.sleep(0.002)
             log.error("image.failed")
-            forward_outage(mate)(log, KEYS, REJECTED)
-            mate.send(NextWanted("2"))
-            mate.send(Ended("2", result("2")))
+            forward_outage(worker)(log, KEYS, REJECTED)
+            worker.send(LastImageStarted("2"))
+            worker.send(Ended("2", result("2")))
 
         gevent.spawn(others)
         raise ZeroDivisionError("injected bug")
 
     party.script("2", injected_bug)
-    with pytest.raises(MateCrashed):
-        party.crew.begin("2", party.log)
-    until(lambda: isinstance(mate.sent[-1], Ended) and isinstance(mate.sent[-1].end, ActorResult))
+    with pytest.raises(WorkerCrashed):
+        party.worker_pool.begin("2", party.log)
+    until(lambda: isinstance(worker.sent[-1], Ended) and isinstance(worker.sent[-1].end, ActorResult))
     party.script("3", lambda log: result("3", downloaded=7))
-    assert 7 == party.crew.begin("3", party.log).tally.downloaded  # type: ignore[union-attr]
-    assert "3" in party.far[0].sync.begun
+    assert 7 == party.worker_pool.begin("3", party.log).tally.downloaded  # type: ignore[union-attr]
+    assert "3" in party.remote[0].sync.begun
     assert [] == party.log.lines
 
 
@@ -589,20 +588,20 @@ def test_bug_in_hearing_a_mate_is_raised_by_who_waits_for_it() -> None:
 
     party = Party(1)
     party.begin_gated("1")
-    party.far[0].sync.scripts["2"] = lambda log: (log.error("said"), result("2"))[1]
+    party.remote[0].sync.scripts["2"] = lambda log: (log.error("said"), result("2"))[1]
     with pytest.raises(ZeroDivisionError, match="injected bug"):
-        party.crew.begin("2", InjectedBug())
+        party.worker_pool.begin("2", InjectedBug())
 
 
 # --- actors that pause ------------------------------------------------------------------------------------------------
 
 
 def paused_on_a_mate(party: Party, script: Callable[[], ActorResult | Paused], actor: str = "2") -> Paused:
-    """An actor whose first part was run by the first mate."""
+    """An actor whose first part was run by the first worker."""
     party.begin_gated("1")
     party.script(actor, lambda log: Paused(123.5, Rest(actor, script)))
-    paused = party.crew.begin(actor, party.log)
-    assert [actor] == party.far[0].sync.begun
+    paused = party.worker_pool.begin(actor, party.log)
+    assert [actor] == party.remote[0].sync.begun
     assert isinstance(paused, Paused)
     return paused
 
@@ -612,10 +611,10 @@ def test_paused_actor_goes_on_where_it_was_begun() -> None:
     party = Party(2)
     paused = paused_on_a_mate(party, lambda: result("2", downloaded=3))
     party.gates["1"].set()  # now there is more room here
-    came = party.crew.go_on(paused.attempt)
+    came = party.worker_pool.go_on(paused.attempt)
 
     assert 123.5 == paused.due
-    assert [1, 0] == [len(far.sync.gone_on) for far in party.far]
+    assert [1, 0] == [len(remote.sync.gone_on) for remote in party.remote]
     assert 3 == came.tally.downloaded  # type: ignore[union-attr]
     assert [["1"], ["2"], []] == party.who_began()
 
@@ -628,21 +627,21 @@ def test_actor_may_pause_again_and_again() -> None:
     dues = []
     while isinstance(paused, Paused):
         dues.append(paused.due)
-        paused = party.crew.go_on(paused.attempt)
+        paused = party.worker_pool.go_on(paused.attempt)
 
     assert [123.5, 2.0, 3.0] == dues
     assert 1 == paused.tally.downloaded
 
 
 def test_paused_actor_that_is_given_up_counts_as_the_mate_says() -> None:
-    """Without this, a stop loses what a mate had done for actors that wait."""
+    """Without this, a stop loses what a worker had done for actors that wait."""
     paused = paused_on_a_mate(Party(1), lambda: result("2"))
     given_up = paused.attempt.given_up(0.0)
     assert (2, 1) == (given_up.tally.downloaded, given_up.tally.failed)
 
 
 def test_paused_actor_holds_no_place() -> None:
-    """Without this, a mate whose actors wait for a minute gets nothing else to do meanwhile."""
+    """Without this, a worker whose actors wait for a minute gets nothing else to do meanwhile."""
     party = Party(1)
     paused_on_a_mate(party, lambda: result("2"))
     party.begin_gated("3")
@@ -650,13 +649,13 @@ def test_paused_actor_holds_no_place() -> None:
 
 
 def test_actor_that_paused_here_goes_on_here() -> None:
-    """Without this, a mate is asked for what it never had."""
+    """Without this, a worker is asked for what it never had."""
     party = Party(1)
     party.script("2", lambda log: Paused(1.0, Rest("2", lambda: result("2"))))
-    paused = party.crew.begin("2", party.log)
-    party.crew.go_on(paused.attempt)  # type: ignore[union-attr]
+    paused = party.worker_pool.begin("2", party.log)
+    party.worker_pool.go_on(paused.attempt)  # type: ignore[union-attr]
     assert 1 == len(party.here.gone_on)
-    assert [] == party.far[0].told
+    assert [] == party.remote[0].told
 
 
 # --- a process that is gone -------------------------------------------------------------------------------------------
@@ -668,14 +667,14 @@ def test_actors_of_a_lost_mate_are_synced_by_those_who_are_left() -> None:
     begun = party.begin_gated("1", "2", "3", "4", "5")
     assert [["1", "4"], ["2", "5"], ["3"]] == party.who_began()
 
-    party.far[0].injected_kill()
+    party.remote[0].injected_kill()
     until(lambda: sum(len(sync.begun) for sync in party.everywhere) == 7)
     for gate in party.gates.values():
         gate.set()
     came = [greenlet.get() for greenlet in begun]
 
     assert ["1", "2", "3", "4", "5"] == [each.actor for each in came]  # type: ignore[union-attr]
-    assert ["1", "2", "3", "4", "5"] == sorted(party.here.begun + party.far[1].sync.begun)
+    assert ["1", "2", "3", "4", "5"] == sorted(party.here.begun + party.remote[1].sync.begun)
     assert {"2", "5"} == {line["actor"] for line in party.log.of("process.lost")}
     for line in party.log.of("process.lost"):
         assert "r" == line["run_id"] and line["error"] and line["hint"]
@@ -685,24 +684,24 @@ def test_lost_mate_is_given_nothing_more() -> None:
     """Without this, every further actor is begun twice, and each time a warning says so."""
     party = Party(1)
     party.begin_gated("1", "2")
-    party.far[0].injected_kill()
+    party.remote[0].injected_kill()
     until(lambda: party.here.begun == ["1", "2"])
-    told = len(party.far[0].told)
+    told = len(party.remote[0].told)
     party.begin_gated("3", "4")
-    party.crew.report_outage(party.log, DISK, DiskFull("injected"))
+    party.worker_pool.report_outage(party.log, DISK, DiskFull("injected"))
     party.stopping.set()
-    party.crew.abandon_all()
+    party.worker_pool.abandon_all()
     settle()
 
     assert ["1", "2", "3", "4"] == party.here.begun
-    assert told == len(party.far[0].told)
+    assert told == len(party.remote[0].told)
     assert 1 == len(party.log.of("process.lost"))
 
 
 def test_mate_that_died_in_its_sleep_is_noticed_when_it_is_needed() -> None:
     """Without this, the first actor that goes to it is waited for for ever."""
     party = Party(1)
-    party.far[0].injected_kill()
+    party.remote[0].injected_kill()
     begun = party.begin_gated("1", "2")
     until(lambda: party.here.begun == ["1", "2"])
     party.gates["2"].set()
@@ -715,10 +714,10 @@ def test_paused_actor_of_a_lost_mate_is_begun_again_and_it_is_said() -> None:
     """Without this, an actor that waits for a Retry-After is never finished, or nobody learns that a process was lost."""
     party = Party(1)
     paused = paused_on_a_mate(party, lambda: result("2"))
-    party.far[0].injected_kill()
+    party.remote[0].injected_kill()
     settle()
     party.script("2", lambda log: result("2", downloaded=5))
-    came = party.crew.go_on(paused.attempt)
+    came = party.worker_pool.go_on(paused.attempt)
 
     assert 5 == came.tally.downloaded  # type: ignore[union-attr]
     assert ["1", "2"] == party.here.begun
@@ -730,23 +729,23 @@ def test_mate_that_is_lost_while_a_paused_actor_goes_on_loses_nothing() -> None:
     party = Party(1)
     forever = Event()
     paused = paused_on_a_mate(party, lambda: forever.wait() and result("2"))  # type: ignore[func-returns-value]
-    going_on = gevent.spawn(party.crew.go_on, paused.attempt)
-    until(lambda: party.far[0].sync.gone_on)
+    going_on = gevent.spawn(party.worker_pool.go_on, paused.attempt)
+    until(lambda: party.remote[0].sync.gone_on)
     party.script("2", lambda log: result("2", downloaded=5))
-    party.far[0].injected_kill()
+    party.remote[0].injected_kill()
 
     assert 5 == going_on.get().tally.downloaded  # type: ignore[union-attr]
     assert 1 == len(party.log.of("process.lost"))
 
 
 def test_closing_ends_all_mates_and_begins_nothing_anew() -> None:
-    """Without this, after a crash the actors of the mates are begun once more while everything is being closed."""
+    """Without this, after a crash the actors of the workers are begun once more while everything is being closed."""
     party = Party(2)
     begun = party.begin_gated("1", "2", "3", "4")
-    party.crew.close()
+    party.worker_pool.close()
     settle()
 
-    assert [True, True] == [far.working.dead for far in party.far]
+    assert [True, True] == [remote.working.dead for remote in party.remote]
     assert [["1", "4"], ["2"], ["3"]] == party.who_began()
     assert [] == party.log.of("process.lost")
     gevent.killall(begun)
@@ -755,10 +754,10 @@ def test_closing_ends_all_mates_and_begins_nothing_anew() -> None:
 def test_mates_that_were_never_woken_are_closed_too() -> None:
     """Without this, they sleep on when the run is over."""
     party = Party(2)
-    party.crew.dismiss()
-    assert [True, True] == [far.ours.closed for far in party.far]
-    party.crew.close()
-    assert [[], []] == [far.told for far in party.far]
+    party.worker_pool.dismiss()
+    assert [True, True] == [remote.ours.closed for remote in party.remote]
+    party.worker_pool.close()
+    assert [[], []] == [remote.told for remote in party.remote]
 
 
 # --- what all share ---------------------------------------------------------------------------------------------------
@@ -771,11 +770,11 @@ REJECTED = IdentityRejected("injected: expired", status=400, s3_code="ExpiredTok
 
 def meet_down(party: Party, which: int, error: ActorsyncError = REJECTED) -> Script:
     """An actor's run that finds an outage: it begins in its own process, which forwards it."""
-    far = party.far[which]
+    remote = party.remote[which]
 
     def meet(log: Log) -> ActorResult:
-        assert far.outages.begin(KEYS, error, 0.0)
-        forward_outage(far.theirs)(log, KEYS, error)
+        assert remote.outages.begin(KEYS, error, 0.0)
+        forward_outage(remote.theirs)(log, KEYS, error)
         return result("2", failed=1)
 
     return meet
@@ -789,18 +788,18 @@ def test_failure_that_a_mate_meets_is_said_once_and_stops_everybody() -> None:
     party.script("2", meet_down(party, 0))
     second = party.begin("2")
     third = party.begin("3")
-    until(lambda: party.far[1].sync.begun)
+    until(lambda: party.remote[1].sync.begun)
     second.get()
-    until(lambda: party.far[1].outages.errors)
+    until(lambda: party.remote[1].outages.errors)
 
     assert 1 == len(party.down)
     (said,) = party.log.of("identity.failed")
     assert ("r", "2", "identity-rejected", str(REJECTED)) == (said["run_id"], said["actor"], said["code"], said["error"])
-    for outages in (party.outages, party.far[0].outages, party.far[1].outages):
+    for outages in (party.outages, party.remote[0].outages, party.remote[1].outages):
         (error,) = outages.errors
         assert (IdentityRejected, "ExpiredToken") == (type(error), error.s3_code)  # type: ignore[attr-defined]
         assert KEYS in outages
-    assert [] == party.far[2].told  # it sleeps on
+    assert [] == party.remote[2].told  # it sleeps on
     gevent.killall([third])
 
 
@@ -808,9 +807,9 @@ def test_same_failure_of_two_mates_is_said_once() -> None:
     """Without this, processes that meet it in the same moment both say it."""
     party = Party(2)
     party.begin_gated("1")
-    party.far[0].sync.scripts["2"] = meet_down(party, 0)
-    party.far[1].sync.scripts["3"] = meet_down(party, 1)
-    for begun in [gevent.spawn(party.crew.begin, actor, party.log) for actor in ("2", "3")]:
+    party.remote[0].sync.scripts["2"] = meet_down(party, 0)
+    party.remote[1].sync.scripts["3"] = meet_down(party, 1)
+    for begun in [gevent.spawn(party.worker_pool.begin, actor, party.log) for actor in ("2", "3")]:
         begun.get()
 
     assert [["1"], ["2"], ["3"]] == party.who_began()
@@ -822,32 +821,32 @@ def test_failure_that_was_met_here_before_is_not_said_again_for_a_mate() -> None
     party = Party(1)
     party.begin_gated("1")
     assert party.outages.begin(KEYS, REJECTED, 0.0)
-    party.crew.report_outage(party.log, KEYS, REJECTED)
-    party.script("2", lambda log: (forward_outage(party.far[0].theirs)(log, KEYS, REJECTED), result("2"))[1])
-    party.crew.begin("2", party.log)
+    party.worker_pool.report_outage(party.log, KEYS, REJECTED)
+    party.script("2", lambda log: (forward_outage(party.remote[0].theirs)(log, KEYS, REJECTED), result("2"))[1])
+    party.worker_pool.begin("2", party.log)
     assert 1 == len(party.down)
 
 
 def test_failure_that_is_met_here_is_told_to_those_who_are_awake() -> None:
-    """Without this, the mates fill a disk that is full, each until it finds out for itself."""
+    """Without this, the workers fill a disk that is full, each until it finds out for itself."""
     party = Party(2)
     party.begin_gated("1", "2")
     full = DiskFull("injected: 3 MB are free")
-    party.crew.report_outage(party.log.bind(actor="1"), DISK, full)
-    until(lambda: party.far[0].outages.errors)
+    party.worker_pool.report_outage(party.log.bind(actor="1"), DISK, full)
+    until(lambda: party.remote[0].outages.errors)
 
     assert [(DISK, full)] == [row[1:] for row in party.down]
-    (error,) = party.far[0].outages.errors
+    (error,) = party.remote[0].outages.errors
     assert (DiskFull, str(full)) == (type(error), str(error))
-    assert [] == party.far[1].told
+    assert [] == party.remote[1].told
 
 
 def test_reason_to_stop_keeps_its_kind() -> None:
-    """Without this, missing credentials that a mate finds out about are no reason to stop, and the exit status is 1."""
+    """Without this, missing credentials that a worker finds out about are no reason to stop, and the exit status is 1."""
     party = Party(1)
     party.begin_gated("1")
     party.script("2", meet_down(party, 0, CredentialsMissing("injected", hint="set them")))
-    party.crew.begin("2", party.log)
+    party.worker_pool.begin("2", party.log)
     (error,) = party.outages.errors
     assert (CredentialsMissing, "set them") == (type(error), error.hint)
 
@@ -857,19 +856,19 @@ def test_mate_that_is_woken_late_knows_what_is_down() -> None:
     party = Party(2)
     party.begin_gated("1", "2")
     assert party.outages.begin(KEYS, REJECTED, 0.0)
-    party.crew.report_outage(party.log, KEYS, REJECTED)
+    party.worker_pool.report_outage(party.log, KEYS, REJECTED)
     party.begin_gated("3")
-    until(lambda: party.far[1].sync.begun)
-    assert ["3"] == party.far[1].sync.begun
-    assert [str(REJECTED)] == [str(error) for error in party.far[1].outages.errors]
+    until(lambda: party.remote[1].sync.begun)
+    assert ["3"] == party.remote[1].sync.begun
+    assert [str(REJECTED)] == [str(error) for error in party.remote[1].outages.errors]
 
 
 def test_crew_without_mates_keeps_no_failure() -> None:
     """Without this, a daemon whose endpoint is down for a month keeps an error, with all its frames, of each probe."""
-    crew = Crew(ScriptedSync(), [], Outages(), Event(), lambda *_: None)  # type: ignore[arg-type]
+    worker_pool = WorkerPool(ScriptedSync(), [], Outages(), Event(), lambda *_: None)  # type: ignore[arg-type]
     error = DiskFull("injected")
     kept = weakref.ref(error)
-    crew.report_outage(Lines(), DISK, error)
+    worker_pool.report_outage(Lines(), DISK, error)
     del error
     gc.collect()
     assert kept() is None
@@ -879,23 +878,23 @@ def test_each_process_finds_out_for_itself_whether_an_endpoint_is_out() -> None:
     party = Party(2)
     party.begin_gated("1", "2", "3")
     down = IdentityRejected("injected")
-    party.crew.report_outage(party.log, STORE, down)
-    forward_outage(party.far[0].theirs)(FarLog("2", "info", lambda _: None), STORE, down)
+    party.worker_pool.report_outage(party.log, STORE, down)
+    forward_outage(party.remote[0].theirs)(RemoteLog("2", "info", lambda _: None), STORE, down)
     gevent.sleep(0.05)
     assert [STORE] == [thing for _, thing, _ in party.down]  # reported once
     assert not party.outages.out
-    assert not any(far.outages.out for far in party.far)
+    assert not any(remote.outages.out for remote in party.remote)
 
 
 def test_recovery_that_one_process_sees_is_reported_once_and_holds_for_all() -> None:
     party = Party(2)
     party.begin_gated("1", "2", "3")
-    for process in (party, *party.far):
+    for process in (party, *party.remote):
         process.outages.begin(STORE, REJECTED, 0.0, 120.0)  # type: ignore[attr-defined]
-    party.crew.report_outage(party.log, STORE, REJECTED)
-    for far, actor in zip(party.far, "23", strict=True):
-        forward_recovery(far.theirs)(FarLog(actor, "info", lambda _: None), STORE)
-    until(lambda: not any(process.outages.out for process in (party, *party.far)))  # type: ignore[attr-defined]
+    party.worker_pool.report_outage(party.log, STORE, REJECTED)
+    for remote, actor in zip(party.remote, "23", strict=True):
+        forward_recovery(remote.theirs)(RemoteLog(actor, "info", lambda _: None), STORE)
+    until(lambda: not any(process.outages.out for process in (party, *party.remote)))  # type: ignore[attr-defined]
     assert [STORE] == party.over
     assert 1 == len(party.log.of("endpoint.recovered"))
 
@@ -904,19 +903,19 @@ def test_what_one_process_read_is_known_in_all() -> None:
     party = Party(3)
     party.begin_gated("1", "2", "3")
     ref = ObjectRef("b", "a/0.png")
-    forward_first_read(party.far[0].theirs)(ref)
-    until(lambda: party.first_read and party.far[1].first_read)
+    forward_first_read(party.remote[0].theirs)(ref)
+    until(lambda: party.first_read and party.remote[1].first_read)
     party.begin_gated("4")
-    until(lambda: party.far[2].first_read)
-    assert [[ref]] * 2 == [party.first_read, party.far[2].first_read]  # also one that is woken late
+    until(lambda: party.remote[2].first_read)
+    assert [[ref]] * 2 == [party.first_read, party.remote[2].first_read]  # also one that is woken late
 
 
 def test_outage_is_reported_again_after_a_reload() -> None:
     party = Party(0)
     for _ in range(2):
-        party.crew.report_outage(party.log, STORE, REJECTED)
-        party.crew.report_outage(party.log, STORE, REJECTED)
-        party.crew.forget_outages()
+        party.worker_pool.report_outage(party.log, STORE, REJECTED)
+        party.worker_pool.report_outage(party.log, STORE, REJECTED)
+        party.worker_pool.forget_outages()
     assert 2 == len(party.log.of("endpoint.failed"))
 
 
@@ -924,11 +923,11 @@ def test_mate_that_is_woken_late_hears_nothing_of_what_is_over() -> None:
     party = Party(2)
     party.begin_gated("1", "2")
     party.outages.begin(KEYS, REJECTED, 0.0)
-    party.crew.report_outage(party.log, KEYS, REJECTED)
-    party.crew.report_recovery(party.log, KEYS)
+    party.worker_pool.report_outage(party.log, KEYS, REJECTED)
+    party.worker_pool.report_recovery(party.log, KEYS)
     party.begin_gated("3")
-    until(lambda: party.far[1].sync.begun)
-    assert not party.far[1].outages.out
+    until(lambda: party.remote[1].sync.begun)
+    assert not party.remote[1].outages.out
     assert not party.outages.out
 
 
@@ -936,39 +935,39 @@ def test_mate_that_is_woken_late_hears_nothing_of_what_is_over() -> None:
 
 
 def test_stop_reaches_who_is_awake_and_wakes_nobody() -> None:
-    """Without this, mates begin image after image though we were told to stop."""
+    """Without this, workers begin image after image though we were told to stop."""
     party = Party(2)
     party.begin_gated("1", "2")
     party.stopping.set()
-    until(party.far[0].stopping.is_set)
+    until(party.remote[0].stopping.is_set)
 
-    assert [Begin("2"), Stop()] == party.far[0].told
-    assert [] == party.far[1].told
-    assert 0 == party.far[0].sync.abandoned
+    assert [Begin("2"), Stop()] == party.remote[0].told
+    assert [] == party.remote[1].told
+    assert 0 == party.remote[0].sync.abandoned
 
 
 def test_abandoning_reaches_who_is_awake_and_wakes_nobody() -> None:
-    """Without this, a server that hangs keeps a mate, and so the run, from ending."""
+    """Without this, a server that hangs keeps a worker, and so the run, from ending."""
     party = Party(2)
     party.begin_gated("1", "2")
-    party.crew.abandon_all()
-    until(lambda: party.far[0].sync.abandoned)
+    party.worker_pool.abandon_all()
+    until(lambda: party.remote[0].sync.abandoned)
 
-    assert (1, 1, 0) == (party.here.abandoned, party.far[0].sync.abandoned, party.far[1].sync.abandoned)
-    assert [Begin("2"), Abandon()] == party.far[0].told
-    assert [] == party.far[1].told
+    assert (1, 1, 0) == (party.here.abandoned, party.remote[0].sync.abandoned, party.remote[1].sync.abandoned)
+    assert [Begin("2"), Abandon()] == party.remote[0].told
+    assert [] == party.remote[1].told
 
 
 def test_mate_that_is_woken_after_the_stop_knows_of_it() -> None:
-    """Without this, the actor of a mate that is lost while we stop is downloaded by one that nobody told."""
+    """Without this, the actor of a worker that is lost while we stop is downloaded by one that nobody told."""
     party = Party(2)
     begun = party.begin_gated("1", "2")
     party.stopping.set()
-    until(party.far[0].stopping.is_set)
-    party.far[0].injected_kill()
+    until(party.remote[0].stopping.is_set)
+    party.remote[0].injected_kill()
     until(lambda: sum(len(sync.begun) for sync in party.everywhere) == 3)
 
-    assert ["1", "2"] == party.here.begun or party.far[1].stopping.is_set()
+    assert ["1", "2"] == party.here.begun or party.remote[1].stopping.is_set()
     gevent.killall(begun)
 
 
@@ -979,18 +978,18 @@ def test_counts_and_usage_are_those_of_all() -> None:
     """Without this, the live bar shows the images of one process, and the report its CPU time alone."""
     party = Party(2)
     party.here.counted = Counts(1, 10, 100, 1000)
-    party.far[0].sync.counted = Counts(2, 20, 200, 2000)
-    party.far[1].sync.counted = Counts(4, 40, 400, 4000)
-    assert party.here.counted == party.crew.counts()
+    party.remote[0].sync.counted = Counts(2, 20, 200, 2000)
+    party.remote[1].sync.counted = Counts(4, 40, 400, 4000)
+    assert party.here.counted == party.worker_pool.counts()
 
     begun = party.begin_gated("1", "2", "3")
     for gate in party.gates.values():
         gate.set()
     gevent.joinall(begun)
 
-    assert Counts(7, 70, 700, 7000) == party.crew.counts()
-    used, own = party.crew.usage(), own_usage()
-    assert used.max_rss_bytes > 2.5 * own.max_rss_bytes  # the mates of this test measure this process
+    assert Counts(7, 70, 700, 7000) == party.worker_pool.counts()
+    used, own = party.worker_pool.usage(), own_process_stats()
+    assert used.max_rss_bytes > 2.5 * own.max_rss_bytes  # the workers of this test measure this process
     assert used.cpu_seconds > 2 * own.cpu_seconds
 
 
@@ -999,8 +998,8 @@ def test_counts_of_a_mate_come_while_its_actors_are_under_way(monkeypatch: pytes
     monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 0.002)
     party = Party(1)
     party.begin_gated("1", "2")
-    party.far[0].sync.counted = Counts(1, 20, 7, 12345)
-    until(lambda: party.crew.counts() == Counts(1, 20, 7, 12345))
+    party.remote[0].sync.counted = Counts(1, 20, 7, 12345)
+    until(lambda: party.worker_pool.counts() == Counts(1, 20, 7, 12345))
 
 
 def test_mate_with_nothing_to_do_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1008,117 +1007,119 @@ def test_mate_with_nothing_to_do_says_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 0.002)
     party = Party(1)
     _, second = party.begin_gated("1", "2")
-    until(lambda: len(party.far[0].theirs.sent) >= 2)  # while it had something to do, it did
+    until(lambda: len(party.remote[0].theirs.sent) >= 2)  # while it had something to do, it did
     party.gates["2"].set()
     second.get()
-    before = len(party.far[0].theirs.sent)
+    before = len(party.remote[0].theirs.sent)
     gevent.sleep(0.03)
-    assert before == len(party.far[0].theirs.sent)
+    assert before == len(party.remote[0].theirs.sent)
 
 
 # --- the other side ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def far() -> Iterator[FarProcess]:
-    """A mate to be talked to directly; its channel's `ours` is the test's."""
+def remote() -> Iterator[FarProcess]:
+    """A worker to be talked to directly; its channel's `ours` is the test's."""
     process = FarProcess()
     yield process
     process.ours.close()
     process.working.get()
 
 
-def next_end(far: FarProcess) -> Ended:
-    while not isinstance(message := far.ours.receive(), Ended):
+def next_end(remote: FarProcess) -> Ended:
+    while not isinstance(message := remote.ours.receive(), Ended):
         assert message is not None
     return message
 
 
-def test_mate_begins_what_comes_while_others_are_under_way(far: FarProcess) -> None:
-    """Without this, a mate syncs its actors one after another."""
+def test_mate_begins_what_comes_while_others_are_under_way(remote: FarProcess) -> None:
+    """Without this, a worker syncs its actors one after another."""
     gate = Event()
-    far.sync.scripts["1"] = lambda log: gate.wait() and result("1")  # type: ignore[func-returns-value]
-    far.ours.send(Begin("1"))
-    far.ours.send(Begin("2"))
-    assert "2" == next_end(far).actor
+    remote.sync.scripts["1"] = lambda log: gate.wait() and result("1")  # type: ignore[func-returns-value]
+    remote.ours.send(Begin("1"))
+    remote.ours.send(Begin("2"))
+    assert "2" == next_end(remote).actor
     gate.set()
-    assert "1" == next_end(far).actor
+    assert "1" == next_end(remote).actor
 
 
-def test_mate_reports_its_counts_before_each_end(far: FarProcess) -> None:
+def test_mate_reports_its_counts_before_each_end(remote: FarProcess) -> None:
     """Without this, the sums of the last actor are missing from the report."""
-    far.sync.counted = Counts(1, 2, 3, 4)
-    far.ours.send(Begin("1"))
-    next_end(far)
-    report, ended = far.theirs.sent
+    remote.sync.counted = Counts(1, 2, 3, 4)
+    remote.ours.send(Begin("1"))
+    next_end(remote)
+    report, ended = remote.theirs.sent
     assert (Counts(1, 2, 3, 4), True) == (report.counts, isinstance(ended.end, ActorResult))
-    assert isinstance(report.usage, Usage) and report.usage.cpu_seconds > 0
+    assert isinstance(report.usage, ProcessStats) and report.usage.cpu_seconds > 0
 
 
-def test_mate_says_that_the_last_image_of_an_actor_is_begun(far: FarProcess) -> None:
-    """Without this, the places that become free in a mate stay empty until the whole actor is done."""
+def test_mate_says_that_the_last_image_of_an_actor_is_begun(remote: FarProcess) -> None:
+    """Without this, the places that become free in a worker stay empty until the whole actor is done."""
 
     def begin_last() -> ActorResult:
-        far.sync.next_wanted["1"]()
+        remote.sync.on_last_started["1"]()
         return result("1")
 
-    far.sync.scripts["1"] = lambda log: begin_last() and Paused(9.5, Rest("1", begin_last))
-    far.ours.send(Begin("1"))
-    next_end(far)
-    far.ours.send(GoOn("1"))
-    next_end(far)
-    assert [NextWanted, Ended, NextWanted, Ended] == [type(message) for message in without_reports(far.theirs.sent)]
-    assert NextWanted("1") == far.theirs.sent[0]
+    remote.sync.scripts["1"] = lambda log: begin_last() and Paused(9.5, Rest("1", begin_last))
+    remote.ours.send(Begin("1"))
+    next_end(remote)
+    remote.ours.send(GoOn("1"))
+    next_end(remote)
+    assert [LastImageStarted, Ended, LastImageStarted, Ended] == [
+        type(message) for message in without_reports(remote.theirs.sent)
+    ]
+    assert LastImageStarted("1") == remote.theirs.sent[0]
 
 
-def test_mate_keeps_what_waits_and_goes_on_with_it(far: FarProcess) -> None:
+def test_mate_keeps_what_waits_and_goes_on_with_it(remote: FarProcess) -> None:
     """Without this, the rest of a paused actor is sent about, with all that it holds open."""
-    far.sync.scripts["1"] = lambda log: Paused(9.5, Rest("1", lambda: result("1", downloaded=4)))
-    far.ours.send(Begin("1"))
-    waiting = next_end(far).end
+    remote.sync.scripts["1"] = lambda log: Paused(9.5, Rest("1", lambda: result("1", downloaded=4)))
+    remote.ours.send(Begin("1"))
+    waiting = next_end(remote).end
     assert isinstance(waiting, Waiting)
     assert (9.5, 2, 1) == (waiting.due, waiting.left.tally.downloaded, waiting.left.tally.failed)
 
-    far.ours.send(GoOn("1"))
-    ended = next_end(far).end
+    remote.ours.send(GoOn("1"))
+    ended = next_end(remote).end
     assert isinstance(ended, ActorResult) and 4 == ended.tally.downloaded
 
 
-def test_mate_does_as_it_is_told_about_what_all_share(far: FarProcess) -> None:
-    """Without this, a mate goes on when all others have stopped."""
-    far.ours.send(OutageBegan("1", KEYS, REJECTED))
-    far.ours.send(Stop())
-    far.ours.send(Abandon())
-    until(lambda: far.sync.abandoned)
+def test_mate_does_as_it_is_told_about_what_all_share(remote: FarProcess) -> None:
+    """Without this, a worker goes on when all others have stopped."""
+    remote.ours.send(OutageBegan("1", KEYS, REJECTED))
+    remote.ours.send(Stop())
+    remote.ours.send(Abandon())
+    until(lambda: remote.sync.abandoned)
 
-    assert far.stopping.is_set()
-    assert KEYS in far.outages
-    assert [] == far.theirs.sent  # it was told: nobody needs to be told by it
+    assert remote.stopping.is_set()
+    assert KEYS in remote.outages
+    assert [] == remote.theirs.sent  # it was told: nobody needs to be told by it
 
 
-def test_mate_goes_on_after_a_bug_and_says_whose_it_was(far: FarProcess) -> None:
+def test_mate_goes_on_after_a_bug_and_says_whose_it_was(remote: FarProcess) -> None:
     """Without this, the traceback of a bug is lost with the process that had it."""
 
     def injected_bug(log: Log) -> ActorResult:
         raise ZeroDivisionError("injected bug")
 
-    far.sync.scripts["1"] = injected_bug
-    far.ours.send(Begin("1"))
-    broken = next_end(far).end
+    remote.sync.scripts["1"] = injected_bug
+    remote.ours.send(Begin("1"))
+    broken = next_end(remote).end
     assert isinstance(broken, Broken) and "injected bug" in broken.traceback
-    far.ours.send(Begin("2"))
-    assert isinstance(next_end(far).end, ActorResult)
+    remote.ours.send(Begin("2"))
+    assert isinstance(next_end(remote).end, ActorResult)
 
 
-def test_mate_ends_when_there_is_nobody_to_work_for(far: FarProcess) -> None:
+def test_mate_ends_when_there_is_nobody_to_work_for(remote: FarProcess) -> None:
     """Without this, processes of a run that was killed download on."""
-    far.ours.send(Begin("1"))
-    next_end(far)
-    far.ours.close()
-    far.working.get()
+    remote.ours.send(Begin("1"))
+    next_end(remote)
+    remote.ours.close()
+    remote.working.get()
 
 
-# --- FarLog -----------------------------------------------------------------------------------------------------------
+# --- RemoteLog -----------------------------------------------------------------------------------------------------------
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -1127,16 +1128,16 @@ LEVELS = ("debug", "info", "warning", "error")
 def test_only_what_would_be_shown_is_sent(lowest: str) -> None:
     """Without this, every image of a run costs a message that is thrown away, or a failure is never said."""
     sent: list[Any] = []
-    log = FarLog("1", lowest, sent.append).bind(a=1)
+    log = RemoteLog("1", lowest, sent.append).bind(a=1)
     for level in LEVELS:
         getattr(log, level)("said", b=2)
-    assert [Said("1", level, "said", {"a": 1, "b": 2}) for level in LEVELS[LEVELS.index(lowest) :]] == sent
+    assert [LogRecord("1", level, "said", {"a": 1, "b": 2}) for level in LEVELS[LEVELS.index(lowest) :]] == sent
 
 
 def test_bound_facts_are_those_of_the_log_that_they_were_bound_to() -> None:
     """Without this, the facts of one image are said of the next one."""
     sent: list[Any] = []
-    log = FarLog("1", "info", sent.append)
+    log = RemoteLog("1", "info", sent.append)
     bound = log.bind(image="a.png", code="old")
     bound.info("one", code="new")
     log.info("two")
@@ -1153,5 +1154,5 @@ def test_bound_facts_are_those_of_the_log_that_they_were_bound_to() -> None:
 def test_failure_is_told_with_the_actor_that_met_it() -> None:
     """Without this, the one line that explains a failed run does not say where it began."""
     ours, _ = ends()
-    forward_outage(ours)(FarLog("1", "info", lambda _: None).bind(actor="1"), KEYS, REJECTED)
+    forward_outage(ours)(RemoteLog("1", "info", lambda _: None).bind(actor="1"), KEYS, REJECTED)
     assert [OutageBegan("1", KEYS, REJECTED)] == ours.sent

@@ -1,14 +1,14 @@
 import pytest
 
 from daemon.core.errors import DiskFull, ObjectNotFound, StoreUnavailable
-from daemon.core.failing import FEW, TRANSIENT_CODES, FailingActors, retry_seconds
-from daemon.core.model import Failure, Kind
+from daemon.core.model import Failure, FailureScope
+from daemon.core.retry_queue import FEW, TRANSIENT_CODES, RetryQueue, retry_seconds
 
 LATER = Failure.of("1.png", StoreUnavailable("injected"))
 NEVER = Failure.of("2.png", ObjectNotFound("injected"))
 DISK, STORE = ("disk", "8:1"), ("endpoint", "https://s3")
-DOWN = Failure.of("3.png", StoreUnavailable("injected"), Kind.SHARED, STORE)
-FULL = Failure.of("4.png", DiskFull("injected"), Kind.SHARED, DISK)
+DOWN = Failure.of("3.png", StoreUnavailable("injected"), FailureScope.SHARED, STORE)
+FULL = Failure.of("4.png", DiskFull("injected"), FailureScope.SHARED, DISK)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_codes_that_time_alone_may_mend_are_those_of_transient_errors() -> None:
 
 def test_actor_is_due_once_its_delay_has_passed_and_only_once() -> None:
     """Without this, a failing actor runs without end, or never again."""
-    failing = FailingActors()
+    failing = RetryQueue()
     assert (None, []) == (failing.next_due(), failing.due(1e9))
     failing.failed("a", [LATER], now=100.0, jitter=1.0)
     failing.failed("b", [LATER, NEVER], now=100.0, jitter=1.0)  # the permanent one counts
@@ -55,7 +55,7 @@ def test_actor_is_due_once_its_delay_has_passed_and_only_once() -> None:
 
 def test_success_starts_the_delays_again() -> None:
     """Without this, an actor that had a bad day years ago waits for hours at the next hiccup."""
-    failing = FailingActors()
+    failing = RetryQueue()
     for _ in range(5):
         failing.failed("a", [LATER], now=0.0, jitter=1.0)
     failing.forget("a")
@@ -67,7 +67,7 @@ def test_success_starts_the_delays_again() -> None:
 
 def test_run_in_between_puts_the_next_one_off() -> None:
     """Without this, an actor that a change has run just now is run again at the time that its last failure set."""
-    failing = FailingActors()
+    failing = RetryQueue()
     failing.failed("a", [LATER], now=0.0, jitter=1.0)
     failing.failed("a", [LATER], now=4.0, jitter=1.0)  # the entry for 5.0 is stale from here on
     assert [] == failing.due(5.0)
@@ -77,7 +77,7 @@ def test_run_in_between_puts_the_next_one_off() -> None:
 
 def test_what_was_stopped_by_something_that_is_down_waits_for_that() -> None:
     """Without this, a day without a network makes each actor wait for hours afterwards."""
-    failing = FailingActors()
+    failing = RetryQueue()
     failing.failed("a", [LATER], now=0.0, jitter=1.0)
     for now in range(10):
         failing.failed("a", [DOWN], now=float(now), jitter=1.0)
@@ -93,7 +93,7 @@ def test_what_was_stopped_by_something_that_is_down_waits_for_that() -> None:
 
 def test_those_who_look_whether_it_is_up_take_turns() -> None:
     """Without this, an actor that waits for another thing is the only one that ever looks."""
-    failing = FailingActors()
+    failing = RetryQueue()
     for actor in "abc":
         failing.failed(actor, [DOWN], now=0.0, jitter=1.0)
     turns = []
@@ -107,14 +107,14 @@ def test_those_who_look_whether_it_is_up_take_turns() -> None:
 
 
 def test_failure_of_its_own_is_tried_again_in_its_time_beside_an_outage() -> None:
-    failing = FailingActors()
+    failing = RetryQueue()
     failing.failed("a", [DOWN, NEVER], now=0.0, jitter=1.0)
     assert ([], ["a"]) == (failing.due(14.9), failing.due(15.0))
     assert ["a"] == failing.release(STORE)
 
 
 def test_end_of_one_outage_releases_only_whom_it_stopped() -> None:
-    failing = FailingActors()
+    failing = RetryQueue()
     failing.failed("a", [DOWN], now=0.0, jitter=1.0)
     failing.failed("b", [FULL], now=0.0, jitter=1.0)
     failing.failed("c", [DOWN, FULL], now=0.0, jitter=1.0)
@@ -126,7 +126,7 @@ def test_end_of_one_outage_releases_only_whom_it_stopped() -> None:
 
 def test_table_does_not_grow_with_the_number_of_failures() -> None:
     """Without this, an actor that fails at each of a million changes takes all the memory."""
-    failing = FailingActors()
+    failing = RetryQueue()
     for now in range(10 * FEW):
         failing.failed("a", [NEVER], now=float(now), jitter=1.0)
     assert len(failing._by_time) <= FEW + 2

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.adapters import lanes as lanes_module
-from daemon.adapters.lanes import ARENA_BYTES, SHARE_BYTES, SMALLEST_BYTES, SMALLEST_PIECE_BYTES, Lanes, find_compress
+from daemon.adapters.md5_batch import ARENA_BYTES, SHARE_BYTES, SMALLEST_BYTES, SMALLEST_PIECE_BYTES, Md5Batch, find_compress
 from daemon.core.checksums import Checksum, new_checksum
 from daemon.core.model import Proof
 from tests.support.checksums import body_of, cut, feed
@@ -23,13 +23,13 @@ LARGE = 16 * 1024 * 1024
 needs_compiled = pytest.mark.skipif(find_compress() is None, reason=NO_NATIVE)
 
 
-def md5(lanes: Lanes) -> Checksum:
+def md5(lanes: Md5Batch) -> Checksum:
     return lanes.new_checksum(Proof.MD5, LARGE)
 
 
 @pytest.fixture
-def lanes() -> Lanes:
-    return Lanes(otherwise=new_checksum)
+def lanes() -> Md5Batch:
+    return Md5Batch(otherwise=new_checksum)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_other_threads_run_meanwhile() -> None:
 
 @needs_compiled
 @pytest.mark.parametrize("piece_bytes", [1000, 16 * 1024, 99_999, SHARE_BYTES, SHARE_BYTES + 1, ARENA_BYTES + 1])
-def test_digest_is_hashlib_s(lanes: Lanes, piece_bytes: int) -> None:
+def test_digest_is_hashlib_s(lanes: Md5Batch, piece_bytes: int) -> None:
     """Without this, whole images are mismatches, or damaged ones pass, by how the network cut them."""
     body = body_of(piece_bytes, 3_500_001)
     checksum = md5(lanes)
@@ -159,7 +159,7 @@ def test_digest_is_hashlib_s(lanes: Lanes, piece_bytes: int) -> None:
 @given(st.lists(st.lists(st.integers(0, 200), max_size=5), min_size=1, max_size=20), st.randoms(use_true_random=False))
 def test_pieces_of_many_in_any_order(sizes: list[list[int]], random) -> None:
     """Without this, an image's bytes are hashed as another's, where their pieces come in turns."""
-    lanes = Lanes(otherwise=new_checksum)
+    lanes = Md5Batch(otherwise=new_checksum)
     bodies = [body_of(number, sum(pieces)) for number, pieces in enumerate(sizes)]
     checksums = [md5(lanes) for _ in bodies]
     order = [number for number, pieces in enumerate(sizes) for _ in pieces]
@@ -176,7 +176,7 @@ def test_pieces_of_many_in_any_order(sizes: list[list[int]], random) -> None:
 
 
 @needs_compiled
-def test_many_at_once_do_not_mix(lanes: Lanes) -> None:
+def test_many_at_once_do_not_mix(lanes: Md5Batch) -> None:
     """Without this, one image's bytes are hashed as another's once the arena is full."""
     bodies = {number: body_of(number, 100_000 + 7_919 * (number % 50)) for number in range(200)}
     sizes = (30_000, 70_000, 200_000, 16_384)
@@ -194,7 +194,7 @@ def test_many_at_once_do_not_mix(lanes: Lanes) -> None:
 
 
 @needs_compiled
-def test_what_ends_in_one_turn_of_the_loop_is_computed_together(lanes: Lanes, computed: list[list[int]]) -> None:
+def test_what_ends_in_one_turn_of_the_loop_is_computed_together(lanes: Md5Batch, computed: list[list[int]]) -> None:
     """Without this, each image is hashed alone, at a fifth of the speed."""
 
     def one(number: int) -> bytes:
@@ -212,7 +212,7 @@ def test_what_ends_in_one_turn_of_the_loop_is_computed_together(lanes: Lanes, co
 
 
 @needs_compiled
-def test_who_has_had_its_share_gives_way(lanes: Lanes) -> None:
+def test_who_has_had_its_share_gives_way(lanes: Md5Batch) -> None:
     """Without this, one fast connection fills the arena, and nothing is left to compute beside it."""
     checksum = md5(lanes)
     piece = memoryview(bytes(SHARE_BYTES // 2))
@@ -222,7 +222,7 @@ def test_who_has_had_its_share_gives_way(lanes: Lanes) -> None:
 
 
 @needs_compiled
-def test_memory_is_that_of_the_arena_however_much_comes(lanes: Lanes) -> None:
+def test_memory_is_that_of_the_arena_however_much_comes(lanes: Md5Batch) -> None:
     """Without this, fast connections fill all memory with what waits to be hashed."""
     checksums = [md5(lanes) for _ in range(50)]
     piece = memoryview(bytes(99_999))
@@ -235,7 +235,7 @@ def test_memory_is_that_of_the_arena_however_much_comes(lanes: Lanes) -> None:
 
 
 @needs_compiled
-def test_body_that_trickles_leaves_few_pieces(lanes: Lanes, computed: list[list[int]]) -> None:
+def test_body_that_trickles_leaves_few_pieces(lanes: Md5Batch, computed: list[list[int]]) -> None:
     """Without this, a server that sends byte by byte costs seconds of CPU, and hundreds of bytes of memory for each."""
     checksum = md5(lanes)
     body = body_of(1, 60_001)
@@ -245,7 +245,7 @@ def test_body_that_trickles_leaves_few_pieces(lanes: Lanes, computed: list[list[
 
 
 @needs_compiled
-def test_nothing_is_left_of_bodies_that_break_off_at_once(lanes: Lanes, computed: list[list[int]]) -> None:
+def test_nothing_is_left_of_bodies_that_break_off_at_once(lanes: Md5Batch, computed: list[list[int]]) -> None:
     """Without this, a daemon whose images all break off near their begin grows by each attempt."""
     for _ in range(5000):
         md5(lanes).update(memoryview(bytes(63)))
@@ -256,7 +256,7 @@ def test_nothing_is_left_of_bodies_that_break_off_at_once(lanes: Lanes, computed
 
 
 @needs_compiled
-def test_what_is_given_up_hurts_nobody(lanes: Lanes) -> None:
+def test_what_is_given_up_hurts_nobody(lanes: Md5Batch) -> None:
     """Without this, a transfer that breaks off, or is abandoned at its end, spoils another image."""
     for _ in range(50):
         feed(md5(lanes), [body_of(1, 70_001)])
@@ -273,7 +273,7 @@ def test_what_is_given_up_hurts_nobody(lanes: Lanes) -> None:
 
 
 @needs_compiled
-def test_no_digest_waits_for_longer_than_a_turn(lanes: Lanes) -> None:
+def test_no_digest_waits_for_longer_than_a_turn(lanes: Md5Batch) -> None:
     """Without this, the last image of all waits for others that never come."""
     checksum = md5(lanes)
     feed(checksum, [body_of(1, 70_001)])
@@ -289,7 +289,7 @@ def test_no_digest_waits_for_longer_than_a_turn(lanes: Lanes) -> None:
 def test_what_would_not_pay_is_made_elsewhere(proof: Proof, size_bytes: int | None) -> None:
     """Without this, small images cost more by the lanes than they would without them."""
     asked = []
-    lanes = Lanes(otherwise=lambda *what: asked.append(what) or new_checksum(*what))
+    lanes = Md5Batch(otherwise=lambda *what: asked.append(what) or new_checksum(*what))
     lanes.new_checksum(proof, size_bytes)
     assert [(proof, size_bytes)] == asked
 
@@ -298,7 +298,7 @@ def test_without_the_compiled_part_all_is_made_elsewhere(monkeypatch: pytest.Mon
     """Without this, a machine without a compiler verifies nothing, or nothing runs there."""
     monkeypatch.setattr(lanes_module, "find_compress", lambda: None)
     asked = []
-    lanes = Lanes(otherwise=lambda *what: asked.append(what) or new_checksum(*what))
+    lanes = Md5Batch(otherwise=lambda *what: asked.append(what) or new_checksum(*what))
     checksum = md5(lanes)
     feed(checksum, [b"abc"])
     assert hashlib.md5(b"abc").digest() == checksum.digest()

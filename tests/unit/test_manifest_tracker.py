@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import pytest
 
-from daemon.changes import MOST_EXAMINED_AT_ONCE, NOTHING_SEEN, Changes, seen_in
 from daemon.core.errors import ManifestMissing, ManifestRejected
 from daemon.core.ports import Reading
+from daemon.manifest_tracker import MOST_EXAMINED_AT_ONCE, NO_MANIFEST, ManifestTracker, fingerprint_of
 
 
 class Folder:
@@ -40,10 +40,10 @@ def of(*actors: str) -> Callable[[str], bool]:
     return lambda actor: actor in actors
 
 
-def changes_of(folder: Folder, *seen: str) -> Changes:
-    changes = Changes(folder, quiet_seconds=0.3, max_wait_seconds=3.0)
+def changes_of(folder: Folder, *seen: str) -> ManifestTracker:
+    changes = ManifestTracker(folder, quiet_seconds=0.3, max_wait_seconds=3.0)
     for actor in seen:
-        changes.saw(actor, seen_in(folder.read_response(actor)))
+        changes.saw(actor, fingerprint_of(folder.read_response(actor)))
     folder.readings = 0
     return changes
 
@@ -92,7 +92,7 @@ def test_manifest_that_goes_and_comes_is_a_change_each_time() -> None:
         folder.responses["a"] = there
         changes.hint("a", 0.0)
         assert due == changes.settle(1.0, never)
-        changes.saw("a", NOTHING_SEEN if isinstance(there, Exception) else seen_in(folder.read_response("a")))
+        changes.saw("a", NO_MANIFEST if isinstance(there, Exception) else fingerprint_of(folder.read_response("a")))
 
 
 def test_change_during_a_run_is_looked_at_when_the_run_has_ended() -> None:
@@ -105,8 +105,8 @@ def test_change_during_a_run_is_looked_at_when_the_run_has_ended() -> None:
     assert [] == changes.settle(1.0, of("a", "b"))
     assert (None, 0) == (changes.wait_seconds(1.0), folder.readings)
 
-    changes.saw("a", seen_in(folder.read_response("a")))  # it began after the change
-    changes.saw("b", seen_in(Reading(b"one", 0)))  # and this one before
+    changes.saw("a", fingerprint_of(folder.read_response("a")))  # it began after the change
+    changes.saw("b", fingerprint_of(Reading(b"one", 0)))  # and this one before
     assert 0.0 == changes.wait_seconds(1.0)
     assert ["b"] == changes.settle(1.0, never)
 
@@ -119,7 +119,7 @@ def test_actor_that_is_gone_is_forgotten() -> None:
     changes.settle(1.0, of("a"))
     changes.forget("a")
     assert [] == changes.out_of_date(["a"])
-    changes.saw("a", seen_in(folder.read_response("a")))
+    changes.saw("a", fingerprint_of(folder.read_response("a")))
     assert [] == changes.settle(2.0, never)
     changes.forget("a")
     changes.hint("a", 2.0)
@@ -130,7 +130,7 @@ def test_rescan_names_those_whose_stamp_is_another() -> None:
     """Without this, what no event told of is never found."""
     folder = Folder(a=b"one", b=b"one", c=ManifestMissing("injected"), d=b"one", e=b"one")
     changes = changes_of(folder, "a", "b", "e")
-    changes.saw("c", NOTHING_SEEN)
+    changes.saw("c", NO_MANIFEST)
     folder.responses |= {"b": b"two", "e": ManifestMissing("injected")}
     assert ["b", "e"] == changes.out_of_date("abcde")  # of d nothing is known: its first run is to come
     folder.responses["c"] = b"come"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from daemon.adapters.threads import BUFFER_BYTES, SMALLEST_BYTES, Hashers
+from daemon.adapters.hash_threads import BUFFER_BYTES, SMALLEST_BYTES, HashThreads
 from daemon.core.model import Proof
 from tests.support.checksums import body_of, cut, feed
 
@@ -16,9 +16,9 @@ LARGE = 64 * 1024 * 1024  # a tenth of a second of MD5
 
 
 @pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
-def hashers(request: pytest.FixtureRequest) -> Iterator[Hashers]:
+def hashers(request: pytest.FixtureRequest) -> Iterator[HashThreads]:
     before = threads_of_process()
-    made = Hashers(threads=request.param, buffers=4)
+    made = HashThreads(threads=request.param, buffers=4)
     yield made
     made.close()
     until_threads_are(before)
@@ -38,7 +38,7 @@ def until_threads_are(count: int) -> None:
 
 @pytest.mark.parametrize("proof", [Proof.MD5, Proof.SHA1, Proof.SHA256])
 @pytest.mark.parametrize("piece_bytes", [1000, 20_000, 100_000, BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
-def test_digest_is_the_hub_s_own(hashers: Hashers, proof: Proof, piece_bytes: int) -> None:
+def test_digest_is_the_hub_s_own(hashers: HashThreads, proof: Proof, piece_bytes: int) -> None:
     """Without this, whole images are mismatches, or damaged ones pass, by how the network cut them."""
     body = body_of(piece_bytes, 1_500_000)
     checksum = hashers.new_checksum(proof, len(body))
@@ -46,7 +46,7 @@ def test_digest_is_the_hub_s_own(hashers: Hashers, proof: Proof, piece_bytes: in
     assert hashlib.new(proof.value, body).digest() == checksum.digest()
 
 
-def test_small_pieces_wait_for_the_large_ones_before_them(hashers: Hashers) -> None:
+def test_small_pieces_wait_for_the_large_ones_before_them(hashers: HashThreads) -> None:
     """Without this, the last bytes of an image are hashed before its middle, where they come in a piece of their own."""
     body = body_of(1, 20 * (BUFFER_BYTES + 1))
     checksum = hashers.new_checksum(Proof.MD5, len(body))
@@ -56,7 +56,7 @@ def test_small_pieces_wait_for_the_large_ones_before_them(hashers: Hashers) -> N
     assert hashlib.md5(body).digest() == checksum.digest()
 
 
-def test_many_at_once_do_not_mix(hashers: Hashers) -> None:
+def test_many_at_once_do_not_mix(hashers: HashThreads) -> None:
     """Without this, one image's bytes are hashed as another's, or out of their order, once buffers run out."""
     bodies = {number: body_of(number, 100_000 + 7_919 * (number % 50)) for number in range(200)}
     sizes = (30_000, 70_000, 200_000, 16_384)
@@ -77,7 +77,7 @@ def test_many_at_once_do_not_mix(hashers: Hashers) -> None:
 def test_the_hub_goes_on_while_a_digest_is_waited_for() -> None:
     """Without this, there is no second core: everything stands still for each image."""
     before = threads_of_process()
-    hashers = Hashers(threads=1, buffers=LARGE // BUFFER_BYTES)
+    hashers = HashThreads(threads=1, buffers=LARGE // BUFFER_BYTES)
     body = bytes(LARGE)
     turns = 0
 
@@ -98,7 +98,7 @@ def test_the_hub_goes_on_while_a_digest_is_waited_for() -> None:
     assert turns > 20
 
 
-def test_memory_is_that_of_the_buffers_however_much_comes(hashers: Hashers) -> None:
+def test_memory_is_that_of_the_buffers_however_much_comes(hashers: HashThreads) -> None:
     """Without this, a fast line and a slow thread fill all memory with what waits to be hashed."""
     checksums = [hashers.new_checksum(Proof.MD5, LARGE) for _ in range(8)]
     piece = memoryview(bytes(BUFFER_BYTES))
@@ -110,7 +110,7 @@ def test_memory_is_that_of_the_buffers_however_much_comes(hashers: Hashers) -> N
     assert {BUFFER_BYTES: 4} == Counter(len(buffer) for buffer in hashers._free)  # all that were ever made
 
 
-def test_one_that_is_given_up_gives_its_buffers_back(hashers: Hashers) -> None:
+def test_one_that_is_given_up_gives_its_buffers_back(hashers: HashThreads) -> None:
     """Without this, each transfer that breaks off costs buffers for ever."""
     for _ in range(50):
         given_up = hashers.new_checksum(Proof.MD5, LARGE)
@@ -122,7 +122,7 @@ def test_one_that_is_given_up_gives_its_buffers_back(hashers: Hashers) -> None:
     assert hashlib.md5(body).digest() == checksum.digest()
 
 
-def test_a_waiter_that_is_killed_hurts_nobody(hashers: Hashers) -> None:
+def test_a_waiter_that_is_killed_hurts_nobody(hashers: HashThreads) -> None:
     """Without this, a download that is abandoned at the end leaves the next one waiting for ever."""
     first = hashers.new_checksum(Proof.MD5, LARGE)
     first.update(memoryview(bytes(LARGE)))
@@ -148,7 +148,7 @@ def test_a_waiter_that_is_killed_hurts_nobody(hashers: Hashers) -> None:
 def test_no_thread_is_started_where_it_would_not_pay(threads: int, proof: Proof, size_bytes: int | None) -> None:
     """Without this, small images cost more by the threads than they would without them."""
     before = threads_of_process()
-    hashers = Hashers(threads=threads)
+    hashers = HashThreads(threads=threads)
     checksum = hashers.new_checksum(proof, size_bytes)
     checksum.update(memoryview(bytes(100_000)))
     assert checksum.digest()
@@ -158,7 +158,7 @@ def test_no_thread_is_started_where_it_would_not_pay(threads: int, proof: Proof,
 def test_threads_end_when_they_are_told() -> None:
     """Without this, each store that is closed leaves its threads."""
     before = threads_of_process()
-    hashers = Hashers(threads=2)
+    hashers = HashThreads(threads=2)
     checksum = hashers.new_checksum(Proof.MD5, 100_000)
     checksum.update(memoryview(bytes(100_000)))
     checksum.digest()

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import gevent
 from gevent.event import Event
 
+from daemon.actor_sync import ActorSync
 from daemon.adapters.aws.profile import find_profile, find_profile_region
 from daemon.adapters.control import ControlServer, Followers, ask
 from daemon.adapters.disk import Disk
+from daemon.adapters.hash_threads import HashThreads
 from daemon.adapters.http import HttpStore
-from daemon.adapters.lanes import Lanes
 from daemon.adapters.lock import HEARTBEAT_SECONDS, OUR_FOLDER, DataDirLock, open_folder_to_ask, require_data_dir
 from daemon.adapters.log import (
     LineWriter,
@@ -28,10 +29,10 @@ from daemon.adapters.log import (
     write_now,
 )
 from daemon.adapters.manifests import Manifests
+from daemon.adapters.md5_batch import Md5Batch
 from daemon.adapters.processes import fork_processes
 from daemon.adapters.report_file import report_bytes, require_folder, write_report
 from daemon.adapters.systemd import Notifier
-from daemon.adapters.threads import Hashers
 from daemon.config import (
     Config,
     LiveConfig,
@@ -47,14 +48,20 @@ from daemon.core.model import Credentials, ObjectRef
 from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
-from daemon.crew import Crew, Mate, forward_first_read, forward_outage, forward_recovery, share_of
 from daemon.download import Downloader
 from daemon.lock_keeper import LockKeeper
+from daemon.loop import ActorHinted, ActorsHinted, Asked, Crashed, EverythingHinted, OutageEnded, Service
 from daemon.outage_detector import report_recovery
 from daemon.printing import print_bytes
-from daemon.runs import Publish, Runs
-from daemon.service import ActorHinted, ActorsHinted, Asked, Crashed, EverythingHinted, OutageEnded, Service
-from daemon.sync import ActorSync
+from daemon.run_tracker import Publish, RunTracker
+from daemon.workers.pool import (
+    Worker,
+    WorkerPool,
+    forward_first_read,
+    forward_outage,
+    forward_recovery,
+    share_of,
+)
 
 if TYPE_CHECKING:
     from daemon.adapters.console import ProgressBar
@@ -156,13 +163,13 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
         live, stopping, outages = LiveConfig(config), Event(), Outages(processes=1 + count)
         _share_ambient(config)
         store = _store(config, environ, working_dir, None)
-        checksums = Lanes(otherwise=Hashers(processes=1 + count).new_checksum)
+        checksums = Md5Batch(otherwise=HashThreads(processes=1 + count).new_checksum)
         reports = forward_outage(channel), forward_recovery(channel), forward_first_read(channel)
         downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *reports)
         share = partial(share_of, number, 1 + count)
         manifests, disk = _data_dir(config)
         actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
-        Mate(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.first_read).work()
+        Worker(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.first_read).work()
 
     raise_open_files(config)
     return fork_processes(count, work)
@@ -174,7 +181,7 @@ def build(
     working_dir: Path,
     *,
     once: bool,
-    mates: Sequence[Channel] = (),
+    workers: Sequence[Channel] = (),
     find_credentials: FindCredentials | None = None,
     reread: Callable[[Config], Config] | None = None,
     supervisor: Supervisor | None = None,
@@ -202,31 +209,33 @@ def build(
     )
     log = output.log
     store = _store(config, environ, working_dir, find_credentials)
-    outages = Outages(probing=not once, processes=1 + len(mates))
-    hashers = Hashers(processes=1 + len(mates))
-    checksums = Lanes(otherwise=hashers.new_checksum)
+    outages = Outages(probing=not once, processes=1 + len(workers))
+    hashers = HashThreads(processes=1 + len(workers))
+    checksums = Md5Batch(otherwise=hashers.new_checksum)
 
     def on_outage(log: Log, thing: Thing, error: ActorsyncError) -> None:
-        crew.report_outage(log, thing, error)
+        worker_pool.report_outage(log, thing, error)
 
     def on_recovery(log: Log, thing: Thing) -> None:
-        crew.report_recovery(log, thing)
+        worker_pool.report_recovery(log, thing)
 
     def on_first_read(ref: ObjectRef) -> None:
-        crew.report_first_read(ref)
+        worker_pool.report_first_read(ref)
 
     downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, on_outage, on_recovery, on_first_read)
     manifests, disk = _data_dir(config)
-    look_ahead = bool(mates)
-    here = ActorSync(manifests, disk, downloader, stopping, live, lambda places: crew.share(places), look_ahead=look_ahead)
+    look_ahead = bool(workers)
+    here = ActorSync(
+        manifests, disk, downloader, stopping, live, lambda places: worker_pool.share(places), look_ahead=look_ahead
+    )
 
     def on_last_recovery(log: Log, thing: Thing) -> None:
         report_recovery(log, thing)
         service.put(OutageEnded(thing))
 
-    crew = Crew(
+    worker_pool = WorkerPool(
         here,
-        mates,
+        workers,
         outages,
         stopping,
         on_recovery=on_last_recovery,
@@ -241,7 +250,7 @@ def build(
         raise_open_files(new)
         store.forget_identity()
         downloader.detector.reset()
-        crew.forget_outages()
+        worker_pool.forget_outages()
         return new, changed
 
     def watcher(service: Service) -> Watcher:
@@ -257,9 +266,9 @@ def build(
 
     service = Service(
         manifests,
-        crew,
+        worker_pool,
         outages,
-        Runs(log, publish, crew.usage),
+        RunTracker(log, publish, worker_pool.usage),
         stopping,
         log,
         live,
@@ -268,7 +277,7 @@ def build(
         supervisor=supervisor,
         reload=reload if reread is not None else None,
         keep_lock=lambda: keeper.keep(),
-        forget_outage=lambda thing: crew.forget_outage(log, thing),
+        forget_outage=lambda thing: worker_pool.forget_outage(log, thing),
     )
     control = None if once else ControlServer(lambda question, reply: service.put(Asked(question, reply)))
     keeper = LockKeeper(lock, control, log, lambda error: service.put(Crashed(error)), HEARTBEAT_SECONDS)
@@ -283,11 +292,11 @@ def build(
         if control is not None:
             control.close()
         service.close()
-        crew.dismiss()  # first: they end while we close the rest
+        worker_pool.dismiss()  # first: they end while we close the rest
         store.close()
         hashers.close()
         output.close()
-        crew.close()
+        worker_pool.close()
         lock.release()
 
     return Application(service, log, output.say, stop, output.abort, close, output.unwritten)
@@ -343,7 +352,9 @@ def _store(
         )
 
     def ask_chain() -> Credentials | None:
-        from daemon.adapters.aws.chain import find_chain_credentials  # a run whose keys are in .env needs none of it
+        from daemon.adapters.aws.boto3_credentials import (
+            find_chain_credentials,  # a run whose keys are in .env needs none of it
+        )
 
         return find_chain_credentials(config.region)
 

@@ -1,4 +1,7 @@
-"""MD5s of many images at once: eight take half as long again as one, each in its lane of a processor's vector registers."""
+"""MD5 of several images at once, one in each lane of the processor's vector registers.
+
+Eight images take half as long again as one.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -31,7 +34,7 @@ def find_compress() -> Compress | None:
     return found
 
 
-class Lanes:
+class Md5Batch:
     """What waits to be hashed, of all images that come at a time; one instance for one hub.
 
     Pieces are copied into an arena, a tenth of what hashing them one by one costs, and hashed together: when it is full, and
@@ -85,7 +88,7 @@ class _Md5:
 
     __slots__ = ("_lanes", "_size_bytes", "rest", "state", "waiting_bytes")
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: Md5Batch) -> None:
         self._lanes = lanes
         self._size_bytes = 0
         self.state = bytearray(_INITIAL_STATE)  # after all whole blocks that are computed

@@ -28,7 +28,7 @@ class Transfer:
         self.checked_bytes = 0
 
 
-class Deadline:
+class StallWatchdog:
     """Watches all transfers with one timer, which runs only while there are any.
 
     A transfer must move FLOOR_BYTES_PER_SECOND over each `seconds()`: a server that sends a byte now and then

@@ -7,13 +7,13 @@ import gevent
 from gevent.event import Event
 from greenlet import greenlet
 
-from daemon.runners import Runners
+from daemon.pools.actor_pool import ActorPool
 
 
 def test_one_that_has_ended_its_work_does_the_next():
     """Without this, each actor of an unchanged tree is a new greenlet, with a new stack: a tenth of its whole cost."""
     who: list[greenlet] = []
-    runners = Runners()
+    runners = ActorPool()
 
     for _ in range(3):
         runners.run(lambda: who.append(gevent.getcurrent()))
@@ -27,7 +27,7 @@ def test_whoever_waits_holds_up_nobody():
     """Without this, an actor that downloads keeps the next one from being begun."""
     first, second = Event(), Event()
     done: list[str] = []
-    runners = Runners()
+    runners = ActorPool()
 
     def work(name: str, until: Event) -> None:
         until.wait()
@@ -53,7 +53,7 @@ def test_a_stray_wake_up_loses_nothing():
     """Without this, an actor is never synced, and a --once never ends."""
     who: list[greenlet] = []
     done: list[str] = []
-    runners = Runners()
+    runners = ActorPool()
     runners.run(lambda: who.append(gevent.getcurrent()))
     gevent.sleep(0)
     gevent.get_hub().loop.run_callback(who[0].switch)
@@ -69,7 +69,7 @@ def test_a_stray_wake_up_loses_nothing():
 def test_nothing_is_begun_before_the_loop_turns():
     """Without this, what an actor does comes in the middle of what its starter does."""
     done: list[int] = []
-    runners = Runners()
+    runners = ActorPool()
     for number in range(2):  # by a new one, and by one that has nothing to do
         runners.run(lambda number=number: done.append(number))
         assert list(range(number)) == done
@@ -85,7 +85,7 @@ def test_what_was_done_is_forgotten():
 
     actor = Actor()
     gone = weakref.ref(actor)
-    runners = Runners()
+    runners = ActorPool()
     runners.run(lambda actor=actor: None)
     del actor
     gevent.sleep(0)

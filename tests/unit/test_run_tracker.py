@@ -3,16 +3,16 @@ from typing import Any
 import pytest
 
 from daemon.core.errors import DiskError, Interrupted, ManifestRejected
-from daemon.core.model import Failure, Kind
+from daemon.core.model import Failure, FailureScope
 from daemon.core.report import ActorResult
-from daemon.runs import LONGEST_CHANGE_RUN_SECONDS, Runs
+from daemon.run_tracker import LONGEST_CHANGE_RUN_SECONDS, RunTracker
 from tests.support.runs import Lines, result
 
 
 def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
     """Without this, the lines of two runs cannot be told apart."""
     log = Lines()
-    runs = Runs(log, None)
+    runs = RunTracker(log, None)
     for _ in range(2):
         runs.begin("change", 1)
         runs.log.info("image.failed")
@@ -28,7 +28,7 @@ def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
 def test_run_that_is_open_grows_by_what_comes() -> None:
     """Without this, a change in mid-run opens a second run, and the count of actors is that of the first."""
     log = Lines()
-    runs = Runs(log, None)
+    runs = RunTracker(log, None)
     first = runs.begin("bulk", 2, workers_per_actor=10)
     assert first is runs.begin("change", 1)
     assert (3, "bulk", 1) == (runs.actors, first.trigger, len(log.of("run.started")))
@@ -49,7 +49,7 @@ def test_run_that_is_open_grows_by_what_comes() -> None:
 )
 def test_run_is_complete_if_nothing_failed(end: ActorResult, complete: bool) -> None:
     """Without this, --once beside a daemon ends with 0 though images are missing."""
-    runs = Runs(Lines(), None)
+    runs = RunTracker(Lines(), None)
     runs.begin("bulk", 1)
     runs.fold(end)
     everything_there, document = runs.end(interrupted=False)
@@ -60,7 +60,7 @@ def test_run_is_complete_if_nothing_failed(end: ActorResult, complete: bool) -> 
 def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> None:
     """Without this, each rejected manifest is two lines, and one of them is wrong."""
     log = Lines()
-    runs = Runs(log, None)
+    runs = RunTracker(log, None)
     runs.begin("bulk", 1)
     runs.fold(result("a", problem=ManifestRejected("injected", code="manifest-empty"), manifest_failed=True))
     assert [] == log.of("actor.synced")
@@ -69,10 +69,10 @@ def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> No
 def test_what_was_not_tried_is_told_with_the_actor() -> None:
     """Without this, an actor that was interrupted looks done."""
     log = Lines()
-    runs = Runs(log, None)
+    runs = RunTracker(log, None)
     runs.begin("bulk", 1)
     end = result("a", downloaded=1)
-    end.tally.count(Failure.of("9.png", Interrupted("injected"), Kind.INTERRUPTED))
+    end.tally.count(Failure.of("9.png", Interrupted("injected"), FailureScope.INTERRUPTED))
     runs.fold(end)
     assert 1 == log.of("actor.synced")[0]["unattempted"]
     everything_there, document = runs.end(interrupted=True)
@@ -82,7 +82,7 @@ def test_what_was_not_tried_is_told_with_the_actor() -> None:
 def test_rejected_list_of_actors_counts_as_failure_of_the_run() -> None:
     """Without this, a run without a list of actors is a success."""
     log = Lines()
-    runs = Runs(log, None)
+    runs = RunTracker(log, None)
     runs.begin("bulk", 0)
     runs.reject("manifest.rejected", ManifestRejected("injected", code="manifest-empty", hint="write it"))
     assert {"code": "manifest-empty", "error": "injected", "hint": "write it"}.items() <= log.lines[-1].items()
@@ -92,7 +92,7 @@ def test_rejected_list_of_actors_counts_as_failure_of_the_run() -> None:
 
 def test_totals_are_those_of_all_runs() -> None:
     """Without this, service.alive forgets everything with each run."""
-    runs = Runs(Lines(), None)
+    runs = RunTracker(Lines(), None)
     for trigger in ("bulk", "change", "change"):
         runs.begin(trigger, 1)
         runs.fold(result("a", downloaded=2, failed=1))
@@ -104,7 +104,7 @@ def test_totals_are_those_of_all_runs() -> None:
 def test_report_is_published_after_each_run_with_its_results() -> None:
     """Without this, --report is empty."""
     published: list[dict[str, Any]] = []
-    runs = Runs(Lines(), published.append)
+    runs = RunTracker(Lines(), published.append)
     runs.begin("bulk", 1)
     runs.fold(result("a", downloaded=1))
     assert runs.end(interrupted=False) == (True, published[0])
@@ -113,7 +113,7 @@ def test_report_is_published_after_each_run_with_its_results() -> None:
 
 def test_results_are_kept_only_where_somebody_wants_them() -> None:
     """Without this, a pass over 100,000 actors takes a gigabyte for a report that nobody reads."""
-    runs = Runs(Lines(), None)
+    runs = RunTracker(Lines(), None)
     runs.begin("bulk", 1)
     runs.fold(result("a"))
     assert [] == runs.end(interrupted=False)[1]["results"]
@@ -129,7 +129,7 @@ def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
         raise DiskError("injected: the disk is full", hint="make room")
 
     log = Lines()
-    runs = Runs(log, refuse)
+    runs = RunTracker(log, refuse)
     number = runs.begin("bulk", 0).run_id
     assert not runs.end(interrupted=False)[0]
     (line,) = log.of("report.failed")
@@ -138,7 +138,7 @@ def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
 
 def test_only_a_run_of_changes_can_be_too_long() -> None:
     """Without this, a bulk pass of an hour is cut in six; or a stream of changes is never reported."""
-    runs = Runs(Lines(), None)
+    runs = RunTracker(Lines(), None)
     assert not runs.is_overlong(1e12)
     for trigger, overlong in (("bulk", False), ("change", True), ("reload", False)):
         began = runs.begin(trigger, 1).started_at

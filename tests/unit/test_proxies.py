@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from daemon.adapters.http.route import bypasses_proxy, find_proxy
+from daemon.adapters.http.proxies import bypasses_proxy, find_proxy
 
 NAME, BELOW, ADDRESS, LOOPBACK = "example.com", "b.s3.example.com", "10.1.2.3", "::1"
 

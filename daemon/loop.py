@@ -11,7 +11,7 @@ from gevent.event import Event
 from gevent.queue import Empty, Queue
 
 from daemon import __version__
-from daemon.changes import Changes
+from daemon.actor_sync import TORN_READ_DELAYS, Paused, SyncsActors
 from daemon.config import Config, LiveConfig
 from daemon.core.actors import Actors, parse_actors, select_actors
 from daemon.core.debounce import Debouncer
@@ -22,16 +22,16 @@ from daemon.core.errors import (
     ManifestMissing,
     ManifestRejected,
 )
-from daemon.core.failing import FailingActors
 from daemon.core.model import Failure
 from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Answer, Log, ManifestSource, Supervisor, Watcher
 from daemon.core.report import ActorResult, Progress, RunReport
-from daemon.core.schedule import Job, Lane, Schedule
-from daemon.runners import Runners
-from daemon.runs import Runs
+from daemon.core.retry_queue import RetryQueue
+from daemon.core.schedule import Job, Priority, Schedule
+from daemon.manifest_tracker import ManifestTracker
+from daemon.pools.actor_pool import ActorPool
+from daemon.run_tracker import RunTracker
 from daemon.status import status_document, status_text
-from daemon.sync import TORN_READ_DELAYS, Paused, SyncsActors
 
 EVENTS_BETWEEN_YIELDS = 256
 ADDED_AT_ONCE = 5000  # to the schedule; some milliseconds
@@ -48,7 +48,7 @@ class ActorFinished(NamedTuple):
     end: ActorResult | Paused | BaseException
 
 
-class NextWanted(NamedTuple):
+class ActorSlotFreed(NamedTuple):
     """An actor needs no slot any more, another may be begun."""
 
     actor: str
@@ -156,7 +156,7 @@ class Service:
         manifests: ManifestSource,
         actor_sync: SyncsActors,
         outages: Outages,
-        runs: Runs,
+        runs: RunTracker,
         stopping: Event,
         log: Log,
         live: LiveConfig,
@@ -183,11 +183,11 @@ class Service:
         self._forget_outage = forget_outage
         self._keep_lock = keep_lock
         self._inbox: Queue[object] = Queue()
-        self._runners = Runners()
+        self._runners = ActorPool()
         self._schedule = Schedule(config.concurrent_actors)
-        self._changes = Changes(manifests, config.quiet_seconds, config.max_wait_seconds)
+        self._changes = ManifestTracker(manifests, config.quiet_seconds, config.max_wait_seconds)
         self._list_hints = Debouncer(config.quiet_seconds, config.max_wait_seconds)
-        self._failing = FailingActors()
+        self._failing = RetryQueue()
         self._names: dict[str, None] = {}  # the actors, in the order of the file
         self._ready_actors: set[str] = set()  # to train from, after their last run
         self._not_ready: dict[str, str] = {}  # the others that ever ran, and why
@@ -286,9 +286,9 @@ class Service:
             self._list("change")
         for actor in self._changes.settle(now, self._schedule.in_run):
             if actor in self._names:
-                self._schedule.add(actor, Lane.CHANGE)
+                self._schedule.add(actor, Priority.CHANGE)
         for actor in self._failing.due(now):
-            self._schedule.add(actor, Lane.RETRY)
+            self._schedule.add(actor, Priority.RETRY)
         self._send_probes(now)
         if now >= self._reconcile_at:
             self._reconcile()
@@ -308,7 +308,7 @@ class Service:
         for thing, stopped in self._probes(now):
             if now >= self._probed_at.get(thing, float("-inf")) + PROBE_SECONDS:
                 self._probed_at[thing] = now
-                self._schedule.add(stopped, Lane.RETRY)
+                self._schedule.add(stopped, Priority.RETRY)
 
     def _probes(self, now: float) -> list[tuple[Thing, str]]:
         stopped = [(thing, self._failing.first_stopped(thing)) for thing in self._outages.due_probes(now)]
@@ -353,7 +353,7 @@ class Service:
             case ActorHinted():
                 if event.actor in self._names:
                     self._changes.hint(event.actor, now)
-            case NextWanted():
+            case ActorSlotFreed():
                 self._schedule.slot_freed(event.actor)
             case ActorFinished():
                 self._actor_ended(event, now)
@@ -393,14 +393,16 @@ class Service:
     # --- actors -------------------------------------------------------------------------------------------------------
 
     def _run_actor(self, job: Job) -> None:
-        def next_wanted() -> None:
-            self.put(NextWanted(job.actor))
+        def on_last_started() -> None:
+            self.put(ActorSlotFreed(job.actor))
 
         try:
             end: ActorResult | Paused | BaseException = (
-                self._actor_sync.go_on(job.resume, next_wanted=next_wanted)
+                self._actor_sync.go_on(job.resume, on_last_started=on_last_started)
                 if job.resume is not None
-                else self._actor_sync.begin(job.actor, self._runs.log, changed=job.lane is Lane.CHANGE, next_wanted=next_wanted)
+                else self._actor_sync.begin(
+                    job.actor, self._runs.log, changed=job.lane is Priority.CHANGE, on_last_started=on_last_started
+                )
             )
         except BaseException as error:  # noqa: BLE001 - as above
             end = error
@@ -453,7 +455,7 @@ class Service:
 
     def _release(self, outage: tuple[str, str]) -> None:
         for actor in self._failing.release(outage):
-            self._schedule.add(actor, Lane.RETRY)
+            self._schedule.add(actor, Priority.RETRY)
 
     def _reason_to_stop(self) -> ActorsyncError | None:
         """What makes it pointless for --once to go on."""
@@ -493,7 +495,7 @@ class Service:
         if event.trigger != "change":
             self._begin_run(event.trigger, len(self._names))
             self._complain_of(event)
-            self._add_all(self._names, Lane.BULK)
+            self._add_all(self._names, Priority.BULK)
         elif event.problem is not None:
             self._log.error("manifest.rejected", code=event.problem.code, error=str(event.problem), hint=event.problem.hint)
         if self._watcher is not None and not self._ready:
@@ -520,10 +522,10 @@ class Service:
             new = [name for name in names if name not in self._names]
             for name in new:
                 self._log.info("actor.added", actor=name)
-            self._add_all(new, Lane.CHANGE)
+            self._add_all(new, Priority.CHANGE)
         self._names = names
 
-    def _add_all(self, names: Iterable[str], lane: Lane) -> None:
+    def _add_all(self, names: Iterable[str], lane: Priority) -> None:
         """However many they are, the hub turns meanwhile."""
         for place, name in enumerate(names, start=1):
             self._schedule.add(name, lane)
@@ -581,9 +583,9 @@ class Service:
     # --- runs ---------------------------------------------------------------------------------------------------------
 
     def _trigger_of(self, job: Job) -> str:
-        if job.lane is Lane.CHANGE:
+        if job.lane is Priority.CHANGE:
             return "rescan" if job.actor in self._rescanned else "change"
-        return "retry" if job.lane is Lane.RETRY else "bulk"
+        return "retry" if job.lane is Priority.RETRY else "bulk"
 
     def _begin_run(self, trigger: str, actors: int) -> RunReport:
         config = self._live.now
@@ -677,7 +679,7 @@ class Service:
         report = self._begin_run("bulk", len(names))
         report.keep_results = True
         report.strict |= bool(question.get("strict"))
-        self._add_all(names, Lane.BULK)
+        self._add_all(names, Priority.BULK)
         self._list("change")  # what stands there now counts, whatever events are still to come
 
     def _try_reload(self, now: float) -> str:

@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterable
 
 from daemon.core.debounce import Debouncer
 from daemon.core.errors import ManifestMissing, ManifestRejected
-from daemon.core.model import Seen
+from daemon.core.model import ManifestFingerprint
 from daemon.core.ports import ManifestSource, Reading
 
 MOST_EXAMINED_AT_ONCE = 256  # manifests read between two looks at the inbox
 
-NOTHING_SEEN = Seen(None, None)
+NO_MANIFEST = ManifestFingerprint(None, None)
 
 
-def seen_in(reading: Reading) -> Seen:
-    return Seen(reading.stamp, hash(reading.content))  # SipHash, 64 bits, keyed by a secret of this process
+def fingerprint_of(reading: Reading) -> ManifestFingerprint:
+    return ManifestFingerprint(reading.stamp, hash(reading.content))  # SipHash, 64 bits, keyed by a secret of this process
 
 
-class Changes:
+class ManifestTracker:
     """What is known of every actor's manifest, and the hints that it may be out of date.
 
     A hint waits until it is quiet around its actor; then the manifest is read, and only other content than that of the
@@ -28,13 +28,13 @@ class Changes:
         self._hints = Debouncer(quiet_seconds, max_wait_seconds)
         self._ready: list[str] = []
         self._after_run: set[str] = set()
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, ManifestFingerprint] = {}
 
     def hint(self, actor: str, now: float) -> None:
         """The actor's manifest may have changed."""
         self._hints.touch(actor, now)
 
-    def saw(self, actor: str, seen: Seen) -> None:
+    def saw(self, actor: str, seen: ManifestFingerprint) -> None:
         """A run of the actor, which ended, read this."""
         self._seen[actor] = seen
         if actor in self._after_run:
@@ -76,9 +76,9 @@ class Changes:
     def _differs(self, actor: str) -> bool:
         before = self._seen.get(actor)
         try:
-            now = seen_in(self._manifests.read_response(actor))
+            now = fingerprint_of(self._manifests.read_response(actor))
         except (ManifestMissing, ManifestRejected):
-            now = NOTHING_SEEN
+            now = NO_MANIFEST
         if before is None or before.digest != now.digest:
             return True  # the run that this leads to says what it saw
         self._seen[actor] = now

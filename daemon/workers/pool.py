@@ -1,4 +1,4 @@
-"""Actors shared out among the processes of a run: an actor goes to whichever has the fewest that hold a slot, or run."""
+"""Share the actors of a run among worker processes; the least loaded process takes the next."""
 
 import time
 import traceback
@@ -9,18 +9,18 @@ from typing import NamedTuple, cast
 import gevent
 from gevent.event import AsyncResult, Event
 
+from daemon.actor_sync import ActorSync, Counts, Paused, SyncsActors, Unfinished
 from daemon.core.errors import ActorsyncError
 from daemon.core.model import ObjectRef
 from daemon.core.outages import Outages, Scope, Thing
 from daemon.core.ports import Channel, Log
 from daemon.core.report import ActorResult
 from daemon.outage_detector import OnFirstRead, OnOutage, OnRecovery, report_outage, report_recovery
-from daemon.runners import Runners
-from daemon.sync import ActorSync, Counts, Paused, SyncsActors, Unfinished
-from daemon.usage import Usage, own_usage
+from daemon.process_stats import ProcessStats, own_process_stats
+from daemon.runners import ActorPool
 
 MOST_READ = 20  # objects, of as many endpoints and identities, that all processes are told of
-COUNTS_SECONDS = 0.2  # between two counts that a mate sends for the live view
+COUNTS_SECONDS = 0.2  # between two counts that a worker sends for the live view
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -28,27 +28,27 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 class Begin(NamedTuple):
-    """To a mate: sync this actor from its begin."""
+    """To a worker: sync this actor from its begin."""
 
     actor: str
 
 
 class GoOn(NamedTuple):
-    """To a mate: an actor that paused there is due."""
+    """To a worker: an actor that paused there is due."""
 
     actor: str
 
 
 class Stop(NamedTuple):
-    """To a mate: begin no more images."""
+    """To a worker: begin no more images."""
 
 
 class Abandon(NamedTuple):
-    """To a mate: give up what is under way."""
+    """To a worker: give up what is under way."""
 
 
 class OutageBegan(NamedTuple):
-    """To a mate, or from one: something that all share is out. `actor`: whose image found that out."""
+    """To a worker, or from one: something that all share is out. `actor`: whose image found that out."""
 
     actor: str
     thing: Thing
@@ -56,20 +56,20 @@ class OutageBegan(NamedTuple):
 
 
 class OutageOver(NamedTuple):
-    """To a mate, or from one: it works again."""
+    """To a worker, or from one: it works again."""
 
     actor: str
     thing: Thing
 
 
 class FirstRead(NamedTuple):
-    """To a mate, or from one: this object was read: its endpoint and the keys work."""
+    """To a worker, or from one: this object was read: its endpoint and the keys work."""
 
     ref: ObjectRef
 
 
-class Said(NamedTuple):
-    """From a mate: an event for the log of the actor's run."""
+class LogRecord(NamedTuple):
+    """From a worker: an event for the log of the actor's run."""
 
     actor: str
     level: str
@@ -78,7 +78,7 @@ class Said(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """The end of a part of a run: the mate keeps the rest until `due`. `left`: the result if it never goes on."""
+    """The end of a part of a run: the worker keeps the rest until `due`. `left`: the result if it never goes on."""
 
     due: float
     left: ActorResult
@@ -90,31 +90,31 @@ class Broken(NamedTuple):
     traceback: str
 
 
-class NextWanted(NamedTuple):
-    """From a mate: this actor needs no slot any more, another may be begun."""
+class LastImageStarted(NamedTuple):
+    """From a worker: this actor needs no slot any more, another may be begun."""
 
     actor: str
 
 
 class Ended(NamedTuple):
-    """From a mate: how an actor's run, or its part, came out."""
+    """From a worker: how an actor's run, or its part, came out."""
 
     actor: str
     end: ActorResult | Waiting | Broken
 
 
 class Report(NamedTuple):
-    """From a mate, now and then, and before its last Ended for now."""
+    """From a worker, now and then, and before its last Ended for now."""
 
     counts: Counts
-    usage: Usage
+    usage: ProcessStats
 
 
-class MateCrashed(Exception):
+class WorkerCrashed(Exception):
     """A bug of ours in another process; the text is its traceback."""
 
 
-class MateLost(Exception):
+class WorkerLost(Exception):
     """Another process of ours ended in mid-work: somebody killed it, or the kernel did for want of memory."""
 
 
@@ -126,11 +126,11 @@ def share_of(number: int, processes: int, places: int) -> int:
 # --- the process that owns the run ------------------------------------------------------------------------------------
 
 
-class Crew:
+class WorkerPool:
     """The SyncsActors of all processes; the loop above knows nothing of them, and logs and sums stay in one hand.
 
     An actor whose images are all there never waits, so nothing else has begun when the next one comes: it is synced
-    here, and the mates of an unchanged tree sleep on. For --once: no actor of another process yields its slot.
+    here, and the workers of an unchanged tree sleep on. For --once: no actor of another process yields its slot.
     """
 
     def __init__(
@@ -153,34 +153,36 @@ class Crew:
         self._stopping = stopping
         self._on_outage = on_outage
         self._on_recovery = on_recovery
-        self._mates = [_Mate(channel, self, here.share_changed) for channel in channels]
+        self._workers = [_WorkerHandle(channel, self, here.share_changed) for channel in channels]
         self._take_first_read = first_read
         self._reported: set[Thing] = set()  # that are out
         self._read: list[ObjectRef] = []  # the first of each endpoint and identity
-        self._outages_to_tell: list[OutageBegan] = []  # to mates that wake later
+        self._outages_to_tell: list[OutageBegan] = []  # to workers that wake later
         self._dismissed = False
         stopping.rawlink(lambda _: self._tell(Stop()))
 
     def begin(
-        self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
+        self, actor: str, log: Log, *, changed: bool = False, on_last_started: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
-        mate = min((mate for mate in self._mates if not mate.lost), key=lambda mate: mate.load.order, default=None)
-        if mate is None or self._load.order <= mate.load.order or self._stopping.is_set():
-            with _Slot(self._load, next_wanted) as give_up:
-                return self._here.begin(actor, log, changed=changed, next_wanted=give_up)
-        mate.wake([*self._outages_to_tell, *map(FirstRead, self._read)])
-        return self._run_far(mate, Begin(actor), log, next_wanted)
+        worker = min(
+            (worker for worker in self._workers if not worker.lost), key=lambda worker: worker.load.order, default=None
+        )
+        if worker is None or self._load.order <= worker.load.order or self._stopping.is_set():
+            with _Slot(self._load, on_last_started) as give_up:
+                return self._here.begin(actor, log, changed=changed, on_last_started=give_up)
+        worker.wake([*self._outages_to_tell, *map(FirstRead, self._read)])
+        return self._run_far(worker, Begin(actor), log, on_last_started)
 
-    def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
-        if isinstance(attempt, _FarAttempt):
-            return self._run_far(attempt.mate, GoOn(attempt.left.actor), attempt.log, next_wanted)
-        with _Slot(self._load, next_wanted) as give_up:
-            return self._here.go_on(attempt, next_wanted=give_up)
+    def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+        if isinstance(attempt, _RemoteAttempt):
+            return self._run_far(attempt.worker, GoOn(attempt.left.actor), attempt.log, on_last_started)
+        with _Slot(self._load, on_last_started) as give_up:
+            return self._here.go_on(attempt, on_last_started=give_up)
 
     def share(self, places: int) -> int:
-        """How many of so many places are this process's: all that no mate has. A lost one's are ours from then on."""
-        mates = enumerate(self._mates, start=1)
-        return places - sum(share_of(number, self._processes, places) for number, mate in mates if not mate.lost)
+        """How many of so many places are this process's: all that no worker has. A lost one's are ours from then on."""
+        workers = enumerate(self._workers, start=1)
+        return places - sum(share_of(number, self._processes, places) for number, worker in workers if not worker.lost)
 
     def yield_slot(self, actor: str) -> None:
         self._here.yield_slot(actor)
@@ -190,24 +192,26 @@ class Crew:
         self._tell(Abandon())
 
     def counts(self) -> Counts:
-        return Counts(*map(sum, zip(self._here.counts(), *(mate.report.counts for mate in self._mates), strict=True)))
+        return Counts(*map(sum, zip(self._here.counts(), *(worker.report.counts for worker in self._workers), strict=True)))
 
-    def usage(self) -> Usage:
+    def usage(self) -> ProcessStats:
         """Of all processes; memory that they share is counted in each."""
-        return Usage(*map(sum, zip(own_usage(), *(mate.report.usage for mate in self._mates), strict=True)))
+        return ProcessStats(
+            *map(sum, zip(own_process_stats(), *(worker.report.usage for worker in self._workers), strict=True))
+        )
 
     def dismiss(self) -> None:
-        """End the mates."""
+        """End the workers."""
         self._dismissed = True
-        for mate in self._mates:
-            mate.lost = True
-            mate.channel.end()
+        for worker in self._workers:
+            worker.lost = True
+            worker.channel.end()
 
     def close(self) -> None:
-        """End the mates, and wait until they are gone."""
+        """End the workers, and wait until they are gone."""
         self.dismiss()
-        for mate in self._mates:
-            mate.channel.close()
+        for worker in self._workers:
+            worker.channel.close()
 
     def report_outage(self, log: Log, thing: Thing, error: ActorsyncError) -> None:
         """The OnOutage of this process: once for all processes."""
@@ -215,7 +219,7 @@ class Crew:
             return
         self._reported.add(thing)
         self._on_outage(log, thing, error)
-        if self._mates and thing.scope is not Scope.ENDPOINT:  # whether that is out, each finds out for itself
+        if self._workers and thing.scope is not Scope.ENDPOINT:  # whether that is out, each finds out for itself
             self._outages_to_tell.append(OutageBegan("", thing, error))
             self._tell(self._outages_to_tell[-1])
 
@@ -236,7 +240,7 @@ class Crew:
             self._tell(FirstRead(ref))
 
     def take_first_read(self, ref: ObjectRef) -> None:
-        """A mate read an object."""
+        """A worker read an object."""
         self._take_first_read(ref)
         self.report_first_read(ref)
 
@@ -251,26 +255,28 @@ class Crew:
         self._reported.clear()
 
     def take_outage(self, log: Log, began: OutageBegan) -> None:
-        """A mate found an outage: it holds here too."""
+        """A worker found an outage: it holds here too."""
         if began.thing.scope is Scope.ENDPOINT or self._outages.begin(began.thing, began.error, time.monotonic()):
             self.report_outage(log, began.thing, began.error)
 
-    def _run_far(self, mate: "_Mate", order: Begin | GoOn, log: Log, next_wanted: Callable[[], None]) -> ActorResult | Paused:
+    def _run_far(
+        self, worker: "_WorkerHandle", order: Begin | GoOn, log: Log, on_last_started: Callable[[], None]
+    ) -> ActorResult | Paused:
         try:
-            with _Slot(mate.load, next_wanted) as give_up:
-                return mate.run(order, log, give_up)
-        except MateLost as lost:
+            with _Slot(worker.load, on_last_started) as give_up:
+                return worker.run(order, log, give_up)
+        except WorkerLost as lost:
             if self._dismissed:
                 raise  # a crash ended the run: nothing more is begun
             hint = "what it had begun is synced anew by those that are left"
             log.warning("process.lost", actor=order.actor, error=str(lost), hint=hint)
-            return self.begin(order.actor, log, next_wanted=next_wanted)
+            return self.begin(order.actor, log, on_last_started=on_last_started)
 
     def _tell(self, message: object) -> None:
         """Never waits. Who sleeps still is not woken: no image is under way there."""
-        for mate in self._mates:
-            if mate.awake and not mate.lost:
-                mate.channel.send(message)
+        for worker in self._workers:
+            if worker.awake and not worker.lost:
+                worker.channel.send(message)
 
 
 class _Load:
@@ -290,11 +296,11 @@ class _Load:
 class _Slot:
     """What an actor is to a process until its end: it holds a slot until it wants the next one to be begun, or ends."""
 
-    __slots__ = ("_held", "_load", "_next_wanted")
+    __slots__ = ("_held", "_load", "_on_last_started")
 
-    def __init__(self, load: _Load, next_wanted: Callable[[], None]) -> None:
+    def __init__(self, load: _Load, on_last_started: Callable[[], None]) -> None:
         self._load = load
-        self._next_wanted = next_wanted
+        self._on_last_started = on_last_started
         self._held = True
 
     def __enter__(self) -> Callable[[], None]:
@@ -310,7 +316,7 @@ class _Slot:
     def _give_up(self) -> None:
         self._held = False
         self._load.slots -= 1
-        self._next_wanted()
+        self._on_last_started()
 
 
 class _Running(NamedTuple):
@@ -318,19 +324,19 @@ class _Running(NamedTuple):
 
     log: Log
     end: "AsyncResult[ActorResult | Paused]"
-    next_wanted: Callable[[], None]
+    on_last_started: Callable[[], None]
 
 
-class _Mate:
+class _WorkerHandle:
     """Another process, as this one sees it."""
 
-    def __init__(self, channel: Channel, crew: Crew, was_lost: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, worker_pool: WorkerPool, was_lost: Callable[[], None]) -> None:
         self.channel = channel
         self.load = _Load()
         self.running: dict[str, _Running] = {}
-        self.report = Report(Counts(), Usage(0.0, 0))
+        self.report = Report(Counts(), ProcessStats(0.0, 0))
         self.awake = self.lost = False
-        self._crew = crew
+        self._worker_pool = worker_pool
         self._was_lost = was_lost
 
     def wake(self, messages: Sequence[object]) -> None:
@@ -341,13 +347,13 @@ class _Mate:
             for message in messages:
                 self.channel.send(message)
 
-    def run(self, order: Begin | GoOn, log: Log, next_wanted: Callable[[], None]) -> ActorResult | Paused:
-        """Have it sync an actor, and wait for the end. Raises MateLost, MateCrashed."""
+    def run(self, order: Begin | GoOn, log: Log, on_last_started: Callable[[], None]) -> ActorResult | Paused:
+        """Have it sync an actor, and wait for the end. Raises WorkerLost, WorkerCrashed."""
         end: AsyncResult[ActorResult | Paused] = AsyncResult()
-        self.running[order.actor] = _Running(log, end, next_wanted)
+        self.running[order.actor] = _Running(log, end, on_last_started)
         try:
             if self.lost:
-                raise MateLost("it had ended before")
+                raise WorkerLost("it had ended before")
             self.channel.send(order)
             came_out: ActorResult | Paused = end.get()
             return came_out
@@ -356,7 +362,7 @@ class _Mate:
 
     def _read(self) -> None:
         """A greenlet of its own: whoever waits for an actor hears of its end, however that came."""
-        why: Exception = MateLost("a process of ours ended in mid-work: killed, or out of memory")
+        why: Exception = WorkerLost("a process of ours ended in mid-work: killed, or out of memory")
         try:
             while (message := self.channel.receive()) is not None:
                 self._take_in(message)
@@ -373,34 +379,34 @@ class _Mate:
             case Report():
                 self.report = message
             case FirstRead(ref):
-                self._crew.take_first_read(ref)
-            case Said(actor) | OutageBegan(actor) | OutageOver(actor) | NextWanted(actor) | Ended(actor) if (
+                self._worker_pool.take_first_read(ref)
+            case LogRecord(actor) | OutageBegan(actor) | OutageOver(actor) | NextWanted(actor) | Ended(actor) if (
                 actor not in self.running
             ):
                 pass  # a bug broke it, which was told, with images under way
-            case Said(actor, level, event, facts):
+            case LogRecord(actor, level, event, facts):
                 getattr(self.running[actor].log, level)(event, **facts)
             case OutageBegan(actor):
-                self._crew.take_outage(self.running[actor].log.bind(actor=actor), message)
+                self._worker_pool.take_outage(self.running[actor].log.bind(actor=actor), message)
             case OutageOver(actor):
-                self._crew.report_recovery(self.running[actor].log.bind(actor=actor), message.thing)
-            case NextWanted(actor):
-                self.running[actor].next_wanted()
+                self._worker_pool.report_recovery(self.running[actor].log.bind(actor=actor), message.thing)
+            case LastImageStarted(actor):
+                self.running[actor].on_last_started()
             case Ended(actor):
                 log, end, _ = self.running[actor]
                 match message.end:
                     case ActorResult():
                         end.set(message.end)
                     case Waiting(due, left):
-                        end.set(Paused(due, _FarAttempt(self, log, left)))
+                        end.set(Paused(due, _RemoteAttempt(self, log, left)))
                     case Broken(traceback):
-                        end.set_exception(MateCrashed(traceback))
+                        end.set_exception(WorkerCrashed(traceback))
 
 
-class _FarAttempt(NamedTuple):
+class _RemoteAttempt(NamedTuple):
     """An Attempt that another process keeps."""
 
-    mate: _Mate
+    worker: _WorkerHandle
     log: Log
     left: ActorResult
 
@@ -411,7 +417,7 @@ class _FarAttempt(NamedTuple):
 # --- the other processes ----------------------------------------------------------------------------------------------
 
 
-class FarLog:
+class RemoteLog:
     """A Log whose events are said by the process that owns the run."""
 
     __slots__ = ("_facts", "_said", "_send", "actor")
@@ -423,8 +429,8 @@ class FarLog:
         self._send = send
         self._facts = facts or {}
 
-    def bind(self, **facts: object) -> "FarLog":
-        return FarLog(self.actor, self._said[0], self._send, {**self._facts, **facts})
+    def bind(self, **facts: object) -> "RemoteLog":
+        return RemoteLog(self.actor, self._said[0], self._send, {**self._facts, **facts})
 
     def debug(self, event: str, **facts: object) -> None:
         self._say("debug", event, facts)
@@ -440,33 +446,33 @@ class FarLog:
 
     def _say(self, level: str, event: str, facts: dict[str, object]) -> None:
         if level in self._said:
-            self._send(Said(self.actor, level, event, {**self._facts, **facts}))
+            self._send(LogRecord(self.actor, level, event, {**self._facts, **facts}))
 
 
 def forward_outage(channel: Channel) -> OnOutage:
-    """The OnOutage of a mate: the process that owns the run reports it, and tells the others."""
+    """The OnOutage of a worker: the process that owns the run reports it, and tells the others."""
 
     def forward(log: Log, thing: Thing, error: ActorsyncError) -> None:
-        channel.send(OutageBegan(cast(FarLog, log).actor, thing, error))
+        channel.send(OutageBegan(cast(RemoteLog, log).actor, thing, error))
 
     return forward
 
 
 def forward_first_read(channel: Channel) -> OnFirstRead:
-    """The OnFirstRead of a mate."""
+    """The OnFirstRead of a worker."""
     return lambda ref: channel.send(FirstRead(ref))
 
 
 def forward_recovery(channel: Channel) -> OnRecovery:
-    """The OnRecovery of a mate."""
+    """The OnRecovery of a worker."""
 
     def forward(log: Log, thing: Thing) -> None:
-        channel.send(OutageOver(cast(FarLog, log).actor, thing))
+        channel.send(OutageOver(cast(RemoteLog, log).actor, thing))
 
     return forward
 
 
-class Mate:
+class Worker:
     """The work of another process: actors in, results out."""
 
     def __init__(
@@ -485,7 +491,7 @@ class Mate:
         self._log_level = log_level
         self._first_read = first_read
         self._running = 0
-        self._runners = Runners()
+        self._runners = ActorPool()
         self._attempts: dict[str, Unfinished] = {}
 
     def work(self) -> None:
@@ -494,7 +500,7 @@ class Mate:
         while (message := self._channel.receive()) is not None:
             match message:
                 case Begin(actor):
-                    log = FarLog(actor, self._log_level, self._channel.send)
+                    log = RemoteLog(actor, self._log_level, self._channel.send)
                     self._runners.run(partial(self._run, actor, partial(self._actor_sync.begin, actor, log)))
                 case GoOn(actor):
                     self._runners.run(partial(self._run, actor, partial(self._actor_sync.go_on, self._attempts.pop(actor))))
@@ -513,7 +519,7 @@ class Mate:
         self._running += 1
         end: ActorResult | Waiting | Broken
         try:
-            came_out = run(next_wanted=lambda: self._channel.send(NextWanted(actor)))
+            came_out = run(on_last_started=lambda: self._channel.send(LastImageStarted(actor)))
         except BaseException:  # noqa: BLE001 - the process that owns the run raises it
             end = Broken(traceback.format_exc())
         else:
@@ -528,7 +534,7 @@ class Mate:
         self._channel.send(Ended(actor, end))
 
     def _report(self) -> None:
-        self._channel.send(Report(self._actor_sync.counts(), own_usage()))
+        self._channel.send(Report(self._actor_sync.counts(), own_process_stats()))
 
     def _report_on(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.adapters.aws import tool as tool_module
-from daemon.adapters.aws.chain import find_chain_credentials
+from daemon.adapters.aws.boto3_credentials import find_chain_credentials
 from daemon.adapters.aws.words import foreign, shown
 from daemon.core.errors import CredentialsMissing
 from daemon.core.model import Credentials, Secret

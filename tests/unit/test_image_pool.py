@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from daemon.places import Places
+from daemon.pools.image_pool import ImagePool
 
 WIDTH = 3
 
@@ -54,18 +54,18 @@ class Work:
             self.end(*self.under_way)
 
 
-class Job:
-    """A job in a greenlet of its own, which has got as far as it gets."""
+class Batch:
+    """A batch in a greenlet of its own, which has got as far as it gets."""
 
-    def __init__(self, places: Places, work: Callable[[str], None], *pieces: str) -> None:
+    def __init__(self, places: ImagePool, work: Callable[[str], None], *pieces: str) -> None:
         self.pieces = deque(pieces)
         self.stopped = False
-        self.next_wanted = 0
+        self.on_last_started = 0
         self._running = gevent.spawn(places.run, self.pieces, work, lambda: self.stopped, self._note_next_wanted)
         settle()
 
     def _note_next_wanted(self) -> None:
-        self.next_wanted += 1
+        self.on_last_started += 1
 
     @property
     def done(self) -> bool:
@@ -82,13 +82,13 @@ def settle() -> None:
         gevent.sleep(0)
 
 
-def places_for(in_all: int, of_one_job: int) -> Places:
-    return Places(lambda: in_all, lambda: of_one_job)
+def places_for(size: int, per_actor: int) -> ImagePool:
+    return ImagePool(lambda: size, lambda: per_actor)
 
 
 @pytest.fixture
-def places() -> Places:
-    """As many in all as for one job."""
+def places() -> ImagePool:
+    """As many in all as for one batch."""
     return places_for(WIDTH, WIDTH)
 
 
@@ -103,31 +103,31 @@ def work() -> Iterator[Work]:
 # --- how many ---------------------------------------------------------------------------------------------------------
 
 
-def test_job_has_as_many_pieces_under_way_as_it_may_until_it_is_done(places: Places, work: Work) -> None:
+def test_job_has_as_many_pieces_under_way_as_it_may_until_it_is_done(places: ImagePool, work: Work) -> None:
     """Without this, --workers-per-actor bounds nothing, or images are fetched one by one."""
-    job = Job(places, work, *"abcdefg")
+    batch = Batch(places, work, *"abcdefg")
     assert list("abc") == work.under_way
     work.end("b")
     assert list("acd") == work.under_way
     work.end("a", "c", "d")
     assert list("efg") == work.under_way
     work.end("e", "f")
-    assert not job.done
+    assert not batch.done
     work.end("g")
-    job.wait()
+    batch.wait()
     assert list("abcdefg") == work.begun
     assert WIDTH == work.most_under_way
 
 
-def test_next_job_begins_piece_by_piece_as_the_former_ends(places: Places, work: Work) -> None:
+def test_next_batch_begins_piece_by_piece_as_the_former_ends(places: ImagePool, work: Work) -> None:
     """Without this, the last image of each actor is waited for with all other places empty."""
-    first = Job(places, work, "a1", "a2", "a3", "a4")
+    first = Batch(places, work, "a1", "a2", "a3", "a4")
     second = None
     for ended, begins in pairwise(["a1", "a3", "a2", "a4"]):
         work.end(ended)
         if second is None:
-            assert 1 == first.next_wanted
-            second = Job(places, work, "b1", "b2", "b3", "b4")
+            assert 1 == first.on_last_started
+            second = Batch(places, work, "b1", "b2", "b3", "b4")
         assert WIDTH == len(work.under_way)
         assert begins in work.under_way
     assert ["a4", "b1", "b2"] == sorted(work.under_way)
@@ -141,55 +141,55 @@ def test_next_job_begins_piece_by_piece_as_the_former_ends(places: Places, work:
     assert WIDTH == work.most_under_way
 
 
-def test_many_jobs_in_succession_have_never_more_under_way_and_never_less(places: Places, work: Work) -> None:
+def test_many_jobs_in_succession_have_never_more_under_way_and_never_less(places: ImagePool, work: Work) -> None:
     """Without this, places are lost or won with each actor, and after a thousand there are none or too many."""
-    jobs: list[Job] = []
+    batches: list[Batch] = []
     sizes = [1, 5, 2, 3, 1, 1, 4, 7, 1, 2] * 4
     for number, size in enumerate(sizes):
-        while jobs and not jobs[-1].next_wanted:
+        while batches and not batches[-1].on_last_started:
             assert WIDTH == len(work.under_way)
             work.end(work.under_way[number % WIDTH])
-        jobs.append(Job(places, work, *(f"{number}.{piece}" for piece in range(size))))
+        batches.append(Batch(places, work, *(f"{number}.{piece}" for piece in range(size))))
     work.end_all()
-    for job in jobs:
-        job.wait()
-    assert [1] * len(sizes) == [job.next_wanted for job in jobs]
+    for batch in batches:
+        batch.wait()
+    assert [1] * len(sizes) == [batch.on_last_started for batch in batches]
     assert sum(sizes) == len(work.begun) == len(set(work.begun)) == len(work.ended)
     assert WIDTH == work.most_under_way
 
 
-def test_job_of_few_pieces_lets_the_next_in_at_once(places: Places, work: Work) -> None:
+def test_job_of_few_pieces_lets_the_next_in_at_once(places: ImagePool, work: Work) -> None:
     """Without this, actors of one image each are synced one after another, whatever --workers-per-actor says."""
     for piece in "abc":
-        assert 1 == Job(places, work, piece).next_wanted
+        assert 1 == Batch(places, work, piece).on_last_started
     assert list("abc") == work.under_way
-    waiting = Job(places, work, "d", "e")
-    assert (list("abc"), 0) == (work.under_way, waiting.next_wanted)
+    waiting = Batch(places, work, "d", "e")
+    assert (list("abc"), 0) == (work.under_way, waiting.on_last_started)
     work.end("b")
-    assert (list("acd"), 0) == (work.under_way, waiting.next_wanted)
+    assert (list("acd"), 0) == (work.under_way, waiting.on_last_started)
     work.end("d")
-    assert (list("ace"), 1) == (work.under_way, waiting.next_wanted)
+    assert (list("ace"), 1) == (work.under_way, waiting.on_last_started)
 
 
 def test_jobs_at_the_same_time_have_each_no_more_than_their_own(work: Work) -> None:
     """Without this, --concurrent-actors makes nothing any faster, or --workers-per-actor bounds nothing."""
     places = places_for(2 * WIDTH, WIDTH)
-    jobs = [Job(places, work, *(f"{name}{number}" for number in range(9))) for name in "ab"]
+    batches = [Batch(places, work, *(f"{name}{number}" for number in range(9))) for name in "ab"]
     assert ["a0", "a1", "a2", "b0", "b1", "b2"] == work.under_way
     work.end("a0", "a1", "a2")
     assert ["a3", "a4", "a5", "b0", "b1", "b2"] == sorted(work.under_way)
     work.end_all()
-    for job in jobs:
-        job.wait()
+    for batch in batches:
+        batch.wait()
     assert 2 * WIDTH == work.most_under_way
 
 
 def test_width_of_one_is_strictly_one_after_another(work: Work) -> None:
     """Without this, one image at a time is not to be had."""
     places = places_for(1, 1)
-    first = Job(places, work, "a1", "a2")
+    first = Batch(places, work, "a1", "a2")
     work.end("a1")
-    second = Job(places, work, "b1")
+    second = Batch(places, work, "b1")
     assert ["a2"] == work.under_way
     work.end("a2")
     assert (True, ["b1"]) == (first.done, work.under_way)
@@ -198,14 +198,14 @@ def test_width_of_one_is_strictly_one_after_another(work: Work) -> None:
     assert (["a1", "a2", "b1"], 1) == (work.begun, work.most_under_way)
 
 
-def test_greenlets_are_made_once(places: Places, work: Work) -> None:
+def test_greenlets_are_made_once(places: ImagePool, work: Work) -> None:
     """Without this, every image costs a new greenlet with a stack of its own."""
     alive = []
     for number in range(20):
-        job = Job(places, work, *(f"{number}.{piece}" for piece in range(4)))
+        batch = Batch(places, work, *(f"{number}.{piece}" for piece in range(4)))
         alive.append(set(work.greenlets))
         work.end_all()
-        job.wait()
+        batch.wait()
     assert WIDTH == len(alive[0])
     assert [alive[0]] * 20 == alive
 
@@ -216,51 +216,51 @@ def test_no_more_greenlets_are_made_than_there_are_pieces(monkeypatch: pytest.Mo
     spawn = gevent.spawn
     with monkeypatch.context() as patched:
         patched.setattr(gevent, "spawn", lambda *args: made.append(args) or spawn(*args))  # counts, and does the same
-        job = Job(places_for(256, 256), work, "a", "b")
+        batch = Batch(places_for(256, 256), work, "a", "b")
     work.end_all()
-    job.wait()
-    assert 3 == len(made)  # two, and the job's own
+    batch.wait()
+    assert 3 == len(made)  # two, and the batch's own
 
 
 # --- the last one is begun --------------------------------------------------------------------------------------------
 
 
-def test_that_the_last_is_begun_is_said_once_and_before_it_is_waited_for(places: Places, work: Work) -> None:
+def test_that_the_last_is_begun_is_said_once_and_before_it_is_waited_for(places: ImagePool, work: Work) -> None:
     """Without this, no next actor is let in, or one too early, or two for one place."""
-    job = Job(places, work, *"abcd")
-    assert 0 == job.next_wanted
+    batch = Batch(places, work, *"abcd")
+    assert 0 == batch.on_last_started
     work.end("c")
-    assert (list("abd"), 1) == (work.under_way, job.next_wanted)
+    assert (list("abd"), 1) == (work.under_way, batch.on_last_started)
     work.end_all()
-    job.wait()
-    assert 1 == job.next_wanted
+    batch.wait()
+    assert 1 == batch.on_last_started
 
 
 @pytest.mark.parametrize("others", ["", "bcd", "bcdefg"], ids=["one piece", "some wait", "two rounds wait"])
-def test_looking_ahead_the_next_job_is_wanted_once_and_when_the_first_piece_is_begun(work: Work, others: str) -> None:
+def test_looking_ahead_the_next_batch_is_wanted_once_and_when_the_first_piece_is_begun(work: Work, others: str) -> None:
     """Without this, a process has nothing to begin when a place becomes free, until another one has sent it an actor."""
-    places = Places(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
-    running = Job(places, work, "x", "y", "z")
-    job = Job(places, work, "a", *others)
-    assert (1, 0) == (running.next_wanted, job.next_wanted)  # one that waits for a place is looked ahead far enough
+    places = ImagePool(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
+    running = Batch(places, work, "x", "y", "z")
+    batch = Batch(places, work, "a", *others)
+    assert (1, 0) == (running.on_last_started, batch.on_last_started)  # one that waits for a place is looked ahead far enough
     work.end("x")
-    assert (list("yza"), 1) == (work.under_way, job.next_wanted)
+    assert (list("yza"), 1) == (work.under_way, batch.on_last_started)
     work.end_all()
-    job.wait()
-    assert (1, list("xyza" + others)) == (job.next_wanted, work.begun)
+    batch.wait()
+    assert (1, list("xyza" + others)) == (batch.on_last_started, work.begun)
 
 
 def test_long_job_does_not_look_ahead_before_its_last_two_rounds(work: Work) -> None:
     """Without this, actors are bound to a process that is busy for minutes, while another has nothing to do."""
-    places = Places(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
-    job = Job(places, work, *(f"{number}" for number in range(20)))
-    while 2 * WIDTH + 1 < len(job.pieces):
+    places = ImagePool(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
+    batch = Batch(places, work, *(f"{number}" for number in range(20)))
+    while 2 * WIDTH + 1 < len(batch.pieces):
         work.end(work.under_way[0])
-    assert 0 == job.next_wanted
+    assert 0 == batch.on_last_started
     work.end(work.under_way[0])
-    assert 1 == job.next_wanted
+    assert 1 == batch.on_last_started
     work.end_all()
-    job.wait()
+    batch.wait()
 
 
 # --- other limits -----------------------------------------------------------------------------------------------------
@@ -270,8 +270,8 @@ def test_long_job_does_not_look_ahead_before_its_last_two_rounds(work: Work) -> 
 def test_limits_that_are_raised_are_used_by_what_is_under_way(work: Work, former: int) -> None:
     """Without this, a reload that raises --workers-per-actor has no effect before the next actor, or for ever."""
     limits = [6, 3]
-    places = Places(lambda: limits[0], lambda: limits[1])
-    jobs = [Job(places, work, *(f"{name}{number}" for number in range(20))) for name in "ab"]
+    places = ImagePool(lambda: limits[0], lambda: limits[1])
+    batches = [Batch(places, work, *(f"{name}{number}" for number in range(20))) for name in "ab"]
     limits[:] = [2 * former, former]
     places.limits_changed()
     while len(work.under_way) > 2 * former:
@@ -281,39 +281,39 @@ def test_limits_that_are_raised_are_used_by_what_is_under_way(work: Work, former
     settle()
     assert 10 == len(work.under_way)
     work.end_all()
-    for job in jobs:
-        job.wait()
+    for batch in batches:
+        batch.wait()
     assert 10 == work.most_under_way
 
 
 # --- a stop -----------------------------------------------------------------------------------------------------------
 
 
-def test_stopped_job_ends_with_what_it_has_begun_and_leaves_the_rest(places: Places, work: Work) -> None:
+def test_stopped_job_ends_with_what_it_has_begun_and_leaves_the_rest(places: ImagePool, work: Work) -> None:
     """Without this, an actor that gives its slot up loses images, or keeps the live change waiting to its end."""
-    job = Job(places, work, *"abcdefg")
-    job.stopped = True
+    batch = Batch(places, work, *"abcdefg")
+    batch.stopped = True
     work.end("b")
-    assert (list("ac"), False) == (work.under_way, job.done)
+    assert (list("ac"), False) == (work.under_way, batch.done)
     work.end("a", "c")
-    job.wait()
-    assert (list("defg"), list("bac")) == (list(job.pieces), work.ended)
-    assert 0 == job.next_wanted
+    batch.wait()
+    assert (list("defg"), list("bac")) == (list(batch.pieces), work.ended)
+    assert 0 == batch.on_last_started
 
 
-def test_job_that_is_stopped_before_it_began_ends_at_once(places: Places, work: Work) -> None:
+def test_job_that_is_stopped_before_it_began_ends_at_once(places: ImagePool, work: Work) -> None:
     """Without this, an actor that was told to give its slot up as it began holds it for ever."""
     pieces = deque("abcd")
     places.run(pieces, work, lambda: True, lambda: pytest.fail("it was not begun"))
     assert (list("abcd"), []) == (list(pieces), work.begun)
 
 
-def test_slot_of_a_stopped_job_serves_the_next(places: Places, work: Work) -> None:
+def test_slot_of_a_stopped_job_serves_the_next(places: ImagePool, work: Work) -> None:
     """Without this, each actor that gives its slot up takes its places with it, or they are there twice."""
-    first = Job(places, work, *"abcdefg")
+    first = Batch(places, work, *"abcdefg")
     first.stopped = True
     work.end("a")
-    second = Job(places, work, *"rstu")
+    second = Batch(places, work, *"rstu")
     assert list("bcr") == work.under_way
     work.end("c", "b")
     assert (True, list("rst")) == (first.done, work.under_way)
@@ -323,70 +323,70 @@ def test_slot_of_a_stopped_job_serves_the_next(places: Places, work: Work) -> No
     assert (WIDTH, WIDTH) == (work.most_under_way, len(work.greenlets))
 
 
-def test_nothing_of_a_job_that_stopped_and_is_done_is_ever_begun(places: Places, work: Work) -> None:
+def test_nothing_of_a_job_that_stopped_and_is_done_is_ever_begun(places: ImagePool, work: Work) -> None:
     """Without this, the images of an actor that paused are fetched twice, the first time into a folder that is closed."""
-    job = Job(places, work, *"abcdefg")
-    job.stopped = True
+    batch = Batch(places, work, *"abcdefg")
+    batch.stopped = True
     work.end("a", "b", "c")
-    job.wait()
-    job.stopped = False  # as when the actor's rest is due
+    batch.wait()
+    batch.stopped = False  # as when the actor's rest is due
     for piece in "rst":
-        Job(places, work, piece)
+        Batch(places, work, piece)
     work.end_all()
     assert list("abcrst") == work.begun
-    assert (list("defg"), 0) == (list(job.pieces), job.next_wanted)
+    assert (list("defg"), 0) == (list(batch.pieces), batch.on_last_started)
 
 
-def test_stop_when_the_last_is_begun_changes_nothing(places: Places, work: Work) -> None:
+def test_stop_when_the_last_is_begun_changes_nothing(places: ImagePool, work: Work) -> None:
     """Without this, an actor that was about to end is taken for one that has something left, or frees its slot twice."""
-    job = Job(places, work, *"ab")
-    job.stopped = True
+    batch = Batch(places, work, *"ab")
+    batch.stopped = True
     work.end("a")
-    assert not job.done
-    Job(places, work, *"rstuv")
+    assert not batch.done
+    Batch(places, work, *"rstuv")
     assert list("brs") == work.under_way
     work.end("b")
-    job.wait()
-    assert ([], 1, list("rst")) == (list(job.pieces), job.next_wanted, work.under_way)
+    batch.wait()
+    assert ([], 1, list("rst")) == (list(batch.pieces), batch.on_last_started, work.under_way)
 
 
 # --- a bug ------------------------------------------------------------------------------------------------------------
 
 
-def test_bug_is_raised_at_once_while_others_are_under_way(places: Places, work: Work) -> None:
+def test_bug_is_raised_at_once_while_others_are_under_way(places: ImagePool, work: Work) -> None:
     """Without this, a crash of ours is said when a server that hangs lets it be, or never."""
     work.errors["b"] = ZeroDivisionError("injected bug")
-    job = Job(places, work, *"abc")
+    batch = Batch(places, work, *"abc")
     work.end("b")
     with pytest.raises(ZeroDivisionError, match="injected bug"):
-        job.wait()
+        batch.wait()
     assert list("ac") == work.under_way
 
 
-def test_nothing_more_of_a_job_is_begun_after_a_bug_in_it(places: Places, work: Work) -> None:
+def test_nothing_more_of_a_job_is_begun_after_a_bug_in_it(places: ImagePool, work: Work) -> None:
     """Without this, its images are written into a folder that is closed, and the places of its actor given back twice."""
     work.errors["b"] = ZeroDivisionError("injected bug")
-    job = Job(places, work, *"abcdef")
+    batch = Batch(places, work, *"abcdef")
     work.end("b")
     with pytest.raises(ZeroDivisionError, match="injected bug"):
-        job.wait()
+        batch.wait()
     work.end("a")
-    Job(places, work, "r")
+    Batch(places, work, "r")
     work.end_all()
-    assert (list("abcr"), 0) == (work.begun, job.next_wanted)
+    assert (list("abcr"), 0) == (work.begun, batch.on_last_started)
 
 
-def test_bug_that_no_library_may_catch_is_raised_too(places: Places, work: Work) -> None:
-    """Without this, what is no Exception ends a place, and with it the job never."""
+def test_bug_that_no_library_may_catch_is_raised_too(places: ImagePool, work: Work) -> None:
+    """Without this, what is no Exception ends a place, and with it the batch never."""
 
     class Injected(BaseException):
         pass
 
     work.errors["a"] = Injected("bug")
-    job = Job(places, work, "a")
+    batch = Batch(places, work, "a")
     work.end("a")
     with pytest.raises(Injected, match="bug"):
-        job.wait()
+        batch.wait()
 
 
 # --- another width ----------------------------------------------------------------------------------------------------
@@ -396,14 +396,14 @@ def test_bug_that_no_library_may_catch_is_raised_too(places: Places, work: Work)
 def test_width_of_now_is_that_of_jobs_to_come(work: Work, width: int) -> None:
     """Without this, a reload with other --workers-per-actor changes nothing until the daemon starts again."""
     now = WIDTH
-    places = Places(lambda: now, lambda: now)
-    Job(places, work, *"abcd")
+    places = ImagePool(lambda: now, lambda: now)
+    Batch(places, work, *"abcd")
     now = width
     places.limits_changed()
     assert list("abc") == work.under_way  # as many as it began with
     work.end_all()
     work.most_under_way = 0
-    Job(places, work, *"rstuvwxyz")
+    Batch(places, work, *"rstuvwxyz")
     assert width == len(work.under_way)
     work.end_all()
     assert width == work.most_under_way
@@ -412,21 +412,21 @@ def test_width_of_now_is_that_of_jobs_to_come(work: Work, width: int) -> None:
 def test_greenlets_that_are_too_many_now_end(work: Work) -> None:
     """Without this, each reload leaves greenlets behind that wait for ever."""
     now = WIDTH
-    places = Places(lambda: 2 * now, lambda: now)
-    jobs = [Job(places, work, *(f"{name}{number}" for number in range(4))) for name in "ab"]
+    places = ImagePool(lambda: 2 * now, lambda: now)
+    batches = [Batch(places, work, *(f"{name}{number}" for number in range(4))) for name in "ab"]
     work.end("a0", "a1", "b0")
     assert 2 * WIDTH == greenlets_alive(work)
     now = 2
     places.limits_changed()
-    jobs.append(Job(places, work, *"rst"))
+    batches.append(Batch(places, work, *"rst"))
     assert ["a2", "a3", "b1", "b2", "b3"] == sorted(work.under_way)
     work.end("a2")
     assert ["a3", "b1", "b2", "b3"] == sorted(work.under_way)
     work.end("a3")
     assert ["b1", "b2", "b3", "r"] == sorted(work.under_way)
     work.end_all()
-    for job in jobs:
-        job.wait()
+    for batch in batches:
+        batch.wait()
     settle()
     assert 4 == greenlets_alive(work)
 
@@ -434,15 +434,15 @@ def test_greenlets_that_are_too_many_now_end(work: Work) -> None:
 def test_job_is_begun_though_all_greenlets_are_too_many(work: Work) -> None:
     """Without this, the first change after a reload wakes those that are to end, and waits for ever."""
     now = 3
-    places = Places(lambda: now, lambda: now)
-    Job(places, work, *"abc")
+    places = ImagePool(lambda: now, lambda: now)
+    Batch(places, work, *"abc")
     work.end_all()
     now = 1
     places.limits_changed()
-    job = Job(places, work, "d")
+    batch = Batch(places, work, "d")
     assert ["d"] == work.under_way
     work.end_all()
-    job.wait()
+    batch.wait()
     assert 1 == greenlets_alive(work)
 
 
@@ -450,9 +450,9 @@ def test_job_need_not_wait_for_another_where_there_are_places(work: Work) -> Non
     """Without this, a change waits for the images of another actor that hang, while nobody else is at work."""
     places = places_for(2 * WIDTH, WIDTH)
     for name in "abc":
-        Job(places, work, *(f"{name}{number}" for number in range(2)))
+        Batch(places, work, *(f"{name}{number}" for number in range(2)))
     assert ["a0", "a1", "b0", "b1", "c0", "c1"] == work.under_way
-    Job(places, work, "d0", "d1")
+    Batch(places, work, "d0", "d1")
     work.end("c0")
     assert ["a0", "a1", "b0", "b1", "c1", "d0"] == work.under_way
 

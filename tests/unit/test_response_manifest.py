@@ -3,14 +3,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from daemon.actor_sync import TORN_READ_DELAYS, ActorSync
 from daemon.config import LiveConfig
 from daemon.core.errors import DiskError, ManifestError, ManifestMissing, ManifestPending, ManifestRejected
 from daemon.core.model import Failure, FileKind
 from daemon.core.ports import Reading
 from daemon.core.report import ActorResult
-from daemon.core.response import parse_response
+from daemon.core.response_manifest import parse_response
 from daemon.download import Trial
-from daemon.sync import TORN_READ_DELAYS, ActorSync
 
 URLS = ["https://b.s3.us-west-1.amazonaws.com/a/0.png", "https://b.s3.us-west-1.amazonaws.com/a/1.png"]
 LIST = b'["https://b.s3.us-west-1.amazonaws.com/a/0.png", "https://b.s3.us-west-1.amazonaws.com/a/1.png"]'

@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 
 from gevent.event import Event
 
-from daemon.changes import NOTHING_SEEN, seen_in
 from daemon.config import LiveConfig
 from daemon.core.causes import Causes
 from daemon.core.errors import (
@@ -20,13 +19,14 @@ from daemon.core.errors import (
     ManifestPending,
     ManifestRejected,
 )
-from daemon.core.model import Failure, Kind, Manifest, Outcome, Plan, Seen
+from daemon.core.model import Failure, FailureScope, Manifest, ManifestFingerprint, Outcome, Plan
 from daemon.core.plan import Wanted, make_plan, wanted_images
 from daemon.core.ports import ImageDisk, ImageFolder, Log, ManifestSource
 from daemon.core.report import MAX_FAILURES_KEPT, ActorResult, Tally
-from daemon.core.response import parse_response
+from daemon.core.response_manifest import parse_response
 from daemon.download import Downloader, Trial
-from daemon.places import Places
+from daemon.manifest_tracker import NO_MANIFEST, fingerprint_of
+from daemon.pools.image_pool import ImagePool
 
 TORN_READ_DELAYS = (0.5, 1.0)  # seconds before a torn manifest is read again, and again
 UNLISTED_SHOWN = 5
@@ -42,12 +42,12 @@ class Attempt:
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
     waiting: list[Trial] = field(default_factory=list)
-    seen: Seen = NOTHING_SEEN
+    seen: ManifestFingerprint = NO_MANIFEST
     causes: Causes | None = None
 
     def count(self, outcome: Outcome) -> None:
         self.tally.count(outcome)
-        if isinstance(outcome, Failure) and outcome.kind is not Kind.INTERRUPTED:
+        if isinstance(outcome, Failure) and outcome.kind is not FailureScope.INTERRUPTED:
             if self.causes is None:
                 self.causes = Causes()
             self.causes.add(outcome, self.actor)
@@ -77,7 +77,7 @@ class Attempt:
             ended.causes.merge(self.causes)
         for trial in self.waiting:
             image = trial.download.name
-            ended.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), Kind.INTERRUPTED))
+            ended.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), FailureScope.INTERRUPTED))
         return ended.result(now)
 
 
@@ -108,16 +108,16 @@ class SyncsActors(Protocol):
     """Brings single actors up to date, many at once."""
 
     def begin(
-        self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
+        self, actor: str, log: Log, *, changed: bool = False, on_last_started: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         """One run of an actor from its begin.
 
-        `log` has the run bound to it. `changed`: the manifest was another one before. `next_wanted` is called where it has
+        `log` has the run bound to it. `changed`: the manifest was another one before. `on_last_started` is called where it has
         images to fetch, when another actor should be begun, for the places that this one leaves free or soon will; again,
         where it is begun anew after the loss of a process.
         """
 
-    def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         """What an earlier part of a run left waiting."""
 
     def yield_slot(self, actor: str) -> None:
@@ -163,24 +163,24 @@ class ActorSync:
         *,
         look_ahead: bool = False,
     ) -> None:
-        """`share`: how many of so many places are this process's. `look_ahead`: see Places."""
+        """`share`: how many of so many places are this process's. `look_ahead`: see ImagePool."""
         self._manifests = manifests
         self._disk = disk
         self._downloader = downloader
         self._stopping = stopping
         self._live = live
         self._yielding: set[str] = set()  # actors that are wanted to give up their slot
-        self._places = Places(
-            in_all=lambda: share(live.now.concurrent_actors * live.now.workers_per_actor),
-            of_one_job=lambda: live.now.workers_per_actor,
+        self._image_pool = ImagePool(
+            size=lambda: share(live.now.concurrent_actors * live.now.workers_per_actor),
+            per_actor=lambda: live.now.workers_per_actor,
             look_ahead=look_ahead,
         )
-        live.follow(self._places.limits_changed)
+        live.follow(self._image_pool.limits_changed)
         self._planned_actors = self._planned_images = self._ended_images = 0
 
     def share_changed(self) -> None:
         """Another share of the places is this process's from now on."""
-        self._places.limits_changed()
+        self._image_pool.limits_changed()
 
     def yield_slot(self, actor: str) -> None:
         self._yielding.add(actor)
@@ -192,7 +192,7 @@ class ActorSync:
         return Counts(self._planned_actors, self._planned_images, self._ended_images, self._downloader.moved_bytes)
 
     def begin(
-        self, actor: str, log: Log, *, changed: bool = False, next_wanted: Callable[[], None] = lambda: None
+        self, actor: str, log: Log, *, changed: bool = False, on_last_started: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         attempt = Attempt(actor, log.bind(actor=actor), time.monotonic())
         self._yielding.discard(actor)  # meant for a run that ended before it had anything to give up
@@ -212,9 +212,9 @@ class ActorSync:
             folder.close()
             return attempt.result(time.monotonic())
         trials = deque(Trial(download, attempt.tally.requests) for download in plan.downloads)
-        return self._download_all(folder, trials, attempt, next_wanted)
+        return self._download_all(folder, trials, attempt, on_last_started)
 
-    def go_on(self, attempt: Unfinished, *, next_wanted: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         assert isinstance(attempt, Attempt)
         trials = deque(attempt.waiting)
         attempt.waiting = []
@@ -222,7 +222,7 @@ class ActorSync:
             folder = self._disk.open_folder(attempt.actor)
         except DiskError as problem:
             return self._without_folder(problem, attempt, trials)
-        return self._download_all(folder, trials, attempt, next_wanted)
+        return self._download_all(folder, trials, attempt, on_last_started)
 
     def _refused(self, problem: ManifestRejected | DiskError, attempt: Attempt) -> ActorResult:
         event = "manifest.rejected" if isinstance(problem, ManifestRejected) else "folder.failed"
@@ -236,7 +236,7 @@ class ActorSync:
             try:
                 self._manifests.read_response(attempt.actor)
             except ManifestMissing as missing:
-                attempt.seen = NOTHING_SEEN
+                attempt.seen = NO_MANIFEST
                 return attempt.result(time.monotonic(), missing)
             except ManifestRejected:
                 pass  # there is something: the next run says what is wrong with it
@@ -248,7 +248,7 @@ class ActorSync:
         """The actor's manifest, read again where it looks half written; the attempt remembers what was seen."""
         for delay in (*TORN_READ_DELAYS, None):
             reading = self._manifests.read_response(attempt.actor)
-            attempt.seen = seen_in(reading)
+            attempt.seen = fingerprint_of(reading)
             try:
                 return parse_response(reading.content)
             except ManifestRejected as error:
@@ -274,7 +274,7 @@ class ActorSync:
         self._planned_images += len(plan.downloads)
 
     def _download_all(
-        self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt, next_wanted: Callable[[], None]
+        self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt, on_last_started: Callable[[], None]
     ) -> ActorResult | Paused:
         """Every trial to its end or its long delay, at most `workers_per_actor` at once. Closes the folder."""
 
@@ -296,7 +296,7 @@ class ActorSync:
             self._ended_images += 1
 
         try:
-            self._places.run(trials, work, lambda: attempt.actor in self._yielding, next_wanted)
+            self._image_pool.run(trials, work, lambda: attempt.actor in self._yielding, on_last_started)
         finally:
             folder.close()
             self._yielding.discard(attempt.actor)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from daemon.core.model import Failure, Kind
+from daemon.core.model import Failure, FailureScope
 
 FIRST_TRANSIENT_SECONDS = 5.0
 LONGEST_TRANSIENT_SECONDS = 10 * 60.0
@@ -31,7 +31,7 @@ class Failing(NamedTuple):
     stopped: bool  # by an outage, and nothing else: tried again when that is over
 
 
-class FailingActors:
+class RetryQueue:
     """The table, one row for each failing actor; time and jitter are passed in.
 
     | the actor's failures        | tried again after        | doubling, up to |
@@ -53,8 +53,8 @@ class FailingActors:
         """The actor's run ended with these failures."""
         failures = tuple(failures)
         codes = Counter(failure.code for failure in failures)
-        outages = {failure.outage for failure in failures if failure.kind is Kind.SHARED}
-        own = Counter(failure.code for failure in failures if failure.kind is not Kind.SHARED)
+        outages = {failure.outage for failure in failures if failure.kind is FailureScope.SHARED}
+        own = Counter(failure.code for failure in failures if failure.kind is not FailureScope.SHARED)
         stopped = not own
         before = self.rows.get(actor)
         times = (before.times if before else 0) + (not stopped)

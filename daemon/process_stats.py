@@ -4,14 +4,14 @@ import resource
 from typing import NamedTuple
 
 
-class Usage(NamedTuple):
+class ProcessStats(NamedTuple):
     """CPU seconds of all cores, and the most memory at once; 0 bytes: the kernel does not say."""
 
     cpu_seconds: float
     max_rss_bytes: int
 
 
-def own_usage() -> Usage:
+def own_process_stats() -> ProcessStats:
     """This process's."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     try:
@@ -19,4 +19,4 @@ def own_usage() -> Usage:
             max_rss_bytes = 1024 * next((int(line.split()[1]) for line in status if line.startswith(b"VmHWM:")), 0)
     except OSError:  # there is no /proc
         max_rss_bytes = 1024 * used.ru_maxrss
-    return Usage(used.ru_utime + used.ru_stime, max_rss_bytes)
+    return ProcessStats(used.ru_utime + used.ru_stime, max_rss_bytes)

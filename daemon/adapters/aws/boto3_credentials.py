@@ -1,4 +1,4 @@
-"""The border to botocore: its chain of credentials (profile, role, SSO, container, instance), asked once for each lookup."""
+"""AWS credentials from botocore's chain: profile, role, SSO, container, instance."""
 
 import os
 import re

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from daemon.core.errors import ActorsyncError, DiskError
 from daemon.core.ports import Log
 from daemon.core.report import ActorResult, RunReport, Status, Tally
-from daemon.usage import Usage, own_usage
+from daemon.process_stats import ProcessStats, own_process_stats
 
 LONGEST_CHANGE_RUN_SECONDS = 600.0  # a run of pure changes is closed then, and another opened
 
 Publish = Callable[[dict[str, object]], None]
 
 
-class Runs:
+class RunTracker:
     """The open run, if there is one, and the totals of all that were."""
 
-    def __init__(self, log: Log, publish: Publish | None, usage: Callable[[], Usage] = own_usage) -> None:
+    def __init__(self, log: Log, publish: Publish | None, usage: Callable[[], ProcessStats] = own_process_stats) -> None:
         """`publish` takes the report's document after each run; None: nobody asked for one. `usage`: of all that works."""
         self._base_log = log
         self.publish = publish

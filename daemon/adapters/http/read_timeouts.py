@@ -9,7 +9,7 @@ from greenlet import greenlet
 from daemon.core.errors import TimedOut
 
 
-class Patience:
+class ReadTimeouts:
     """Waits for sockets, none for too long: one timer looks after all that wait, and runs only while there are any.
 
     A timer for each wait (gevent.Timeout) would cost more than the wait. A limit is kept to within a second or two, or three

@@ -3,14 +3,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from daemon.core.errors import ObjectNotFound, StoreUnavailable
-from daemon.core.failing import LONGEST_PERMANENT_SECONDS, FailingActors
-from daemon.core.model import Failure, Kind
+from daemon.core.model import Failure, FailureScope
+from daemon.core.retry_queue import LONGEST_PERMANENT_SECONDS, RetryQueue
 
 FAILURES = (
     Failure.of("1.png", StoreUnavailable("injected")),
     Failure.of("2.png", ObjectNotFound("injected")),
-    Failure.of("3.png", StoreUnavailable("injected"), Kind.SHARED, ("endpoint", "https://s3")),
-    Failure.of("4.png", StoreUnavailable("injected"), Kind.SHARED, ("disk", "8:1")),
+    Failure.of("3.png", StoreUnavailable("injected"), FailureScope.SHARED, ("endpoint", "https://s3")),
+    Failure.of("4.png", StoreUnavailable("injected"), FailureScope.SHARED, ("disk", "8:1")),
 )
 OUTAGES = {failure.outage: failure for failure in FAILURES[2:]}
 actors = st.sampled_from("abcd")
@@ -21,7 +21,7 @@ class Failing(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.failing = FailingActors()
+        self.failing = RetryQueue()
         self.now = 0.0
         self.waiting: dict[str, float] = {}  # actor -> not before
         self.stopped: dict[object, set[str]] = {outage: set() for outage in OUTAGES}

@@ -1,0 +1,1 @@
+"""Greenlet pools: actors, image downloads, and the watchdog that ends a transfer which stalls."""

@@ -1,0 +1,1 @@
+"""More processes on this machine: they share the actors of a run."""
