@@ -175,7 +175,6 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
 
 
 def test_run_fails_in_the_end_and_everything_that_could_be_had_is_there(synced):
-    """Without this, one bad entry keeps good images away, changes a file of the user's, or is not noticed."""
     assert 1 == synced.finished.returncode
     assert "" == synced.finished.stderr
     synced.tree.assert_matches()
@@ -185,14 +184,12 @@ def test_run_fails_in_the_end_and_everything_that_could_be_had_is_there(synced):
 
 
 def test_only_what_can_be_kept_is_asked_for(synced):
-    """Without this, an object is paid for that has no place here, or the wrong one of two wins."""
     wanted = {f"/{bucket}/{key}" for bucket, key in synced.tree.objects if not key.startswith("training/occupied/")}
 
     assert wanted | {f"/{BUCKET}/training/occupied/occu_5.png", f"/{BUCKET}/x/absent.png"} == synced.asked
 
 
 def test_every_failure_is_counted_once(synced):
-    """Without this, the sum at the end does not fit the lines above it."""
     (completed,) = synced.finished.events("run.completed", status="partial")
     images = sum(len(codes) for _, codes, _ in BAD_ENTRIES.values()) + 3
     manifests = len(BAD_MANIFESTS) + 1 + len(UNUSABLE_ENTRIES)
@@ -204,7 +201,6 @@ def test_every_failure_is_counted_once(synced):
 
 
 def test_every_failure_has_a_code_and_says_what_to_do(synced):
-    """Without this, the reader of an error has to read our source next."""
     for line in synced.finished.lines:
         assert line["level"] != "error" or (line["code"] and line["error"] and line["hint"]), line
     assert max(len(line.encode()) for line in synced.finished.stdout.splitlines()) < 4096
@@ -215,7 +211,6 @@ def test_every_failure_has_a_code_and_says_what_to_do(synced):
 
 @pytest.mark.parametrize("actor", BAD_ENTRIES)
 def test_unusable_url_fails_alone(synced, actor):
-    """Without this, one bad URL costs the actor's other images, or goes where it must not."""
     _, codes, names = BAD_ENTRIES[actor]
     failed = [line for line in synced.said_of(actor) if line["event"] == "image.failed"]
 
@@ -229,14 +224,12 @@ def test_unusable_url_fails_alone(synced, actor):
 
 
 def test_url_that_is_listed_again_is_fetched_once(synced):
-    """Without this, a list that was pasted twice costs twice, or fails as a collision."""
     (done,) = [line for line in synced.said_of(REPEATED) if line["event"] == "actor.synced"]
 
     assert (2, 0, 0) == (done["downloaded"], done["skipped"], done["failed"])
 
 
 def test_what_stands_under_a_name_stays(synced):
-    """Without this, a folder or link of the user's is replaced, or counts as an image."""
     failed = {line["image"]: line["code"] for line in synced.said_of("occupied") if line["event"] == "image.failed"}
     (done,) = [line for line in synced.said_of("occupied") if line["event"] == "actor.synced"]
 
@@ -249,7 +242,6 @@ def test_what_stands_under_a_name_stays(synced):
 
 @pytest.mark.parametrize("actor", [*BAD_MANIFESTS, "fifo"])
 def test_unusable_manifest_fails_alone(synced, actor):
-    """Without this, one bad file ends the run, or its actor is passed over in silence."""
     code = BAD_MANIFESTS[actor][1] if actor in BAD_MANIFESTS else "manifest-unreadable"
     (said,) = synced.said_of(actor)
 
@@ -261,7 +253,6 @@ def test_unusable_manifest_fails_alone(synced, actor):
 
 @pytest.mark.parametrize("actor", NO_FAILURE)
 def test_manifest_without_images_is_no_failure(synced, actor):
-    """Without this, a project in the making never has a run that succeeds."""
     _, event, level = NO_FAILURE[actor]
     (said,) = synced.said_of(actor)
 
@@ -272,7 +263,6 @@ def test_manifest_without_images_is_no_failure(synced, actor):
 
 
 def test_torn_manifest_that_is_completed_meanwhile_is_synced(actor_tree, product, fault_server):
-    """Without this, a run that meets a generator at work fails."""
     folder = actor_tree.actor(GOOD, images=3)
     actor_tree.upload_to(fault_server)
     whole = (folder / "response.json").read_bytes()
@@ -322,7 +312,6 @@ def test_names_that_are_no_text_are_planned_and_shown(actor_tree, product, log_f
 
 
 def test_unusable_entries_of_the_actors_file_fail_alone(synced):
-    """Without this, one bad entry hides all actors, or a name leads out of the data directory."""
     rejected = synced.finished.events("actor.rejected", level="error", code="actor-invalid")
 
     assert len(UNUSABLE_ENTRIES) == len(rejected)
@@ -330,7 +319,6 @@ def test_unusable_entries_of_the_actors_file_fail_alone(synced):
 
 
 def test_actor_that_is_listed_twice_is_synced_once_with_a_warning(synced):
-    """Without this, two runs of one actor write the same files."""
     assert 1 == len(synced.finished.events("actor.repeated", level="warning", actor=REPEATED))
     assert 1 == len(synced.finished.events("actor.synced", actor=REPEATED))
 
@@ -347,7 +335,6 @@ def test_actor_that_is_listed_twice_is_synced_once_with_a_warning(synced):
     ids=["torn", "empty", "deep", "object", "utf-16"],
 )
 def test_unusable_actors_file_is_reported_and_fails(actor_tree, product, content, code):
-    """Without this, a run over a broken list says that all is well."""
     actor_tree.actor(GOOD, images=3)
     (actor_tree.data / "actorsData.json").write_bytes(content)
     finished = product.run(["--once"], actor_tree.root)
@@ -359,7 +346,6 @@ def test_unusable_actors_file_is_reported_and_fails(actor_tree, product, content
 
 
 def test_torn_actors_file_that_is_completed_meanwhile_is_synced(actor_tree, product, fault_server):
-    """Without this, a run that meets an editor at work fails."""
     actor_tree.actor(GOOD, images=3)
     actor_tree.upload_to(fault_server)
     whole = (actor_tree.data / "actorsData.json").read_bytes()
@@ -379,7 +365,6 @@ def test_torn_actors_file_that_is_completed_meanwhile_is_synced(actor_tree, prod
 
 @needs_root
 def test_full_disk_stops_the_run_with_one_error(tmp_path: Path, product, fault_server):
-    """Without this, a full disk costs a request and an error line for each image that is left."""
     (tmp_path / "project" / "data").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", tmp_path / "project" / "data"], check=True)
     try:

@@ -84,13 +84,11 @@ def small(actor_tree: ActorTree, fault_server: FaultServer) -> ActorTree:
 
 
 def test_every_image_is_brought_to_the_byte_and_nothing_else_is_touched(bulk):
-    """Without this, the mirror is not one: images miss or differ, or files of the user's are changed."""
     assert 0 == bulk.first.returncode, bulk.first.stderr
     bulk.tree.assert_matches()
 
 
 def test_every_image_costs_one_request(bulk):
-    """Without this, a sync costs twice the requests (HEAD, LIST, retries) and nobody sees it."""
     asked = Counter((request.method, request.path) for request in bulk.first_requests)
 
     assert {("GET", f"/{bucket}/{key}"): 1 for bucket, key in bulk.tree.objects} == asked
@@ -98,7 +96,6 @@ def test_every_image_costs_one_request(bulk):
 
 
 def test_unchanged_tree_costs_no_request_and_needs_no_credentials(bulk):
-    """Without this, a run that has nothing to do pays for each image, or fails where the keys are not."""
     assert 0 == bulk.second.returncode, bulk.second.stderr
     assert () == bulk.second_requests
     (completed,) = bulk.second.events("run.completed", status="complete", downloaded=0, skipped=IMAGES, failed=0)
@@ -106,7 +103,6 @@ def test_unchanged_tree_costs_no_request_and_needs_no_credentials(bulk):
 
 
 def test_planning_again_finds_nothing(bulk, product):
-    """Without this, something is downloaded again with every run: an image that the plan and the disk name differently."""
     planned = product.run(["--dry-run", "--log-format", "json"], bulk.tree.root)
 
     documents = [json.loads(line) for line in planned.stdout.splitlines()]
@@ -115,7 +111,6 @@ def test_planning_again_finds_nothing(bulk, product):
 
 @pytest.mark.parametrize("run", ["first", "second"])
 def test_actor_without_a_manifest_is_a_warning(bulk, run):
-    """Without this, actors whose images are not made yet make every run fail."""
     finished: Finished = getattr(bulk, run)
 
     assert WITHOUT_RESPONSE == len(finished.events("manifest.missing", level="warning"))
@@ -124,7 +119,6 @@ def test_actor_without_a_manifest_is_a_warning(bulk, run):
 
 
 def test_actor_with_an_empty_list_is_synced_with_nothing(bulk):
-    """Without this, an empty list is taken for a mistake."""
     (synced,) = [line for line in bulk.first.events("actor.synced") if line["actor"].startswith("0010_")]
 
     assert (0, 0, 0) == (synced["downloaded"], synced["skipped"], synced["failed"])
@@ -134,7 +128,6 @@ def test_actor_with_an_empty_list_is_synced_with_nothing(bulk):
 
 
 def test_every_line_is_short_json_with_the_run_that_it_belongs_to(bulk):
-    """Without this, a log pipeline drops lines, the journal shows null, and runs cannot be told apart."""
     lines = bulk.first.stdout.splitlines()
     (run_id,) = {line["run_id"] for line in bulk.first.lines}
 
@@ -150,7 +143,6 @@ def test_every_line_is_short_json_with_the_run_that_it_belongs_to(bulk):
 
 
 def test_every_image_is_said_once_and_only_in_debug(bulk):
-    """Without this, a journal drowns in a line for each image, or a debug log does not show one."""
     committed = [(line["level"], line["actor"], line["image"]) for line in bulk.first.events("image.committed")]
 
     assert Counter(("debug", path.parts[-3], path.name) for path in bulk.tree.expected) == Counter(committed)
@@ -158,7 +150,6 @@ def test_every_image_is_said_once_and_only_in_debug(bulk):
 
 
 def test_run_completed_has_every_fact(bulk):
-    """Without this, a dashboard that is built on the canonical line loses a number."""
     (completed,) = bulk.first.events("run.completed")
     size_bytes = sum(len(body) for body in bulk.tree.objects.values())
 
@@ -187,7 +178,6 @@ def test_run_completed_has_every_fact(bulk):
 
 
 def test_report_tells_each_actor_and_the_facts_of_the_run(bulk):
-    """Without this, whoever reads the report after a run has to read the log instead."""
     report = bulk.first.report
     (completed,) = bulk.first.events("run.completed")
 
@@ -215,7 +205,6 @@ def errors_of(report: dict[str, Any]) -> list[str]:
 
 
 def test_second_report_counts_what_was_there(bulk):
-    """Without this, a report of a run that found all in place looks like one of a run that failed."""
     report = bulk.second.report
 
     assert (0, IMAGES, 0) == (report["total_downloaded"], report["total_skipped"], report["total_failed"])
@@ -226,7 +215,6 @@ def test_second_report_counts_what_was_there(bulk):
 
 
 def test_real_signatures_are_accepted(seaweed: Seaweed, product: Product, tmp_path: Path):
-    """Without this, the tests' own server, which believes every signature, is the only one that ever answers us."""
     buckets = seaweed.make_bucket("first"), seaweed.make_bucket("second.dotted")
     tree = realistic_tree(
         tmp_path / "project", actors=60, images=6, size_bytes=lambda index: 1 + 40_000 * index, buckets=buckets
@@ -246,7 +234,6 @@ def test_real_signatures_are_accepted(seaweed: Seaweed, product: Product, tmp_pa
 
 
 def test_report_on_stdout_stands_alone(small, product, fault_server):
-    """Without this, `--report - | jq` chokes on log lines."""
     finished = product.run(["--once", "--report", "-"], small.root, env=fault_server.account.environment)
 
     assert 0 == finished.returncode
@@ -257,7 +244,6 @@ def test_report_on_stdout_stands_alone(small, product, fault_server):
 
 
 def test_report_is_replaced_whole(small, product, fault_server):
-    """Without this, a dashboard reads half a report, or a failed write leaves none."""
     env = fault_server.account.environment
     args = ["--once", "--report", "report.json"]
     product.run(args, small.root, env=env)
@@ -300,7 +286,6 @@ def test_report_replaces_what_a_dead_process_of_its_number_left(small, tmp_path)
 
 @pytest.mark.parametrize("place", ["pipe", "folder", "nowhere/report.json", "pipe/report.json"])
 def test_report_that_cannot_be_put_there_is_said_at_the_start(small, product, fault_server, place):
-    """Without this, it is known after an hour; or a root's `--report /dev/null` replaces the device by a file."""
     os.mkfifo(small.root / "pipe")
     (small.root / "folder").mkdir()
     finished = product.run(["--once"], small.root, env=fault_server.account.environment | {"ACTORSYNC_REPORT": place})
@@ -312,7 +297,6 @@ def test_report_that_cannot_be_put_there_is_said_at_the_start(small, product, fa
 
 
 def test_report_that_cannot_be_written_in_the_end_fails_the_run(small, product, fault_server):
-    """Without this, whoever waits for the report waits for ever, and the run says that all is well."""
     go_on = Event()
     fault_server.inject("*", held_until(go_on))
     (small.root / "reports").mkdir()
@@ -331,7 +315,6 @@ def test_report_that_cannot_be_written_in_the_end_fails_the_run(small, product, 
 
 
 def test_console_view_ends_with_the_sum_that_users_know(small, product, fault_server):
-    """Without this, people who read the old script's lines find none of them."""
     finished = product.run(["--once", "--log-format", "console"], small.root, env=fault_server.account.environment)
 
     assert 0 == finished.returncode

@@ -6,7 +6,6 @@ from tests.support.trees import ActorTree
 
 
 def test_changed_manifest_is_synced_and_a_stop_succeeds(actor_tree: ActorTree, product, fault_server):
-    """Without this, the daemon is a one-shot run that does not end, or systemd counts its stop as a failure."""
     actor_tree.actor("0001_european_25_male", images=2)
     actor_tree.actor("0002_european_25_male", images=2)
     actor_tree.upload_to(fault_server)

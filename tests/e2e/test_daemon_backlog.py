@@ -15,7 +15,6 @@ LIVE = "0999_live"
 
 @pytest.mark.parametrize("actors, images", [(10, 150), pytest.param(20, 250, marks=pytest.mark.long)])
 def test_a_change_overtakes_the_backlog(product, actor_tree, fault_server, actors, images, capsys):
-    """Without this, an image that was just made waits behind 5,000 that are a year old."""
     for number in range(actors):
         actor_tree.actor(f"{number:04}_backlog", images=images, size_bytes=200)
     actor_tree.actor(LIVE)
@@ -42,7 +41,6 @@ def test_a_change_overtakes_the_backlog(product, actor_tree, fault_server, actor
 
 @pytest.mark.long
 def test_changes_are_on_disk_soon_after_they_are_made(product, actor_tree, fault_server, capsys):
-    """Without this, nobody notices that each change takes a second longer than it did."""
     for number in range(287):
         actor_tree.actor(f"{number:04}_actor", images=1, size_bytes=4096)
     with running_daemon(product, actor_tree, fault_server, "--quiet-seconds", "0.3") as daemon:

@@ -40,7 +40,6 @@ def listing(actor: str, images: int) -> bytes:
 
 
 def test_a_change_during_a_run_gives_exactly_one_more_run(product, actor_tree, fault_server):
-    """Without this, an edit in mid-download waits for the next rescan; or two runs of one actor get in each other's way."""
     go_on = Event()
     actor_tree.actor(FIRST, images=1)
     fault_server.inject(f"/{BUCKET}/training/{FIRST}/0001_0.png", held_until(go_on))
@@ -61,7 +60,6 @@ def test_a_change_during_a_run_gives_exactly_one_more_run(product, actor_tree, f
 
 
 def test_what_is_written_again_during_a_run_but_says_the_same_gives_no_more_runs(product, actor_tree, fault_server):
-    """Without this, a slow run of an actor whose manifest is only touched is followed by one that finds nothing."""
     go_on = Event()
     actor_tree.actor(FIRST, images=1)
     fault_server.inject(f"/{BUCKET}/training/{FIRST}/0001_0.png", held_until(go_on))
@@ -78,7 +76,6 @@ def test_what_is_written_again_during_a_run_but_says_the_same_gives_no_more_runs
 
 
 def test_manifest_that_says_the_same_gives_no_run(daemon):
-    """Without this, a backup or an editor that saves without need costs a run for each actor."""
     response = response_of(daemon.tree, FIRST)
     content = response.read_bytes()
     response.touch()
@@ -96,7 +93,6 @@ def test_manifest_that_says_the_same_gives_no_run(daemon):
 
 
 def test_many_replaces_in_a_row_give_one_run_with_the_last_content(product, actor_tree, fault_server):
-    """Without this, a generator that saves after each image has the actor synced twenty times."""
     actor_tree.actor(FIRST, images=20)
     with running_daemon(product, actor_tree, fault_server, "--quiet-seconds", "1", "--max-wait-seconds", "30") as daemon:
         for images in range(1, 21):
@@ -109,7 +105,6 @@ def test_many_replaces_in_a_row_give_one_run_with_the_last_content(product, acto
 
 
 def test_manifest_that_is_written_in_place_with_pauses_is_synced_once_when_it_is_whole(daemon):
-    """Without this, every slow writer is complained about, or its first half is taken for all."""
     content = listing(FIRST, 3)
     daemon.server.put(BUCKET, f"training/{FIRST}/0001_2.png", b"new")
     with response_of(daemon.tree, FIRST).open("wb", buffering=0) as file:
@@ -123,7 +118,6 @@ def test_manifest_that_is_written_in_place_with_pauses_is_synced_once_when_it_is
 
 
 def test_torn_manifest_is_read_again(daemon):
-    """Without this, a writer that closes the file in between leaves an error behind for each of its changes."""
     content = listing(FIRST, 3)
     response_of(daemon.tree, FIRST).write_bytes(content[:100])
     daemon.server.put(BUCKET, f"training/{FIRST}/0001_2.png", b"new")
@@ -136,7 +130,6 @@ def test_torn_manifest_is_read_again(daemon):
 
 
 def test_manifests_that_stay_torn_are_said_once_and_nothing_is_lost_until_they_are_repaired(daemon):
-    """Without this, half a file is taken for an empty list; or the daemon forgets who is in it."""
     actors_data = daemon.tree.data / "actorsData.json"
     whole = {path: path.read_bytes() for path in (response_of(daemon.tree, FIRST), actors_data)}
     for path, content in whole.items():
@@ -161,7 +154,6 @@ def test_manifests_that_stay_torn_are_said_once_and_nothing_is_lost_until_they_a
 
 
 def test_new_images_come_and_those_that_are_no_longer_listed_stay(daemon):
-    """Without this, a corrected list deletes what somebody trains with."""
     daemon.change(FIRST, images=4)
     daemon.wait_for_images()
     daemon.tree.write(response_of(daemon.tree, FIRST), listing(FIRST, 1))
@@ -172,7 +164,6 @@ def test_new_images_come_and_those_that_are_no_longer_listed_stay(daemon):
 
 
 def test_new_actors_are_synced_and_removed_ones_keep_their_images(daemon):
-    """Without this, each new actor needs a restart."""
     late, early = "0004_latino_40_female", "0005_european_45_male"
     daemon.tree.actor(early, images=2, listed=False)  # the folder first
     for actor in (early, late):
@@ -196,7 +187,6 @@ def test_new_actors_are_synced_and_removed_ones_keep_their_images(daemon):
 
 
 def test_manifest_that_comes_late_is_synced_when_it_is_there(daemon):
-    """Without this, an actor that is generated after it was listed is never synced."""
     late = "0004_latino_40_female"
     daemon.tree.actor(late, response=ABSENT)
     shutil.rmtree(daemon.tree.data / "actors" / late)
@@ -209,7 +199,6 @@ def test_manifest_that_comes_late_is_synced_when_it_is_there(daemon):
 
 
 def test_folder_that_is_moved_out_and_in_again_is_followed(daemon):
-    """Without this, what happens elsewhere is taken for ours, or what came back is never looked at again."""
     home = daemon.tree.data / "actors" / FIRST
     away = daemon.tree.root / "elsewhere"
     home.rename(away)
@@ -229,7 +218,6 @@ def test_folder_that_is_moved_out_and_in_again_is_followed(daemon):
 
 @pytest.mark.parametrize("link", [False, True], ids=["recreated", "a link elsewhere"])
 def test_actors_folder_that_becomes_another_is_followed(daemon, link):
-    """Without this, a data set that is swapped in one piece needs a restart."""
     actors = daemon.tree.data / "actors"
     other = daemon.tree.root / "other"
     shutil.copytree(actors, other)
@@ -249,7 +237,6 @@ def test_actors_folder_that_becomes_another_is_followed(daemon, link):
 
 
 def test_checkout_of_hundreds_of_manifests_is_one_run(product, actor_tree, fault_server):
-    """Without this, a switch of branches writes hundreds of run reports, or misses some of the actors."""
     actors = [f"{number:04}_european_25_male" for number in range(287)]
     for actor in actors:
         actor_tree.actor(actor, images=1, size_bytes=100, shape=bare_response)
@@ -277,7 +264,6 @@ def test_checkout_of_hundreds_of_manifests_is_one_run(product, actor_tree, fault
 
 
 def test_changes_that_follow_one_another_closely_are_one_run(product, actor_tree, fault_server):
-    """Without this, a checkout on a slow disk is as many runs as it has files."""
     actors = [f"{number:04}_actor" for number in range(15)]
     for actor in actors:
         actor_tree.actor(actor)
@@ -293,7 +279,6 @@ def test_changes_that_follow_one_another_closely_are_one_run(product, actor_tree
 
 
 def test_data_directory_may_come_later(product, actor_tree, fault_server):
-    """Without this, a service that starts before its disk is mounted has failed for good."""
     actor_tree.actor(FIRST, images=2)
     actor_tree.upload_to(fault_server)
     elsewhere = actor_tree.data.rename(actor_tree.root / "elsewhere")
@@ -305,7 +290,6 @@ def test_data_directory_may_come_later(product, actor_tree, fault_server):
 
 
 def test_list_of_actors_may_come_later_and_go_again(product, actor_tree, fault_server):
-    """Without this, the daemon ends, or stays silent, where the list is made after it started."""
     actor_tree.actor(FIRST, images=2)
     actors_data = actor_tree.data / "actorsData.json"
     actor_tree.actor(SENTINEL)

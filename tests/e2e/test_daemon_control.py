@@ -50,7 +50,6 @@ def ask(daemon: Daemon, product: Product, *args: str, **kwargs: object) -> Finis
 
 
 def test_status_tells_what_is_complete_what_fails_and_how_changes_are_noticed(daemon, product):
-    """Without this, nobody can tell a daemon that has nothing to do from one that does nothing."""
     asked = ask(daemon, product, "--status", "--log-format", "json")
     assert (0, "") == (asked.returncode, asked.stderr)
     status = json.loads(asked.stdout)
@@ -72,7 +71,6 @@ def test_status_tells_what_is_complete_what_fails_and_how_changes_are_noticed(da
 
 
 def test_a_status_of_hundreds_of_failing_actors_is_one_short_line(product, actor_tree, fault_server):
-    """Without this, journald cuts the line in pieces, and `jq` stops at it."""
     for number in range(500):
         actor_tree.actor(f"{number:04}_{'long_name' * 8}", response=b"{" if number % 2 else b"[]")
     with running_daemon(product, actor_tree, fault_server, "--concurrent-actors", "256") as daemon:
@@ -87,7 +85,6 @@ def test_a_status_of_hundreds_of_failing_actors_is_one_short_line(product, actor
 
 
 def test_reload_takes_over_what_can_change(daemon, product, settings):
-    """Without this, each change of a number costs a restart."""
     settings.write_text("ACTORSYNC_CONCURRENT_ACTORS=7\nACTORSYNC_WORKERS_PER_ACTOR=2\n")
     asked = ask(daemon, product, "--reload")
     assert (0, "", "") == (asked.returncode, asked.stdout, asked.stderr)
@@ -119,7 +116,6 @@ def test_reload_changes_which_actors_are_excluded(daemon, product, settings):
     ids=["of actors", "of an actor's images"],
 )
 def test_reload_changes_how_many_are_under_way(product, actor_tree, fault_server, settings, actors, images, raised):
-    """Without this, the number is taken over and nothing comes of it, or not before the next actor."""
     few = "ACTORSYNC_CONCURRENT_ACTORS=1\nACTORSYNC_WORKERS_PER_ACTOR=1\n"
     settings.write_text(few)
     go_on = Event()
@@ -137,7 +133,6 @@ def test_reload_changes_how_many_are_under_way(product, actor_tree, fault_server
 
 
 def test_reload_that_is_refused_changes_nothing(daemon, product, settings):
-    """Without this, a typing error stops the daemon, or half of a change is in force."""
     refusals = {
         "ACTORSYNC_LOG_FORMAT=console\nACTORSYNC_DATA_DIR=x\nACTORSYNC_CONCURRENT_ACTORS=9\n": "data_dir, log_format cannot",
         "ACTORSYNC_CONCURRENT_ACTORS=many\n": "ACTORSYNC_CONCURRENT_ACTORS='many'",
@@ -165,7 +160,6 @@ def test_reload_that_is_refused_changes_nothing(daemon, product, settings):
 
 
 def test_once_has_the_daemon_do_a_full_pass(daemon, product, fault_server):
-    """Without this, who runs --once to be sure must stop the daemon first."""
     gone = daemon.tree.folder(FIRST) / "0001_0.png"
     gone.unlink()
     missing = daemon.tree.folder(THIRD) / "0003_1.png"
@@ -190,7 +184,6 @@ def test_once_has_the_daemon_do_a_full_pass(daemon, product, fault_server):
 
 
 def test_once_for_some_actors_leaves_the_others_alone(daemon, product):
-    """Without this, a glob costs a pass over everything, and its status tells of other actors."""
     asked = ask(daemon, product, "--once", "--actors", "000[12]*", "--report", "report.json")
     assert 0 == asked.returncode
     assert {FIRST, SECOND} == {result["actor"] for result in asked.report["results"]}
@@ -204,7 +197,6 @@ def test_once_for_some_actors_leaves_the_others_alone(daemon, product):
 
 
 def test_once_that_joins_a_run_waits_for_its_own_pass_and_gets_its_results(product, actor_tree, fault_server):
-    """Without this, what --once reports is of a run that had begun before."""
     go_on = Event()
     for actor in (FIRST, SECOND):
         actor_tree.actor(actor, images=1)
@@ -226,7 +218,6 @@ def test_once_that_joins_a_run_waits_for_its_own_pass_and_gets_its_results(produ
 
 
 def test_dry_run_and_check_config_do_not_disturb(daemon, product):
-    """Without this, looking costs a stop of the daemon."""
     planned = ask(daemon, product, "--dry-run")
     assert 0 == planned.returncode
     assert "4 actors: 1 to download, 5 present, 0 problems" in planned.stdout
@@ -235,7 +226,6 @@ def test_dry_run_and_check_config_do_not_disturb(daemon, product):
 
 
 def test_second_daemon_is_turned_away(daemon, product):
-    """Without this, two daemons download everything twice."""
     second = ask(daemon, product)
     assert 75 == second.returncode
     assert f"process {daemon.running.pid}" in second.stderr
@@ -261,7 +251,6 @@ def connect(daemon: Daemon) -> socket.socket:
 
 
 def test_socket_is_for_owner_and_group_and_goes_with_the_daemon(daemon, product):
-    """Without this, anybody on the machine can reload the daemon, or is led to one that is dead."""
     assert 0o660 == stat.S_IMODE(control(daemon).stat().st_mode)
     assert stat.S_ISSOCK(control(daemon).stat().st_mode)
     daemon.running.send(signal.SIGTERM)
@@ -274,7 +263,6 @@ def test_socket_is_for_owner_and_group_and_goes_with_the_daemon(daemon, product)
 
 @needs_root
 def test_other_users_are_refused_unless_they_are_of_the_group(daemon):
-    """Without this, the mode of the socket is only for show."""
     code = "import socket, sys; socket.socket(socket.AF_UNIX).connect(f'/proc/self/fd/{sys.argv[1]}/control')"
     folder = os.open(control(daemon).parent, os.O_RDONLY)
 
@@ -298,7 +286,6 @@ def test_other_users_are_refused_unless_they_are_of_the_group(daemon):
 
 
 def test_nothing_that_is_sent_to_the_socket_disturbs_the_daemon(daemon, product):
-    """Without this, a port scanner's line, or a client that hangs, is the end of it."""
     questions = [
         b"\n",
         b"hello\n",
@@ -333,7 +320,6 @@ def test_nothing_that_is_sent_to_the_socket_disturbs_the_daemon(daemon, product)
 
 
 def test_a_hundred_at_once_are_all_answered(daemon):
-    """Without this, a monitoring system that asks often locks everybody out."""
     connections = [connect(daemon) for _ in range(60)]
     for connection in connections:
         connection.sendall(b'{"ask": "status"}\n')
@@ -346,7 +332,6 @@ def test_a_hundred_at_once_are_all_answered(daemon):
 
 
 def test_reader_that_does_not_read_holds_nobody(product, actor_tree, fault_server):
-    """Without this, somebody's paused pager is the end of everybody's sync."""
     for number in range(1200):  # their lines are more than a socket holds
         actor_tree.actor(f"{number:04}_actor", listed=number == 0)
     names = [f"{number:04}_actor" for number in range(1200)]
@@ -362,7 +347,6 @@ def test_reader_that_does_not_read_holds_nobody(product, actor_tree, fault_serve
 
 
 def test_once_that_is_interrupted_leaves_the_daemon_at_it(product, actor_tree, fault_server):
-    """Without this, Ctrl-C in one terminal stops everybody's sync."""
     go_on = Event()
     actor_tree.actor(FIRST, images=1)
     fault_server.inject("*", held_until(go_on))
@@ -379,7 +363,6 @@ def test_once_that_is_interrupted_leaves_the_daemon_at_it(product, actor_tree, f
 
 
 def test_a_daemon_that_gets_no_socket_syncs_all_the_same(product, actor_tree, fault_server):
-    """Without this, data on a file system that takes no sockets cannot be followed at all."""
     actor_tree.actor(FIRST, images=2)
     actor_tree.upload_to(fault_server)
     (actor_tree.data / ".actorsync" / "control").mkdir(parents=True)  # injected: a name that cannot become a socket

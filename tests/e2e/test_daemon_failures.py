@@ -18,7 +18,6 @@ FIRST = "0001_european_25_male"
 
 @pytest.mark.long
 def test_image_that_is_listed_before_it_is_uploaded_appears(product, actor_tree, fault_server):
-    """Without this, a generator must upload before it lists, or its images never come."""
     actor_tree.actor(FIRST, images=2)
     late = f"/{BUCKET}/training/{FIRST}/0001_1.png"
     fault_server.inject(late, s3_error("NoSuchKey"))
@@ -30,7 +29,6 @@ def test_image_that_is_listed_before_it_is_uploaded_appears(product, actor_tree,
 
 
 def test_all_failures_are_tried_again_at_a_reload(product, actor_tree, fault_server):
-    """Without this, whoever has mended the cause waits for hours, or restarts the daemon."""
     actor_tree.actor(FIRST, images=2)
     fault_server.inject(f"/{BUCKET}/training/{FIRST}/0001_0.png", s3_error("NoSuchKey"))
     with running_daemon(product, actor_tree, fault_server) as daemon:
@@ -41,7 +39,6 @@ def test_all_failures_are_tried_again_at_a_reload(product, actor_tree, fault_ser
 
 
 def test_store_that_cannot_be_reached_at_the_start_is_waited_for(product, actor_tree, fault_server):
-    """Without this, a daemon that starts before the network does has to be started again."""
     for number in range(60):
         actor_tree.actor(f"{number:04}_actor", images=2)
     (port,) = free_ports(1)
@@ -63,7 +60,6 @@ def test_store_that_cannot_be_reached_at_the_start_is_waited_for(product, actor_
 
 @pytest.mark.parametrize("how", ["by itself", "at a reload"])
 def test_credentials_that_are_missing_are_waited_for(product, actor_tree, fault_server, how):
-    """Without this, a service that is installed before its keys has failed for good."""
     for number in range(5):
         actor_tree.actor(f"{number:04}_actor", images=3)
     actor_tree.upload_to(fault_server)
@@ -91,7 +87,6 @@ def test_credentials_that_are_missing_are_waited_for(product, actor_tree, fault_
 
 
 def test_rejected_manifest_is_looked_at_again_and_counts_as_failing(product, actor_tree, fault_server):
-    """Without this, --status says that all is well while an actor has no list."""
     actor_tree.actor(FIRST, response=b"[]")
     with running_daemon(product, actor_tree, fault_server) as daemon:
         status = product.run(["--status", "--log-format", "json"], actor_tree.root)
@@ -105,7 +100,6 @@ def test_rejected_manifest_is_looked_at_again_and_counts_as_failing(product, act
 
 @needs_root
 def test_full_disk_is_waited_for(product, fault_server, tmp_path):
-    """Without this, a full disk ends in thousands of errors, or needs somebody to restart the daemon."""
     root = tmp_path / "small"
     root.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(root)], capture_output=True)
@@ -134,7 +128,6 @@ def test_full_disk_is_waited_for(product, fault_server, tmp_path):
 
 @pytest.mark.long
 def test_what_is_down_costs_no_more_than_a_look_now_and_then(product, actor_tree, fault_server):
-    """Without this, a daemon without a network or a key keeps a CPU busy, and fills the log."""
     for number in range(20):
         actor_tree.actor(f"{number:04}_actor", images=3)
     actor_tree.upload_to(fault_server)

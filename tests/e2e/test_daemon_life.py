@@ -23,7 +23,6 @@ FIRST, SECOND = "0001_european_25_male", "0002_african_30_female"
 
 
 def test_each_run_has_its_lines_its_number_and_its_reason(product, actor_tree, fault_server):
-    """Without this, `jq` cannot tell one run from the next, nor why there was one."""
     actor_tree.actor(FIRST, images=2)
     actor_tree.actor(SECOND, images=1)
     fault_server.inject(f"/{BUCKET}/training/{SECOND}/0002_0.png", s3_error("InternalError"))
@@ -55,7 +54,6 @@ def test_each_run_has_its_lines_its_number_and_its_reason(product, actor_tree, f
 
 
 def test_rescan_finds_what_no_event_told_and_says_nothing_when_there_is_nothing(product, actor_tree, fault_server, tmp_path):
-    """Without this, a change behind a link is never synced; or the log fills with runs that did nothing."""
     actor_tree.actor(FIRST, images=1)
     manifest = actor_tree.folder(FIRST) / "response.json"
     elsewhere = manifest.rename(tmp_path / "elsewhere.json")
@@ -80,7 +78,6 @@ def test_rescan_finds_what_no_event_told_and_says_nothing_when_there_is_nothing(
 
 
 def test_the_daemon_says_now_and_then_that_it_lives(product, actor_tree, fault_server):
-    """Without this, silence in the log may mean that all is well, or that it hangs."""
     actor_tree.actor(FIRST, images=2)
     actor_tree.actor(SECOND, response=b"[]")
     with running_daemon(product, actor_tree, fault_server, "--alive-seconds", "1") as daemon:
@@ -92,7 +89,6 @@ def test_the_daemon_says_now_and_then_that_it_lives(product, actor_tree, fault_s
 
 
 def test_reader_of_the_log_that_stands_still_holds_nobody(product, actor_tree, fault_server):
-    """Without this, a paused `less` or a busy journald stops all syncing."""
     for number in range(20):
         actor_tree.actor(f"{number:04}_actor", images=20, size_bytes=100)
     actor_tree.actor(FIRST, response=b"[]")
@@ -127,7 +123,6 @@ def test_reader_of_the_log_that_stands_still_holds_nobody(product, actor_tree, f
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_idle_daemon_ends_at_once(product, actor_tree, fault_server, signum):
-    """Without this, a restart of the service takes as long as its time-outs."""
     actor_tree.actor(FIRST, images=1)
     with running_daemon(product, actor_tree, fault_server) as daemon:
         daemon.running.send(signum)
@@ -139,7 +134,6 @@ def test_idle_daemon_ends_at_once(product, actor_tree, fault_server, signum):
 
 
 def test_daemon_ends_in_a_flood_of_changes(product, actor_tree, fault_server):
-    """Without this, it stops only when nobody writes any more."""
     actors = [f"{number:04}_actor" for number in range(50)]
     for actor in actors:
         actor_tree.actor(actor, images=1)
@@ -159,7 +153,6 @@ def test_daemon_ends_in_a_flood_of_changes(product, actor_tree, fault_server):
 
 
 def test_daemon_ends_while_it_sets_up(product, actor_tree, fault_server):
-    """Without this, a stop right after a start is waited for until all actors are watched, or lost."""
     names = [f"{number:05}_actor" for number in range(1000)]
     for name in names:
         (actor_tree.data / "actors" / name / "training_data").mkdir(parents=True)
@@ -175,7 +168,6 @@ def test_daemon_ends_while_it_sets_up(product, actor_tree, fault_server):
 
 
 def test_what_is_in_transfer_is_finished_within_the_grace(product, actor_tree, fault_server):
-    """Without this, each restart throws away what was nearly there, or waits for what never comes."""
     go_on = Event()
     actor_tree.actor(FIRST, images=2)
     actor_tree.actor(SECOND, images=2)
@@ -195,7 +187,6 @@ def test_what_is_in_transfer_is_finished_within_the_grace(product, actor_tree, f
 
 
 def test_second_signal_ends_it_at_once(product, actor_tree, fault_server):
-    """Without this, who cannot wait for the grace has only kill -9."""
     actor_tree.actor(FIRST, images=1)
     fault_server.inject("*", drip(100), forever=True)
     with running_daemon(product, actor_tree, fault_server, "--grace-seconds", "600", settled=False) as daemon:
@@ -213,7 +204,6 @@ def test_second_signal_ends_it_at_once(product, actor_tree, fault_server):
 
 @pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.long)])
 def test_idle_daemon_costs_nothing(product, actor_tree, fault_server, seconds, capsys):
-    """Without this, it drains batteries, and a timer that somebody forgot is never found."""
     for number in range(287):
         actor_tree.actor(f"{number:04}_actor", images=1, size_bytes=100)
     actor_tree.upload_to(fault_server)

@@ -94,7 +94,6 @@ def shown(line: Line) -> str:
 
 
 def test_a_hundred_thousand_changes_leave_nothing_behind(tmp_path, say):
-    """Without this, a daemon has to be restarted every month."""
     tree = Tree(tmp_path / "data", 500, 1)
     with driven(tree.data, "--quiet-seconds", "0.01", "--max-wait-seconds", "0.2") as running:
         running.measure_until(lambda line: line["fetched"] == 500, timeout_seconds=60)
@@ -116,7 +115,6 @@ def test_a_hundred_thousand_changes_leave_nothing_behind(tmp_path, say):
 
 
 def test_ten_thousand_manifests_replaced_at_once_are_all_synced(tmp_path, say):
-    """Without this, a checkout of a large tree leaves some of its actors behind until the next rescan; or for ever."""
     tree = Tree(tmp_path / "data", 10_000, 1)
     with driven(tree.data, "--rescan-seconds", "3600") as running:
         running.measure_until(lambda line: line["fetched"] == 10_000, timeout_seconds=120)
@@ -138,7 +136,6 @@ def test_ten_thousand_manifests_replaced_at_once_are_all_synced(tmp_path, say):
 
 
 def test_a_hundred_thousand_actors_are_watched_soon_and_hold_nobody(tmp_path, say):
-    """Without this, the service manager takes a large tree for a daemon that hangs."""
     tree = Tree(tmp_path / "data", 100_000, 0)
     with driven(tree.data, "--rescan-seconds", "20") as running:
         started = running.wait_for("started")["at"]
@@ -165,7 +162,6 @@ def test_a_hundred_thousand_actors_are_watched_soon_and_hold_nobody(tmp_path, sa
 
 
 def test_own_downloads_wake_nobody_and_a_change_among_them_is_seen(tmp_path, say):
-    """Without this, a daemon that downloads much is busy with its own files."""
     tree = Tree(tmp_path / "data", 400, 200)
     live = "999999_live"
     with driven(tree.data, "--concurrent-actors", "10", "--workers-per-actor", "10") as running:

@@ -57,7 +57,6 @@ def tree(actor_tree: ActorTree, fault_server: FaultServer) -> ActorTree:
     ],
 )
 def test_misuse_ends_with_2_and_the_usage(tmp_path, product, args, told):
-    """Without this, a mistyped flag is ignored, or a wrong number of connections taken."""
     finished = product.run(args, tmp_path)
 
     assert 2 == finished.returncode
@@ -68,7 +67,6 @@ def test_misuse_ends_with_2_and_the_usage(tmp_path, product, args, told):
 
 
 def test_old_numbers_mean_what_they_meant(tree, product, fault_server):
-    """Without this, users of the old script sync with other numbers than they typed."""
     finished = product.run(["--once", "20", "10"], tree.root, env=fault_server.account.environment)
 
     assert 0 == finished.returncode
@@ -81,7 +79,6 @@ def test_old_numbers_mean_what_they_meant(tree, product, fault_server):
 
 
 def test_all_problems_of_the_configuration_are_told_at_once(tmp_path, product):
-    """Without this, a user repairs them one start at a time."""
     (tmp_path / ".env").write_text("ACTORSYNC_READ_TIMEOUT=soon\nthis is no line\n")
     env = {"ACTORSYNC_WORKERS_PER_ACTOR": "many", "ACTORSYNC_LOG_LEVEL": "loud"}
     finished = product.run(["--once"], tmp_path, env=env)
@@ -95,7 +92,6 @@ def test_all_problems_of_the_configuration_are_told_at_once(tmp_path, product):
 
 @pytest.mark.parametrize("mode", ["--once", "--dry-run"])
 def test_missing_data_directory_is_told_and_not_made(tmp_path, product, mode):
-    """Without this, a start in the wrong directory looks like a project without actors."""
     finished = product.run([mode], tmp_path)
 
     assert 78 == finished.returncode
@@ -105,7 +101,6 @@ def test_missing_data_directory_is_told_and_not_made(tmp_path, product, mode):
 
 @pytest.mark.parametrize("mode", ["--once", "--dry-run"])
 def test_missing_actors_file_is_told(actor_tree, product, mode):
-    """Without this, as above."""
     (actor_tree.data / "actorsData.json").unlink()
     finished = product.run([mode], actor_tree.root)
 
@@ -116,7 +111,6 @@ def test_missing_actors_file_is_told(actor_tree, product, mode):
 
 @pytest.mark.parametrize("mode", ["--once", "--dry-run"])
 def test_actors_file_that_is_a_directory_is_told(actor_tree, product, mode):
-    """Without this, an unreadable list counts as an empty one."""
     (actor_tree.data / "actorsData.json").unlink()
     (actor_tree.data / "actorsData.json").mkdir()
     finished = product.run([mode], actor_tree.root)
@@ -127,7 +121,6 @@ def test_actors_file_that_is_a_directory_is_told(actor_tree, product, mode):
 
 @pytest.mark.parametrize("mode", ["--once", "--dry-run"])
 def test_glob_that_matches_nothing_is_told(tree, product, mode):
-    """Without this, a typo in --actors is a run of nothing that succeeds."""
     finished = product.run([mode, "--actors", "0001*", "--actors", "0002*"], tree.root)
 
     assert 78 == finished.returncode
@@ -183,7 +176,6 @@ def test_exclude_that_matches_nothing_is_warned_of_once(tree, product, fault_ser
 
 
 def test_missing_credentials_are_told_once(tree, product, fault_server):
-    """Without this, each image fails with a riddle of its own."""
     finished = product.run(["--once"], tree.root, env={"AWS_ENDPOINT_URL_S3": fault_server.endpoint_url})
 
     assert 78 == finished.returncode
@@ -195,7 +187,6 @@ def test_missing_credentials_are_told_once(tree, product, fault_server):
 
 @pytest.mark.parametrize("limit", [100, 277])
 def test_too_low_a_limit_of_open_files_is_told(tree, product, limit):
-    """Without this, a sync fails in its middle with "Too many open files"."""
     ended = limited(product, f"-n {limit}", tree, {})
 
     assert 78 == ended.returncode
@@ -204,7 +195,6 @@ def test_too_low_a_limit_of_open_files_is_told(tree, product, limit):
 
 
 def test_soft_limit_of_open_files_is_raised(tree, product, fault_server):
-    """Without this, whoever has the usual soft limit of 1,024 cannot use the concurrency that the hard one allows."""
     ended = limited(product, "-Sn 100", tree, fault_server.account.environment)
 
     assert 0 == ended.returncode, ended.stderr
@@ -311,7 +301,6 @@ def shell(
 
 
 def test_second_instance_is_refused_and_told_of_the_first(tree, product, fault_server):
-    """Without this, two syncs pay twice, and their lines and reports mix."""
     fault_server.inject(ANY, hang_before_head(), forever=True)
     with product.start(["--once", "--grace-seconds", "0.1"], tree.root, env=fault_server.account.environment) as first:
         fault_server.wait_until(lambda server: server.requests)
@@ -344,7 +333,6 @@ def test_min_free_holds_in_every_process(tree, product, fault_server):
 
 
 def test_endpoint_that_refuses_fails_the_run(tree, product):
-    """Without this, a run that brought nothing ends with success."""
     with refusing_port() as port:
         args = ["--once", "--endpoint-url", f"http://127.0.0.1:{port}", "--anonymous", "--outage-seconds", "1"]
         finished = product.run(args, tree.root)
@@ -357,7 +345,6 @@ def test_endpoint_that_refuses_fails_the_run(tree, product):
 
 
 def test_crash_of_ours_is_told_as_one(tree, tmp_path, product):
-    """Without this, our own bug looks like the user's fault, or ends with success."""
     (tmp_path / "sabotage.py").write_text(
         "import sys\n"
         "from gevent import monkey\n"
@@ -378,7 +365,6 @@ def test_crash_of_ours_is_told_as_one(tree, tmp_path, product):
 
 
 def test_check_config_shows_every_setting_and_no_secret(tree, product):
-    """Without this, whoever asks for help pastes a key into a forum."""
     (tree.root / ".env").write_text(f"AWS_ACCESS_SECRET={SECRET_KEY}\nACTORSYNC_READ_TIMEOUT=7\n")
     env = {"AWS_ACCESS_KEY": ACCESS_KEY, "AWS_ACCESS_SECRET": SECRET_KEY, "AWS_SESSION_TOKEN": "t0ken" * 20}
     finished = product.run(["--check-config", "--workers-per-actor", "3"], tree.root, env=env)
@@ -404,7 +390,6 @@ PLAN = f"""\
 
 
 def test_plan_is_told_and_nothing_is_done(tree, product, fault_server):
-    """Without this, looking costs a request, needs keys, or leaves something behind."""
     (tree.folder(ACTOR) / "0001_2.png").touch()
     left_over = tree.folder(ACTOR) / ".0001_1.png.4194304.actorsync"
     left_over.touch()
@@ -417,7 +402,6 @@ def test_plan_is_told_and_nothing_is_done(tree, product, fault_server):
 
 
 def test_plan_as_json_can_be_read_by_machines(tree, product):
-    """Without this, a script has to parse the text for people."""
     tree.actor("0002_asian_30_female", images=1, urls=["https://example.com/x.png"])
     tree.actor("0003_asian_30_female", response=b"{")
     finished = product.run(["--dry-run", "--log-format", "json"], tree.root)
@@ -433,7 +417,6 @@ def test_plan_as_json_can_be_read_by_machines(tree, product):
 
 
 def test_plan_beside_a_running_instance_is_told(tree, product, fault_server):
-    """Without this, nobody can look what a long run has left to do."""
     fault_server.inject(ANY, hang_before_head(), forever=True)
     with product.start(["--once", "--grace-seconds", "0.1"], tree.root, env=fault_server.account.environment):
         fault_server.wait_until(lambda server: server.requests)
@@ -444,7 +427,6 @@ def test_plan_beside_a_running_instance_is_told(tree, product, fault_server):
 
 
 def test_plan_without_a_readable_list_fails_without_a_traceback(tree, product):
-    """Without this, a comma too many in actorsData.json looks like a bug of ours."""
     (tree.data / "actorsData.json").write_bytes(b'[{"name": "a"},]')
     finished = product.run(["--dry-run"], tree.root)
 
@@ -471,7 +453,6 @@ def looks_below(root: Path) -> dict[Path, tuple[int, int]]:
     ids=["c", "posix", "ascii", "latin-1"],
 )
 def test_names_and_words_are_utf_8_in_every_locale(actor_tree, product, fault_server, locale):
-    """Without this, a cron job or a container without a locale gives images other names, or crashes at the first umlaut."""
     body = b"an image"
     folder = actor_tree.actor("0001_müller_日本", urls=[s3_url(BUCKET, "x/%C3%BC%E6%97%A5.png")])
     fault_server.put(BUCKET, "x/ü日.png", body)
@@ -487,7 +468,6 @@ def test_names_and_words_are_utf_8_in_every_locale(actor_tree, product, fault_se
 
 
 def test_foreign_package_of_our_name_is_not_run_in_our_place(tree, product):
-    """Without this, python-daemon, which is called `daemon` too, is imported by whoever starts us from elsewhere."""
     command = (sys.executable, str(ROOT / "daemon" / "__main__.py"))
     finished = Product(product.home, command=command).run(["--once"], tree.root, env={"PYTHONPATH": None})
 
@@ -497,7 +477,6 @@ def test_foreign_package_of_our_name_is_not_run_in_our_place(tree, product):
 
 
 def test_our_package_is_found_from_the_root_before_a_foreign_one(tree, product):
-    """Without this, `python -m daemon` in a checkout runs python-daemon where that is installed."""
     importlib.metadata.version("python-daemon")  # it is installed here, or this test shows nothing
     args = ["--dry-run", "--data-dir", str(tree.data)]
     finished = product.run(args, ROOT, env={"PYTHONPATH": None})

@@ -47,7 +47,6 @@ def assert_all_is_synced(finished: Finished, tree: ActorTree, server: FaultServe
 @PROCESSES
 @pytest.mark.parametrize("images", [[1] * 20, [5] * 8, [2, 1, 4, 1, 1, 7, 3, 1, 2, 5]], ids=["one each", "five each", "mixed"])
 def test_with_each_image_that_ends_the_next_one_begins(actor_tree, product, fault_server, images, processes):
-    """Without this, places are empty at each actor's end, and nearly all of them where actors have one image each."""
     actors_with(actor_tree, fault_server, images)
     ends = {path: Event() for path in paths(actor_tree)}
     for path, end in ends.items():
@@ -78,7 +77,6 @@ def wait_for_requests(server: FaultServer, count: int) -> None:
 
 @PROCESSES
 def test_never_more_are_under_way_than_were_asked_for_of_all_and_of_each_actor(actor_tree, product, fault_server, processes):
-    """Without this, an actor's end and the next one's begin are together more than a slow line or a bucket can bear."""
     actors_with(actor_tree, fault_server, [5] * 12)
     fault_server.latency_seconds = 0.05
     finished = product.run(slots(processes), actor_tree.root, env=fault_server.account.environment)
@@ -91,7 +89,6 @@ def test_never_more_are_under_way_than_were_asked_for_of_all_and_of_each_actor(a
 
 @PROCESSES
 def test_image_that_hangs_keeps_no_other_actor_from_its_end(actor_tree, product, fault_server, processes):
-    """Without this, one connection that hangs stops everything until it times out."""
     actors_with(actor_tree, fault_server, [3] * 6)
     hanging, go_on = paths(actor_tree)[0], Event()
     fault_server.inject(hanging, held_until(go_on))
@@ -111,7 +108,6 @@ def test_image_that_hangs_keeps_no_other_actor_from_its_end(actor_tree, product,
 
 @PROCESSES
 def test_one_at_a_time_is_strictly_that_in_the_order_of_the_manifests(actor_tree, product, fault_server, processes):
-    """Without this, who wants to load a server as little as can be, loads it with two images at each actor's end."""
     actors_with(actor_tree, fault_server, [2, 1, 1, 3, 1])
     fault_server.latency_seconds = 0.01
     args = slots(processes, workers_per_actor=1, concurrent_actors=1)
@@ -123,7 +119,6 @@ def test_one_at_a_time_is_strictly_that_in_the_order_of_the_manifests(actor_tree
 
 
 def test_change_has_a_place_of_its_own_where_there_is_one(actor_tree, product, fault_server):
-    """Without this, a new image waits for those of another actor that hang, while all other places are empty."""
     actors_with(actor_tree, fault_server, [0, 0])
     first, second = (f"{number:04}_european_25_male" for number in (1, 2))
     args = ("--workers-per-actor", "2", "--concurrent-actors", "2")

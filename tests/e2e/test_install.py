@@ -65,7 +65,6 @@ def _everything(box: SystemdBox) -> str:
 
 
 def test_verify_finds_nothing_to_say_of_any_unit(installed: SystemdBox) -> None:
-    """Without this, a directive that systemd does not know protects nobody: verify returns 0 all the same."""
     units = [f"/etc/systemd/system/{unit}" for unit in (*SERVICES, "actorsync-once.timer")]
     assert sorted(Path(unit).name for unit in units) == sorted(
         path.name for path in [*ROOT.glob("systemd/*.service"), *ROOT.glob("systemd/*.timer")]
@@ -75,7 +74,6 @@ def test_verify_finds_nothing_to_say_of_any_unit(installed: SystemdBox) -> None:
 
 @pytest.mark.parametrize("unit", SERVICES)
 def test_exposure_is_at_most_1_2_of_10(installed: SystemdBox, unit: str) -> None:
-    """Without this, a directive that goes missing is missed by nobody."""
     file = f"/etc/systemd/system/{unit}"
     checked = installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", file, check=False)
     assert 0 == checked.returncode, checked.stdout[-500:]
@@ -85,7 +83,6 @@ def test_exposure_is_at_most_1_2_of_10(installed: SystemdBox, unit: str) -> None
 
 
 def test_installing_again_changes_nothing(installed: SystemdBox) -> None:
-    """Without this, configuration management restarts every daemon at every turn, or overwrites the keys."""
     before = _everything(installed)
     again = _install(installed)
     assert "is built already" in again.stdout
@@ -93,26 +90,22 @@ def test_installing_again_changes_nothing(installed: SystemdBox) -> None:
 
 
 def test_nothing_that_the_service_runs_is_its_to_change(installed: SystemdBox) -> None:
-    """Without this, whoever gets into the service changes what root starts next."""
     test = ("runuser", "-u", "actorsync", "--", "find", "/opt/actorsync", "/etc/systemd", "-writable", "-not", "-type", "l")
     assert "" == installed.run(*test).stdout
 
 
 def test_only_the_service_reads_the_settings(installed: SystemdBox) -> None:
-    """Without this, every user of the machine reads the keys."""
     assert "600 actorsync\n" == installed.run("stat", "-c", "%a %U", "/etc/actorsync/actorsync.env").stdout
     stranger = installed.run("runuser", "-u", "nobody", "--", "cat", "/etc/actorsync/actorsync.env", check=False)
     assert "Permission denied" in stranger.stderr
 
 
 def test_root_s_own_umask_does_not_lock_the_service_out(installed: SystemdBox) -> None:
-    """Without this, on a machine with umask 077 the service cannot read its own code."""
     run = f"cd {CURRENT} && venv/bin/python -m daemon --version"
     assert installed.run("runuser", "-u", "actorsync", "--", "bash", "-c", run).stdout.startswith("actorsync ")
 
 
 def test_the_compiled_part_is_installed(installed: SystemdBox) -> None:
-    """Without this, MD5s cost five times as much as they need to, answers' heads four times, and looks at folders twice."""
     installed.run(f"{CURRENT}/venv/bin/python", "-I", "-c", "import http_head, md5_lanes, sized_listing")
 
 
@@ -126,7 +119,6 @@ def _running_version(box: SystemdBox) -> str:
 
 
 def test_an_upgrade_restarts_what_runs_and_can_be_taken_back(installed: SystemdBox, server: FaultServer) -> None:
-    """Without this, an old process loads modules of the new release; and a bad release is a bad night."""
     first = installed.run("readlink", CURRENT).stdout
     _install(installed, "--start")
     was = _running_version(installed)
@@ -154,7 +146,6 @@ def test_an_upgrade_restarts_what_runs_and_can_be_taken_back(installed: SystemdB
     ],
 )
 def test_a_release_that_cannot_be_built_changes_nothing(installed: SystemdBox, spoil: str, told: str) -> None:
-    """Without this, a network that fails midway leaves a service that cannot start."""
     source = make_version(installed, "6.6.6")
     installed.run("bash", "-c", f"cd {source} && {spoil}")
     before = installed.run("readlink", CURRENT).stdout
@@ -170,11 +161,6 @@ def test_a_release_that_cannot_be_built_changes_nothing(installed: SystemdBox, s
 
 
 def test_it_runs_as_the_owner_of_a_tree_that_is_there(installed: SystemdBox, server: FaultServer) -> None:
-    """Without this, whoever has a project in their home cannot use the service: it could neither see nor write it.
-
-    All else in the homes stays out of sight; the space and the percent sign in the name come through; --user and --data-root
-    are remembered by the next upgrade.
-    """
     installed.run("bash", "-c", "id me 2>/dev/null || useradd --create-home me")
     root = "/home/me/my 100% project/data"
     tree = ActorTree(installed.files / "home/me/my 100% project")
@@ -201,7 +187,6 @@ def test_it_runs_as_the_owner_of_a_tree_that_is_there(installed: SystemdBox, ser
 
 
 def test_a_tree_that_it_cannot_write_is_told_with_the_remedy(installed: SystemdBox) -> None:
-    """Without this, every image fails, one by one, after the service was started."""
     installed.run("install", "-d", "-o", "nobody", "/srv/theirs")
     told = _install(installed, "--data-root", "/srv/theirs").stdout
     assert "note: actorsync cannot write in /srv/theirs" in told
@@ -229,7 +214,6 @@ def test_a_tree_that_it_cannot_write_is_told_with_the_remedy(installed: SystemdB
     ],
 )
 def test_a_wrong_option_changes_nothing(installed: SystemdBox, options: tuple[str, ...], status: int, told: str) -> None:
-    """Without this, half an installation, or one line more in a unit."""
     before = _everything(installed)
     refused = installed.run("/src/systemd/install.sh", *options, check=False)
     assert status == refused.returncode
@@ -238,7 +222,6 @@ def test_a_wrong_option_changes_nothing(installed: SystemdBox, options: tuple[st
 
 
 def test_a_python_that_the_service_cannot_see_is_refused(installed: SystemdBox) -> None:
-    """Without this, the service fails with 203/EXEC: ProtectHome= hides /root."""
     installed.run("bash", "-c", "mkdir -p /root/bin && cp /usr/bin/python3 /root/bin/python3")
     refused = _install(installed, "--python", "/root/bin/python3", check=False)
     assert 1 == refused.returncode
@@ -246,14 +229,12 @@ def test_a_python_that_the_service_cannot_see_is_refused(installed: SystemdBox) 
 
 
 def test_whoever_is_not_root_is_told(installed: SystemdBox) -> None:
-    """Without this, it fails somewhere in the middle."""
     refused = installed.run("runuser", "-u", "nobody", "--", "/src/systemd/install.sh", check=False)
     assert 1 == refused.returncode
     assert "this takes root" in refused.stderr
 
 
 def test_help_tells_every_option() -> None:
-    """Without this, an option is known to those alone who read the source."""
     script = ROOT / "systemd" / "install.sh"
     told = subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
     for option in ("--start", "--data-root", "--user", "--group", "--prefix", "--python", "--wheelhouse", "--rollback"):
@@ -265,7 +246,6 @@ def test_help_tells_every_option() -> None:
 
 
 def test_uninstalling_keeps_what_is_the_user_s(installed: SystemdBox, server: FaultServer) -> None:
-    """Without this, trying the service out can cost the images or the keys."""
     _install(installed, "--start")
     installed.write("/etc/systemd/system/actorsync.service.d/mine.conf", "[Service]\nNice=5\n")
     installed.write("/var/lib/actorsync/actors/0001_mine/training_data/a.png", "an image")
@@ -280,7 +260,6 @@ def test_uninstalling_keeps_what_is_the_user_s(installed: SystemdBox, server: Fa
 
 
 def test_the_options_are_plain_text(installed: SystemdBox) -> None:
-    """Without this, a file that root reads at every upgrade could run commands."""
     installed.run("mkdir", "-p", "/opt/odd/releases")
     installed.write("/opt/odd/options", "data-root=$(touch /tmp/ran)\n")
     refused = installed.run("/src/systemd/install.sh", "--prefix", "/opt/odd", check=False)
@@ -289,7 +268,6 @@ def test_the_options_are_plain_text(installed: SystemdBox) -> None:
 
 
 def test_without_a_compiler_it_is_installed_all_the_same_and_again_with_one(installed: SystemdBox) -> None:
-    """Without this, a machine that cannot compile gets nothing, nobody is told why it is slower, or what is told is vain."""
     installed.run("bash", "-c", "cp -r /wheelhouse /tmp/wheels && rm /tmp/wheels/actorsync_native-*")
     source = make_version(installed, "8.0.0")
     where = ("--prefix", "/opt/uncompiled", "--wheelhouse", "/tmp/wheels")

@@ -42,7 +42,6 @@ def images(tree: ActorTree) -> list[Path]:
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_what_is_in_flight_is_finished_and_nothing_else_started(tree, product, fault_server, signum):
-    """Without this, Ctrl-C throws away what was nearly there, or the run goes on for another hour."""
     go_on = Event()
     fault_server.inject(ANY, held_until(go_on), forever=True)
     with product.start(TWO_AT_ONCE, tree.root, env=fault_server.account.environment) as running:
@@ -70,7 +69,6 @@ def test_what_is_in_flight_is_finished_and_nothing_else_started(tree, product, f
 
 @pytest.mark.parametrize("fault", [hang_before_head(), hang_mid_body()])
 def test_what_is_not_finished_within_the_grace_is_abandoned(tree, product, fault_server, fault):
-    """Without this, a server that hangs keeps us from ending until systemd kills us."""
     fault_server.inject(ANY, fault, forever=True)
     with product.start([*TWO_AT_ONCE, "--grace-seconds", "1"], tree.root, env=fault_server.account.environment) as running:
         fault_server.wait_until(waiting_for(2))
@@ -89,7 +87,6 @@ def test_what_is_not_finished_within_the_grace_is_abandoned(tree, product, fault
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
 def test_second_signal_ends_at_once_with_the_status_of_the_first(tree, product, fault_server, first, second):
-    """Without this, somebody in a hurry has to find out how to kill us."""
     fault_server.inject(ANY, hang_mid_body(), forever=True)
     with product.start([*TWO_AT_ONCE, "--grace-seconds", "60"], tree.root, env=fault_server.account.environment) as running:
         fault_server.wait_until(waiting_for(2))
@@ -106,7 +103,6 @@ def test_second_signal_ends_at_once_with_the_status_of_the_first(tree, product, 
 
 
 def test_images_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fault_server):
-    """Without this, a stop takes as long as the longest Retry-After, a minute."""
     fault_server.inject(ANY, s3_error("SlowDown", retry_after=60), forever=True)
     with product.start(TWO_AT_ONCE, tree.root, env=fault_server.account.environment) as running:
         fault_server.wait_until(waiting_for(30))
@@ -122,7 +118,6 @@ def test_images_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fau
 
 
 def test_stop_is_heard_while_a_torn_actors_file_is_waited_for(tree, product, fault_server):
-    """Without this, a stop in that moment starts downloads first."""
     whole = (tree.data / "actorsData.json").read_bytes()
     (tree.data / "actorsData.json").write_bytes(whole[:-1])
     with product.start(["--once"], tree.root, env=fault_server.account.environment) as running:
@@ -138,7 +133,6 @@ def test_stop_is_heard_while_a_torn_actors_file_is_waited_for(tree, product, fau
 
 
 def test_signal_before_there_is_anything_to_finish_ends_quietly(tree, product):
-    """Without this, Ctrl-C in the first second answers with thirty lines of traceback."""
     os.mkfifo(tree.root / "env")
     with product.start(["--once", "--env-file", "env"], tree.root) as running:
         time.sleep(1)  # it waits for a writer: there is no condition to await
@@ -154,7 +148,6 @@ def test_signal_before_there_is_anything_to_finish_ends_quietly(tree, product):
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_daemon_that_waits_for_its_data_stops_with_success(tmp_path, product, signum):
-    """Without this, systemd counts a stop in that state as a failure."""
     with product.start([], tmp_path) as running:
         running.wait_until(lambda child: "waiting for it" in child.stderr)
         running.send(signum)
@@ -178,7 +171,6 @@ def piped(product: Product, command: str, cwd: Path, env: dict[str, str]) -> Fin
 
 
 def test_reader_who_has_seen_enough_of_the_log_ends_the_run_quietly(tree, product, fault_server):
-    """Without this, `| head -1` shows a traceback, or lets a long run go on unseen."""
     fault_server.latency_seconds = 0.1
     one_at_once = "--once --log-level debug --workers-per-actor 1 --concurrent-actors 1"
     ended = piped(product, f"{one_at_once} | head -1", tree.root, fault_server.account.environment)
@@ -190,7 +182,6 @@ def test_reader_who_has_seen_enough_of_the_log_ends_the_run_quietly(tree, produc
 
 
 def test_reader_who_has_seen_enough_of_a_plan_ends_it_quietly(tree, product):
-    """Without this, `--dry-run | head -1` shows a traceback."""
     (tree.folder("0001_european_25_male") / "response.json").write_text(
         json.dumps({"s3_image_urls": [s3_url("b", f"{n}.png") for n in range(20_000)]})
     )
@@ -202,7 +193,6 @@ def test_reader_who_has_seen_enough_of_a_plan_ends_it_quietly(tree, product):
 
 
 def test_reader_who_has_seen_enough_of_the_report_ends_the_run_quietly(tree, product, fault_server):
-    """Without this, `--report - | true` shows a traceback."""
     ended = piped(product, "--once --report - --log-level error | true", tree.root, fault_server.account.environment)
 
     assert 128 + signal.SIGPIPE == ended.returncode
@@ -211,7 +201,6 @@ def test_reader_who_has_seen_enough_of_the_report_ends_the_run_quietly(tree, pro
 
 
 def test_reader_who_stands_still_cannot_keep_us_from_stopping(tree, product):
-    """Without this, a pager that nobody scrolls holds the program for ever, whatever signals it gets."""
     tree.actor("0001_european_25_male", urls=[f"https://example.com/{n}.png" for n in range(14_000)])
     read_end, write_end = os.pipe()
     try:
@@ -246,7 +235,6 @@ def stuck_for_good(pid: int) -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_not_taken_for_files_of_ours(tree, product, fault_server, closed):
-    """Without this, the first file that is opened gets the closed stream's number, and the log lines are written into it."""
     ended = piped(product, f"--once {closed}", tree.root, fault_server.account.environment)
 
     assert 0 == ended.returncode

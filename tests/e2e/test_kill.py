@@ -54,13 +54,11 @@ class Reader:
 
 
 def test_no_partial_file_is_ever_seen_through_25_kills(product: Product, actor_tree: ActorTree, fault_server: FaultServer):
-    """Without this, a crash, an OOM kill or a power button leaves half an image where a training run reads it."""
     kill_again_and_again(product, actor_tree, fault_server, kills=25, at_least_in_flight=15)
 
 
 @pytest.mark.long
 def test_no_partial_file_is_ever_seen_through_300_kills(product: Product, actor_tree: ActorTree, fault_server: FaultServer):
-    """Without this, as above: what one kill in a hundred breaks."""
     kill_again_and_again(product, actor_tree, fault_server, kills=300, at_least_in_flight=200)
 
 

@@ -61,7 +61,6 @@ def data_dir(entries: list[object], states: dict[str, str]) -> Iterator[Path]:
 @given(ENTRIES, STATES)
 @settings(deadline=None, max_examples=100)
 def test_planning_again_after_every_download_succeeded_finds_nothing(entries, states):
-    """Without this, an image whose name the plan and the disk see differently is fetched again with every run."""
     with data_dir(entries, states) as made:
         disk, manifests = Disk(made), Manifests(made)
         before = plan_actor(ACTOR, manifests, disk, None)
@@ -82,7 +81,6 @@ def test_planning_again_after_every_download_succeeded_finds_nothing(entries, st
 @given(ENTRIES, STATES, STATES)
 @settings(deadline=None, max_examples=100)
 def test_whatever_appears_meanwhile_is_never_touched(entries, states, later):
-    """Without this, a file of the user's is lost to a race, or an image lands outside its folder."""
     with data_dir(entries, states) as made:
         disk = Disk(made)
         plan = plan_actor(ACTOR, Manifests(made), disk, None)

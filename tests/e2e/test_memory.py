@@ -41,7 +41,6 @@ def one_body_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
 
 
 def test_memory_does_not_grow_with_the_number_of_images(product, one_body_server, tmp_path):
-    """Without this, a project of ten times the size needs a bigger machine."""
     few = max_rss_bytes(product, one_body_server, tmp_path / "few", images=500, size_bytes=100_000)
     many = max_rss_bytes(product, one_body_server, tmp_path / "many", images=2_500, size_bytes=100_000)
 
@@ -50,7 +49,6 @@ def test_memory_does_not_grow_with_the_number_of_images(product, one_body_server
 
 
 def test_memory_does_not_grow_with_the_size_of_images(product, one_body_server, tmp_path):
-    """Without this, 200 connections hold 200 whole images."""
     one_body_server.inject(ANY, drip(6e6), forever=True)  # so that all of them are under way at the same time
     small = max_rss_bytes(product, one_body_server, tmp_path / "small", images=200, size_bytes=1_000_000)
     large = max_rss_bytes(product, one_body_server, tmp_path / "large", images=200, size_bytes=3_000_000)
@@ -60,7 +58,6 @@ def test_memory_does_not_grow_with_the_size_of_images(product, one_body_server, 
 
 
 def test_memory_is_our_own_and_not_that_of_who_started_us(product, fault_server, actor_tree):
-    """Without this, the figure of a run under a big supervisor is the supervisor's: an exec keeps the peak (getrusage(2))."""
     actor_tree.actor("0001_european_25_male", images=1)
     actor_tree.upload_to(fault_server)
     big = "import os, sys; held = b'x' * 300_000_000; os.execv(sys.argv[1], sys.argv[1:])"
@@ -73,7 +70,6 @@ def test_memory_is_our_own_and_not_that_of_who_started_us(product, fault_server,
 
 @pytest.mark.long
 def test_memory_at_full_size(product, one_body_server, tmp_path):
-    """Without this, as above: 60 GB in images of 3 MB."""
     few = max_rss_bytes(product, one_body_server, tmp_path / "few", images=1_000, size_bytes=3_000_000)
     many = max_rss_bytes(product, one_body_server, tmp_path / "many", images=20_000, size_bytes=3_000_000)
     print(f"max_rss_bytes with 1,000 images of 3 MB: {few / 1e6:.1f} MB, with 20,000: {many / 1e6:.1f} MB")

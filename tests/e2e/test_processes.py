@@ -87,7 +87,6 @@ def everybody_at_work(
 
 @pytest.mark.parametrize("args", [TWO, THREE], ids=["two", "three"])
 def test_run_of_several_processes_is_one_run(tree, product, fault_server, args):
-    """Without this, images miss or are asked for twice, or what the other processes did is not in the report and the log."""
     go_on = Event()
     args = (*args, "--log-level", "debug")
     with everybody_at_work(product, tree, fault_server, args, held_until(go_on)) as (running, _):
@@ -111,7 +110,6 @@ def test_run_of_several_processes_is_one_run(tree, product, fault_server, args):
 
 
 def test_next_actor_is_there_before_a_place_is_free(actor_tree, product, fault_server):
-    """Without this, a process whose images end has nothing to begin until another process has sent it an actor."""
     for number in range(1, ACTORS + 1):  # what is no URL is said when the actor is planned
         actor_tree.actor(f"{number:04}_european_25_male", images=IMAGES_EACH, urls=["no URL"])
     actor_tree.upload_to(fault_server)
@@ -127,7 +125,6 @@ def test_next_actor_is_there_before_a_place_is_free(actor_tree, product, fault_s
 
 
 def test_every_line_of_every_process_is_json_of_that_run(tree, product, fault_server):
-    """Without this, lines of two processes are mixed, or a failure over there cannot be found by its run."""
     fault_server.latency_seconds = 0.01
     lost = f"/{next(iter(tree.objects))[0]}/{list(tree.objects)[IMAGES_EACH][1]}"  # of the second actor: not ours
     fault_server.inject(lost, s3_error("NoSuchKey"))
@@ -148,7 +145,6 @@ def test_every_line_of_every_process_is_json_of_that_run(tree, product, fault_se
 
 
 def test_unchanged_tree_costs_no_request_and_next_to_no_time_more(tree, product, fault_server):
-    """Without this, a run that has nothing to do waits for processes that had nothing to do either."""
     assert 0 == product.run(TWO, tree.root, env=fault_server.account.environment).returncode
     took_seconds = {}
     for processes in ("1", "4"):
@@ -180,7 +176,6 @@ CORES = len(os.sched_getaffinity(0))
     ],
 )
 def test_as_many_processes_as_were_asked_for(tree, product, fault_server, workers, args, env):
-    """Without this, --processes 1 forks, or more processes than actors wait for nothing."""
     fault_server.inject(ANY, hang_before_head(), forever=True)
     with product.start(args, tree.root, env=fault_server.account.environment | env) as running:
         fault_server.wait_until(lambda server: server.requests)
@@ -195,7 +190,6 @@ def test_as_many_processes_as_were_asked_for(tree, product, fault_server, worker
 
 @pytest.mark.parametrize(("args", "fault"), [(TWO, "before the head"), (THREE, "in the body")])
 def test_nothing_is_lost_with_a_mate_that_is_killed(tree, product, fault_server, args, fault):
-    """Without this, the kernel's out-of-memory killer ends the run, or leaves images out that are reported as synced."""
     go_on = Event()
     injected = held_until(go_on) if fault == "before the head" else drip(BODY_BYTES * 2)
     with everybody_at_work(product, tree, fault_server, args, injected) as (running, workers):
@@ -218,7 +212,6 @@ def test_nothing_is_lost_with_a_mate_that_is_killed(tree, product, fault_server,
 
 
 def test_places_of_a_mate_that_is_killed_are_used_by_the_others(tree, product, fault_server):
-    """Without this, a run whose process was killed goes on at half its speed to the end."""
     go_on = Event()
     with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
         os.kill(workers[0], signal.SIGKILL)
@@ -231,7 +224,6 @@ def test_places_of_a_mate_that_is_killed_are_used_by_the_others(tree, product, f
 
 
 def test_nothing_is_lost_when_all_mates_are_killed(tree, product, fault_server):
-    """Without this, as above, when nobody is left but the one that owns the run."""
     go_on = Event()
     with everybody_at_work(product, tree, fault_server, THREE, held_until(go_on)) as (running, workers):
         for worker in workers:
@@ -246,7 +238,6 @@ def test_nothing_is_lost_when_all_mates_are_killed(tree, product, fault_server):
 
 
 def test_mate_that_is_killed_while_its_actors_wait_loses_nothing(tree, product, fault_server):
-    """Without this, an actor that waits for a Retry-After is never finished where its process is gone."""
     fault_server.inject(ANY, *[s3_error("SlowDown", retry_after=3)] * IMAGES)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
         fault_server.wait_until(lambda server: len(server.requests) >= IMAGES)
@@ -287,7 +278,6 @@ SIGNALS = pytest.mark.parametrize(
 
 @SIGNALS
 def test_what_is_in_flight_anywhere_is_finished_and_nothing_else_started(tree, product, fault_server, status, signalled):
-    """Without this, Ctrl-C throws away what other processes had nearly brought, or they go on for another hour."""
     go_on = Event()
     grouped = in_a_group_of_its_own(product)
     with everybody_at_work(grouped, tree, fault_server, TWO, held_until(go_on)) as (running, _):
@@ -321,7 +311,6 @@ def test_what_is_in_flight_anywhere_is_finished_and_nothing_else_started(tree, p
 
 
 def test_what_is_not_finished_within_the_grace_is_abandoned_everywhere(tree, product, fault_server):
-    """Without this, a server that hangs keeps a worker from ending, and with it the run."""
     args = (*THREE, "--grace-seconds", "0.5")
     with everybody_at_work(product, tree, fault_server, args, hang_mid_body()) as (running, _):
         running.send(signal.SIGTERM)
@@ -341,7 +330,6 @@ def test_what_is_not_finished_within_the_grace_is_abandoned_everywhere(tree, pro
 
 @SIGNALS
 def test_second_signal_ends_all_processes_at_once(tree, product, fault_server, status, signalled):
-    """Without this, somebody in a hurry is left with processes that have to be found and killed."""
     args = (*THREE, "--grace-seconds", "60")
     with everybody_at_work(in_a_group_of_its_own(product), tree, fault_server, args, hang_mid_body()) as (running, _):
         signalled(running.pid)
@@ -356,7 +344,6 @@ def test_second_signal_ends_all_processes_at_once(tree, product, fault_server, s
 
 
 def test_actors_of_mates_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fault_server):
-    """Without this, a stop takes a minute, or loses what the workers had counted of the actors that wait."""
     fault_server.inject(ANY, s3_error("SlowDown", retry_after=60), forever=True)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
         fault_server.wait_until(lambda server: len(server.requests) >= IMAGES)
@@ -371,7 +358,6 @@ def test_actors_of_mates_that_wait_for_a_long_retry_are_not_waited_for(tree, pro
 
 
 def test_all_processes_end_when_the_first_is_killed(tree, product, fault_server):
-    """Without this, `kill -9` leaves processes that write into a directory that the next run takes for its own."""
     args = ("--once", "--processes", "4", "--workers-per-actor", "2", "--concurrent-actors", "4", "--actors", "000[123]*")
     fault_server.inject(ANY, drip(BODY_BYTES / 2), forever=True)
     with product.start(args, tree.root, env=fault_server.account.environment) as running:
@@ -395,7 +381,6 @@ def test_all_processes_end_when_the_first_is_killed(tree, product, fault_server)
 
 
 def test_bad_credentials_are_said_once_by_all_processes(tree, product, fault_server):
-    """Without this, one expired token is an error line of each process, and each of 6,000 images is asked for in vain."""
     go_on = Event()
     fault = s3_error("ExpiredToken") & held_until(go_on)  # they all meet it in the same moment
     with everybody_at_work(product, tree, fault_server, THREE, fault) as (running, _):
@@ -412,7 +397,6 @@ def test_bad_credentials_are_said_once_by_all_processes(tree, product, fault_ser
 
 
 def test_missing_credentials_end_the_run_as_with_one_process(tree, product, fault_server):
-    """Without this, a first run without keys ends with 1, and what to set is said by nobody, or by each process."""
     finished = product.run(THREE, tree.root, env={"AWS_ENDPOINT_URL_S3": fault_server.endpoint_url})
 
     assert 78 == finished.returncode
@@ -423,7 +407,6 @@ def test_missing_credentials_end_the_run_as_with_one_process(tree, product, faul
 
 
 def test_actors_of_mates_that_pause_come_back_and_finish(tree, product, fault_server):
-    """Without this, an actor that S3 slowed down is never finished where another process had begun it."""
     for bucket, key in tree.objects:
         fault_server.inject(f"/{bucket}/{key}", s3_error("SlowDown", retry_after=3))
     finished = product.run([*THREE, "--log-level", "debug"], tree.root, env=fault_server.account.environment)
@@ -455,7 +438,6 @@ def sabotaged(product: Product, tmp_path: Path, sabotage: str) -> Product:
 
 
 def test_bug_in_a_mate_is_a_crash_of_ours(tree, product, fault_server, tmp_path):
-    """Without this, a bug over there is a run that waits for ever, or one that leaves an actor out and ends with success."""
     sabotage = """
 whole = daemon.wiring.ActorSync.begin
 def injected(self, actor, log, **rest):
@@ -478,7 +460,6 @@ daemon.wiring.ActorSync.begin = injected
 
 
 def test_mate_that_cannot_even_begin_is_a_process_that_was_lost(tree, product, fault_server, tmp_path):
-    """Without this, a bug that only a forked process has holds the run for ever."""
     sabotage = """
 def injected(self):
     raise RuntimeError("injected crash")
@@ -495,7 +476,6 @@ daemon.wiring.Worker.work = injected
 
 
 def test_nobody_is_left_behind_a_run_that_may_not_begin(tree, product, fault_server):
-    """Without this, every attempt beside another instance leaves processes."""
     go_on = Event()
     with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
         second = in_a_group_of_its_own(product)
@@ -523,7 +503,6 @@ def in_session(session: int) -> list[int]:
 
 
 def test_run_ends_well_where_the_kernel_reaps_children_by_itself(tree, product, fault_server):
-    """Without this, who was started with SIGCHLD ignored (by a shell's trap, by some supervisors) crashes after the work."""
     code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     fault_server.latency_seconds = 0.01
     finished = replace(product, command=(sys.executable, "-c", code, *COMMAND)).run(
@@ -538,7 +517,6 @@ def test_run_ends_well_where_the_kernel_reaps_children_by_itself(tree, product, 
 def test_where_the_system_has_no_room_for_more_processes_a_run_goes_on_with_those_that_are(
     tree, product, fault_server, tmp_path, forks
 ):
-    """Without this, a limit of processes that one would fit into ends every run before its first image."""
     sabotage = f"""
 import daemon.adapters.processes as processes
 left, whole = [True] * {forks}, processes._fork

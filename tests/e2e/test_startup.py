@@ -44,7 +44,6 @@ def tree(actor_tree: ActorTree, fault_server: FaultServer) -> ActorTree:
 def test_a_run_imports_nothing_heavy_that_it_does_not_need(
     product: Product, tree: ActorTree, fault_server: FaultServer
 ) -> None:
-    """Without this, one import line doubles what a run over an unchanged tree costs, and nobody sees it."""
     first, unchanged = once(product, tree, fault_server), once(product, tree, fault_server)
     assert {"gevent.monkey", "daemon.loop", "structlog"} <= first  # the names are read rightly
     assert set() == NEVER_FOR_ONCE & first
@@ -53,7 +52,6 @@ def test_a_run_imports_nothing_heavy_that_it_does_not_need(
 
 
 def test_crcs_are_imported_where_a_store_has_them(product: Product, tree: ActorTree, fault_server: FaultServer) -> None:
-    """Without this, the test above passes because imports are no longer seen."""
     fault_server.inject(ANY, faults.checksum(), forever=True)
     assert "anycrc" in once(product, tree, fault_server)
 
@@ -61,7 +59,6 @@ def test_crcs_are_imported_where_a_store_has_them(product: Product, tree: ActorT
 def test_a_plugin_of_gevent_that_is_installed_is_not_run(
     product: Product, tree: ActorTree, fault_server: FaultServer, tmp_path: Path
 ) -> None:
-    """Without this, whatever is installed beside us runs in our process before the first line of ours."""
     plugin = tmp_path / "plugins"
     (plugin / "intruder-1.dist-info").mkdir(parents=True)
     (plugin / "intruder-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: intruder\nVersion: 1\n")

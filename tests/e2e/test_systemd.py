@@ -204,7 +204,6 @@ def _start_real_s3(service: Service) -> None:
 
 
 def test_start_returns_when_it_is_ready(service: Service, server: FaultServer) -> None:
-    """Without this, whoever is ordered after us starts before the manifests are watched."""
     _small_tree(service, server)
     service.box.write("/run/actorsync-test-delay", "")
     service.box.run("systemctl", "start", "--no-block", UNIT)
@@ -218,7 +217,6 @@ def test_start_returns_when_it_is_ready(service: Service, server: FaultServer) -
 
 
 def test_the_status_text_counts_as_it_goes(service: Service, server: FaultServer) -> None:
-    """Without this, `systemctl status` shows the start's words for ever."""
     go_on = threading.Event()
     _small_tree(service, server)
     server.inject(ANY, held_until(go_on), forever=True)
@@ -231,7 +229,6 @@ def test_the_status_text_counts_as_it_goes(service: Service, server: FaultServer
 
 
 def test_a_change_is_synced(service: Service, server: FaultServer) -> None:
-    """Without this, the sandbox takes inotify away."""
     _small_tree(service, server)
     service.start()
     service.wait_for_images()
@@ -241,7 +238,6 @@ def test_a_change_is_synced(service: Service, server: FaultServer) -> None:
 
 
 def test_s3_that_is_down_at_the_start_is_waited_for(service: Service) -> None:
-    """Without this, a boot without network leaves a failed unit."""
     _settings(service.box, Account(REAL_S3), "ACTORSYNC_OUTAGE_SECONDS=1")
     service.tree.actor("0001_actor", images=2)
     service.start()
@@ -254,7 +250,6 @@ def test_s3_that_is_down_at_the_start_is_waited_for(service: Service) -> None:
 
 
 def test_the_service_s_own_files_are_shared_with_its_group(service: Service, server: FaultServer) -> None:
-    """Without this, a user of the group cannot write manifests, or the service not beside theirs; whatever their umask."""
     box = service.box
     box.run("bash", "-c", "id writer 2>/dev/null || useradd --groups actorsync writer")
     source = _small_tree(service, server, actors=1).folder("0001_actor") / "response.json"
@@ -273,7 +268,6 @@ def test_the_service_s_own_files_are_shared_with_its_group(service: Service, ser
 
 
 def test_what_was_killed_is_restarted_and_goes_on(service: Service, server: FaultServer) -> None:
-    """Without this, the kernel's out-of-memory killer ends the mirror for good."""
     _small_tree(service, server, images=6)
     go_on = threading.Event()
     late = sorted(f"/{bucket}/{key}" for bucket, key in service.tree.objects if key.endswith(("_4.png", "_5.png")))
@@ -295,13 +289,11 @@ def test_what_was_killed_is_restarted_and_goes_on(service: Service, server: Faul
 
 
 def test_restarts_are_five_seconds_apart_and_never_given_up(box: SystemdBox) -> None:
-    """Without this, a broken machine spins, or a mended one stays down."""
     for unit in (UNIT, "actorsync@srv.service"):
         assert ("5s", "0") == (box.show(unit, "RestartUSec"), box.show(unit, "StartLimitIntervalUSec"))
 
 
 def test_a_hub_that_hangs_is_killed_by_the_watchdog_with_its_stack(service: Service, server: FaultServer) -> None:
-    """Without this, a deadlock is a daemon that is "active (running)" and syncs nothing; or nobody learns where it hung."""
     _small_tree(service, server)
     service.drop_in(f"{QUICKLY}WatchdogSec=2\n")
     service.start()
@@ -322,7 +314,6 @@ def test_a_hub_that_hangs_is_killed_by_the_watchdog_with_its_stack(service: Serv
 def test_what_is_configured_wrong_is_not_restarted(
     service: Service, server: FaultServer, setting: str, flags: str, status: str
 ) -> None:
-    """Without this, the same complaint fills the journal every five seconds until somebody looks."""
     _settings(service.box, server.account, setting)
     command = service.box.run("systemctl", "cat", UNIT).stdout.partition("\nExecStart=")[2].partition("\n")[0]
     service.drop_in(f"{QUICKLY}ExecStart=\nExecStart={command} {flags}\n")
@@ -335,7 +326,6 @@ def test_what_is_configured_wrong_is_not_restarted(
 
 
 def test_another_instance_is_waited_out(service: Service, server: FaultServer) -> None:
-    """Without this, one sync by hand at the wrong moment keeps the service down."""
     _small_tree(service, server)
     other = "actorsync@var-lib-actorsync.service"
     service.box.run("systemctl", "start", other)
@@ -354,7 +344,6 @@ def _signed_with(server: FaultServer, key: str) -> list[str]:
 
 
 def test_a_reload_is_done_when_it_returns(service: Service, server: FaultServer) -> None:
-    """Without this, a script that renews the keys and reloads goes on while the old ones are still in use."""
     _small_tree(service, server, actors=1)
     service.start()
     service.wait_for_images()
@@ -370,7 +359,6 @@ def test_a_reload_is_done_when_it_returns(service: Service, server: FaultServer)
 
 
 def test_a_bad_configuration_is_refused_and_the_old_one_stays(service: Service, server: FaultServer) -> None:
-    """Without this, a typing error takes down what ran well."""
     _small_tree(service, server, actors=1)
     service.start()
     service.wait_for_images()
@@ -386,7 +374,6 @@ def test_a_bad_configuration_is_refused_and_the_old_one_stays(service: Service, 
 
 
 def test_credentials_of_systemd_take_a_restart(service: Service, server: FaultServer) -> None:
-    """Without this, the units say something wrong: a reload leaves them as they were at the start (252 and later)."""
     _lay_credentials(service.box, "AKIAFIRSTFIRSTFIRSTX")
     service.box.write(ENV_FILE, f"AWS_ENDPOINT_URL_S3={server.endpoint_url}\n", mode=0o600, owner="actorsync:actorsync")
     _small_tree(service, server, actors=1, images=1)
@@ -406,7 +393,6 @@ def test_credentials_of_systemd_take_a_restart(service: Service, server: FaultSe
 
 
 def test_stopping_finishes_what_is_under_way(service: Service, server: FaultServer) -> None:
-    """Without this, each restart throws away what was nearly there, or counts as a failure."""
     go_on = threading.Event()
     _small_tree(service, server, actors=1, images=2)
     server.inject(ANY, held_until(go_on), forever=True)
@@ -424,7 +410,6 @@ def test_stopping_finishes_what_is_under_way(service: Service, server: FaultServ
 
 
 def test_children_die_with_it(service: Service, server: FaultServer) -> None:
-    """Without this, a left-over of an old process works on beside the new one."""
     service.start()
     service.box.run("systemd-run", "--unit=actorsync-test-child", "sleep", "600")
     child = service.box.main_pid("actorsync-test-child.service")
@@ -445,7 +430,6 @@ def _lay_credentials(box: SystemdBox, access_key: str, folder: str = "/etc/creds
 
 @pytest.mark.parametrize("kept_in", ["env-file", "credstore"])
 def test_nobody_else_sees_the_keys(service: Service, kept_in: str) -> None:
-    """Without this, every user of the machine reads them. A real S3 (rclone) tells whether they arrived whole."""
     box = service.box
     if kept_in == "env-file":
         _settings(box, Account(REAL_S3), "ACTORSYNC_LOG_LEVEL=debug")
@@ -476,7 +460,6 @@ def test_nobody_else_sees_the_keys(service: Service, kept_in: str) -> None:
 
 
 def test_every_journal_line_is_json_and_fits(service: Service, server: FaultServer) -> None:
-    """Without this, `journalctl -o cat | jq` stops in the middle of the night. Failures, a reload and a stop included."""
     _settings(service.box, server.account, "ACTORSYNC_LOG_LEVEL=debug")
     _small_tree(service, server)
     service.tree.actor(f"0003_{'long' * 40}", urls=[f"https://evil.example/{'x' * 5000}", "https://evil.example/\x1b[31m"])
@@ -521,7 +504,6 @@ FACTS = {**NO_CAPABILITIES, "NoNewPrivs": "1", "Seccomp": "2", "core": "0", "uma
 
 @pytest.mark.parametrize("unit", [UNIT, "actorsync@var-lib-actorsync.service", "actorsync-once.service"])
 def test_the_sandbox_holds_from_inside(box: SystemdBox, unit: str) -> None:
-    """Without this, the exposure's number is all that is known of it: a wrong path or order switches a directive off."""
     box.write("/usr/local/lib/sandbox_probe.py", (ROOT / "tests/support/sandbox_probe.py").read_text())
     box.write("/tmp/of-the-host", "")
     box.run("mkdir", "-p", "/home/somebody")
@@ -538,7 +520,6 @@ def test_the_sandbox_holds_from_inside(box: SystemdBox, unit: str) -> None:
 
 
 def test_it_is_our_package_that_runs(service: Service, server: FaultServer) -> None:
-    """Without this, python-daemon in the venv, a PYTHONPATH of the manager's, or a file in the data root is run instead."""
     box = service.box
     packages = box.run("bash", "-c", "echo /opt/actorsync/current/venv/lib/python3.*/site-packages").stdout.strip()
     foreign = "open('/tmp/ran', 'w')\nraise SystemExit('a foreign package ran')\n"
@@ -559,7 +540,6 @@ def test_it_is_our_package_that_runs(service: Service, server: FaultServer) -> N
 
 
 def test_two_data_roots_run_beside_each_other(box: SystemdBox, server: FaultServer) -> None:
-    """Without this, a second project takes a second machine. A space in the path comes through."""
     services = []
     for number, root in enumerate(("/srv/one", "/srv/the second 100% one"), start=1):
         box.run("install", "-d", "-o", "actorsync", "-g", "actorsync", "-m", "2775", root)
@@ -580,7 +560,6 @@ def test_two_data_roots_run_beside_each_other(box: SystemdBox, server: FaultServ
 
 
 def test_the_timer_syncs_instead_of_the_daemon(service: Service, server: FaultServer) -> None:
-    """Without this, a timer beside the daemon syncs everything twice, or each of its runs stops the daemon."""
     box = service.box
     _small_tree(service, server)
     service.start()
@@ -604,7 +583,6 @@ def test_the_timer_syncs_instead_of_the_daemon(service: Service, server: FaultSe
 
 
 def test_one_sync_beside_the_daemon(service: Service, server: FaultServer) -> None:
-    """Without this, whoever deleted an image by mistake has to restart the daemon to get it back."""
     tree = _small_tree(service, server)
     service.start()
     service.wait_for_images()
@@ -618,7 +596,6 @@ def test_one_sync_beside_the_daemon(service: Service, server: FaultServer) -> No
 
 
 def test_one_sync_that_is_stopped_has_not_failed(service: Service, server: FaultServer) -> None:
-    """Without this, monitoring cries at every shutdown."""
     _small_tree(service, server)
     server.inject(ANY, held_until(threading.Event()), forever=True)
     _settings(service.box, server.account, "ACTORSYNC_GRACE_SECONDS=0")

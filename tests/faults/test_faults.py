@@ -131,7 +131,6 @@ def passing(shared_product: Product, tmp_path_factory: pytest.TempPathFactory) -
 
 class TestFaultsThatPass:
     def test_nothing_of_them_is_left_but_the_count(self, passing: Run):
-        """Without this, a passing fault costs an image, or is paid for with a wrong one."""
         count = len(PASSING) * IMAGES
         assert 0 == passing.finished.returncode
         facts = completed(passing.finished)
@@ -148,7 +147,6 @@ class TestFaultsThatPass:
 
     @pytest.mark.parametrize("actor", PASSING)
     def test_each_costs_exactly_one_more_request(self, passing: Run, actor: str):
-        """Without this, a fault is not noticed, taken for another, or asked about more often than needed."""
         fault, code = PASSING[actor]
         for path, body in images_of(passing.tree, actor).items():
             assert body == path.read_bytes()
@@ -160,13 +158,11 @@ class TestFaultsThatPass:
         assert 1 == len(passing.finished.events("actor.synced", actor=actor, downloaded=IMAGES, failed=0))
 
     def test_a_server_that_names_a_delay_is_given_it(self, passing: Run):
-        """Without this, a store that throttles is asked again at once, and throttles more."""
         for path in paths_of(passing.tree, "0023_retry_after"):
             first, second = passing.server.requests_of(path)
             assert 1 <= second.arrived_at - first.arrived_at < 5
 
     def test_after_wrong_bytes_another_connection_is_taken(self, passing: Run):
-        """Without this, what damages one connection damages the second try as well."""
         for path in paths_of(passing.tree, "0016_wrong_byte"):
             _, second = passing.server.requests_of(path)
             assert second.connection not in {r.connection for r in passing.server.requests if r.number < second.number}
@@ -200,7 +196,6 @@ def slow(shared_product: Product, tmp_path_factory: pytest.TempPathFactory) -> I
 
 class TestAnswersThatDoNotCome:
     def test_all_is_well_in_the_end(self, slow: Run):
-        """Without this, a server that stalls once costs an image."""
         assert 0 == slow.finished.returncode
         slow.tree.assert_matches()
         facts = completed(slow.finished)
@@ -210,7 +205,6 @@ class TestAnswersThatDoNotCome:
 
     @pytest.mark.parametrize("actor", SLOW)
     def test_each_is_given_up_and_asked_again(self, slow: Run, actor: str):
-        """Without this, one server that says next to nothing holds a slot for ever."""
         told = [line["error"] for line in slow.finished.events("image.retrying", actor=actor, code="timed-out", attempt=2)]
         assert 2 == len(told)
         assert all(SLOW[actor][1] in error for error in told), told
@@ -218,7 +212,6 @@ class TestAnswersThatDoNotCome:
     def test_one_that_comes_slowly_and_steadily_is_no_stall(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, a short --image-timeout gives up what is there, and only the kernel has seen."""
         actor_tree.actor("0001_slow", images=1, size_bytes=150_000)
         actor_tree.upload_to(fault_server)
         (path,) = paths_of(actor_tree, "0001_slow")
@@ -232,7 +225,6 @@ class TestAnswersThatDoNotCome:
     def test_one_that_drips_for_ever_cannot_hold_the_only_slot(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, a single bad object stops the whole sync: bytes do come, so no socket ever times out."""
         actor_tree.actor("0001_drips", images=1, size_bytes=50_000)
         actor_tree.actor(HEALTHY, images=3)
         actor_tree.upload_to(fault_server)
@@ -310,7 +302,6 @@ def staying(shared_product: Product, tmp_path_factory: pytest.TempPathFactory) -
 
 class TestFaultsThatStay:
     def test_they_fail_the_run_and_hurt_no_other_actor(self, staying: Run):
-        """Without this, one bad object stops everybody, or passes for a success."""
         assert 1 == staying.finished.returncode
         staying.tree.assert_matches(without=[path for actor in STAYING for path in images_of(staying.tree, actor)])
         assert 1 == len(staying.finished.events("actor.synced", actor=HEALTHY, downloaded=5, failed=0))
@@ -320,7 +311,6 @@ class TestFaultsThatStay:
 
     @pytest.mark.parametrize("actor", STAYING)
     def test_each_is_told_for_every_image_and_asked_about_no_more_than_helps(self, staying: Run, actor: str):
-        """Without this, nobody learns what to do; or a missing object is asked for five times."""
         fault = STAYING[actor]
         told = staying.finished.events("image.failed", actor=actor, level="error")
         assert sorted(path.name for path in images_of(staying.tree, actor)) == sorted(line["image"] for line in told)
@@ -331,14 +321,12 @@ class TestFaultsThatStay:
 
     @pytest.mark.parametrize("actor", STAYING)
     def test_each_is_in_the_report(self, staying: Run, actor: str):
-        """Without this, a script that reads the report learns less than one that reads the log."""
         assert staying.finished.report is not None
         (result,) = [result for result in staying.finished.report["results"] if result["actor"] == actor]
         assert (False, 0, IMAGES) == (result["success"], result["downloaded"], result["failed"])
         assert [STAYING[actor].code] * IMAGES == [error["code"] for error in result["errors"]]
 
     def test_bytes_that_miss_their_etag_are_asked_for_again_over_a_new_connection(self, staying: Run):
-        """Without this, a proxy that damages one connection is taken for a store with odd ETags."""
         for path in paths_of(staying.tree, "0011_etag_not_md5"):
             _, second = staying.server.requests_of(path)
             assert second.connection not in {r.connection for r in staying.server.requests if r.number < second.number}
@@ -348,7 +336,6 @@ class TestUnusualAnswers:
     def test_etags_that_are_no_md5_are_accepted_where_the_user_says_so(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, a store with ETags of its own cannot be used at all."""
         actor_tree.actor(HEALTHY, images=5)
         actor_tree.upload_to(fault_server)
         fault_server.inject(ANY, faults.opaque_etag(), forever=True)
@@ -363,7 +350,6 @@ class TestUnusualAnswers:
     def test_answers_that_are_odd_and_right_cost_one_request(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, multipart uploads, KMS and what proxies do to answers would fail or be asked for twice."""
         odd = {
             "0001_kms": faults.kms(),
             "0002_multipart": faults.multipart_etag(),
@@ -418,7 +404,6 @@ class TestUnusualAnswers:
     def test_a_checksum_that_s3_keeps_proves_an_image_whatever_its_etag_is(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, multipart uploads and KMS are verified by their length alone, or refused for a checksum of parts."""
         proofs = {
             "0001_crc64nvme": (faults.checksum("crc64nvme") & faults.multipart_etag(), "crc64nvme"),
             "0002_crc32c": (faults.checksum("crc32c") & faults.kms(), "crc32c"),
@@ -496,7 +481,6 @@ class TestUnusualAnswers:
     def test_a_wrong_byte_in_a_large_image_is_noticed_wherever_it_is(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer, fault: Fault
     ):
-        """Without this, what other cores compute, or a piece in the middle, is not looked at."""
         places = [0, 65_536, 262_143, 262_144, 700_000, -1]
         actor_tree.actor(HEALTHY, images=len(places), size_bytes=1_000_000)
         for path, at in zip(paths_of(actor_tree, HEALTHY), places, strict=True):
@@ -517,7 +501,6 @@ class TestIdentity:
     def test_a_rejected_one_is_told_once_and_nothing_more_is_asked_with_it(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, an expired token is 100 requests and 100 error lines. A presigned URL needs no identity."""
         for number in range(1, 5):
             actor_tree.actor(f"{number:04}_expired", images=25)
         for path in [f"/{bucket}/{key}" for bucket, key in actor_tree.objects]:
@@ -543,7 +526,6 @@ class TestIdentity:
         actor_tree.assert_matches(without=signed)
 
     def test_one_that_is_renewed_meanwhile_goes_on(self, product: Product, actor_tree: ActorTree, fault_server: FaultServer):
-        """Without this, keys that rotate in .env during a run fail all that is left of it."""
         for number in range(1, 4):
             actor_tree.actor(f"{number:04}_rotates", images=4)
         actor_tree.upload_to(fault_server)
@@ -575,7 +557,6 @@ class TestRegions:
     def test_a_redirect_is_followed_once_and_remembered_for_its_bucket(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, a bucket in another region fails, or every image of it costs two requests."""
         redirects = {
             "0001_moved": faults.redirect("eu-west-1"),
             "0002_temporary": faults.redirect("eu-west-1", status=307),
@@ -604,7 +585,6 @@ class TestEndpoint:
     def test_http_for_https_is_told_once_after_one_attempt_of_each_image_in_flight(
         self, product: Product, actor_tree: ActorTree, tls_certificate: Certificate
     ):
-        """Without this, a slip in --endpoint-url is five attempts and an error line for each image."""
         actor_tree.actor("0001_one", images=30)
         with FaultServer(tls=tls_certificate.server_context()) as server:
             env = {**signing(server), "AWS_ENDPOINT_URL_S3": server.endpoint_url.replace("https:", "http:")}
@@ -649,7 +629,6 @@ class TestSlots:
     def test_an_actor_that_waits_long_gives_its_slot_to_the_others(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, one throttled bucket makes everybody wait; or what waited is forgotten, or counted twice."""
         actor_tree.actor("0001_waits", images=4)
         others = ("0002_goes_on", "0003_goes_on")
         for actor in others:
@@ -681,7 +660,6 @@ class TestSlots:
     def test_no_more_connections_are_open_than_workers_times_actors(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, the flags that users set to spare a slow link or a small store do not."""
         fault_server.latency_seconds = 0.05
         for number in range(1, 6):
             actor_tree.actor(f"{number:04}_many", images=12)
@@ -706,7 +684,6 @@ class TestForeignHosts:
     def test_no_host_but_s3s_and_the_endpoints_is_sent_anything(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, whoever writes a manifest, or answers with a redirect, sends our requests where he likes."""
         with FaultServer() as evil:
             port = evil.endpoint_url.rpartition(":")[2]
             own_port = fault_server.endpoint_url.rpartition(":")[2]
@@ -743,7 +720,6 @@ class TestPresignedUrls:
     def test_one_of_the_endpoint_needs_no_credentials_and_its_query_is_told_nowhere(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
-        """Without this, who reads the log can fetch what the URL gives; or a run without credentials cannot use it."""
         bodies = {f"0001_{number}.png": image_bytes(f"presigned {number}", 2048) for number in range(6)}
         urls = {name: fault_server.account.presign(BUCKET, f"alone/{name}") for name in bodies}
         for name, body in bodies.items():
@@ -788,7 +764,6 @@ class TestPresignedUrls:
 def test_no_output_tells_a_secret_where_credentials_are_wrong(
     product: Product, actor_tree: ActorTree, fault_server: FaultServer
 ):
-    """Without this, the first thing that a user pastes into an issue is his secret key."""
     actor_tree.actor(HEALTHY, images=1)
     half = {"AWS_ENDPOINT_URL_S3": fault_server.endpoint_url, "AWS_ACCESS_SECRET": SECRET_KEY, "AWS_SESSION_TOKEN": TOKEN}
     (actor_tree.root / ".env").write_text(f"AWS_SECRET_ACCESS_KEY={OTHER_SECRET}\n")

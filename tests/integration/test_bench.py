@@ -132,7 +132,6 @@ def made_up(peers: list[Peer], scenarios: list[Scenario]) -> Results:
 class TestCommand:
     @needs_nginx
     def test_it_prints_a_row_for_each_scenario_and_peer_with_ratios_and_draws_the_same_again(self, tmp_path: Path):
-        """Without this, the documented command rots unseen until someone needs a number."""
         file, drawn, again = tmp_path / "bench.json", tmp_path / "chart.svg", tmp_path / "again.svg"
         chosen = ("--sizes", "4KB", "70KB", "--proof", "md5", "--images", f"{IMAGES}", "--runs", "1", "--concurrency", "2x4")
         done = bench(*chosen, "--peers", "s5cmd list", "--json", str(file), "--chart", str(drawn))
@@ -177,14 +176,12 @@ class TestCommand:
     def test_usage_error_names_the_value_that_is_none(
         self, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], says: str
     ):
-        """Without this, argparse hides our words behind "invalid value", and a typing error shows after an hour."""
         with pytest.raises(SystemExit) as ended:
             main(args, NOW)
         assert 2 == ended.value.code
         assert says in capsys.readouterr().err
 
     def test_a_file_that_holds_no_measurements_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-        """Without this, a traceback is all that one sees of a wrong file."""
         (tmp_path / "other.json").write_text("[]")
         assert 1 == main(["--from", str(tmp_path / "other.json")], NOW)
         assert "other.json holds no measurements" in capsys.readouterr().err
@@ -192,7 +189,6 @@ class TestCommand:
 
 class TestScenarios:
     def test_the_usual_ones_cover_what_we_are_held_to(self):
-        """Without this, a bar is dropped from the instrument and nobody sees it fall."""
         usual = usual_scenarios()
         assert 21 == len(set(usual)) == len(usual)
         told = {f"{scenario}" for scenario in usual}
@@ -204,7 +200,6 @@ class TestScenarios:
         assert "28,700 x 4 KB, seaweed http md5, 5x10" in told
 
     def test_a_choice_is_every_combination_of_what_is_named(self):
-        """Without this, nobody knows what a flag chooses."""
         chosen = chosen_scenarios(sizes=["7KB"], transports=["http", "https"], concurrencies=["1x2"], images=3)
         assert [
             "3 x 7 KB, http md5, 1x2",
@@ -215,7 +210,6 @@ class TestScenarios:
         assert ["md5"] * 3 == [scenario.proof for scenario in chosen_scenarios(servers=["seaweed"])]
 
     def test_each_is_measured_once_and_shares_images_and_server(self):
-        """Without this, an hour goes into making the same gigabyte again."""
         usual = usual_scenarios(10)
         groups = list(grouped([*usual, *usual]))
         assert ["4 KB", "350 KB", "1.4 MB"] == [size.label for size, _, _ in groups]
@@ -225,7 +219,6 @@ class TestScenarios:
 
 class TestProofThatItCameWhole:
     def test_every_byte_of_every_image_is_compared(self, tmp_path: Path, small: Workload):
-        """Without this, a peer that truncates, swaps or forgets wins."""
         root = mirror(small, tmp_path / "tree")
         small.require_whole(root)
         first, second = root / small.images[0].place, root / small.images[-1].place
@@ -239,7 +232,6 @@ class TestProofThatItCameWhole:
             small.require_whole(root)
 
     def test_a_file_that_nobody_asked_for_is_found(self, tmp_path: Path, small: Workload):
-        """Without this, temporary files that a peer leaves behind count as nothing."""
         root = mirror(small, tmp_path / "tree")
         (root / "data/.actorsync").mkdir()
         (root / "data/.actorsync/lock").touch()  # ours, and meant to stay
@@ -258,7 +250,6 @@ class TestProofThatItCameWhole:
         ],
     )
     def test_no_number_for_a_peer_that_failed(self, tmp_path: Path, small: Workload, server: Nginx, line: str, says: str):
-        """Without this, the fastest way to download is to do nothing."""
         told: list[str] = []
         measured = measure([_Script(line)], SCENARIO, small, server, tmp_path, 2, told.append)
         assert [] == measured.peers
@@ -270,7 +261,6 @@ class TestProofThatItCameWhole:
 
     @needs_nginx
     def test_a_peer_that_failed_once_has_no_number_from_another_round(self, tmp_path: Path, server: Nginx, small: Workload):
-        """Without this, who loses images now and then is as good as who never does."""
         empty = replace(small, images=())
         scenario = replace(SCENARIO, images=0)
         flag = tmp_path / "been here"
@@ -279,7 +269,6 @@ class TestProofThatItCameWhole:
         assert (["other"], ["script"], 2) == (measured.peers, list(measured.failed), len(measured.samples("other")))
 
     def test_ours_is_held_to_its_own_report(self, tmp_path: Path, small: Workload):
-        """Without this, a report that counts wrongly, or a proof by less than was to be had, passes if the files are right."""
         task = Task(SCENARIO, small, tmp_path, "http://127.0.0.1:1", None, tmp_path)
 
         def require_done(downloaded: int, by: str, proof: str) -> None:
@@ -299,7 +288,6 @@ class TestPeers:
     @needs_nginx
     @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
     def test_each_brings_everything(self, tmp_path: Path, small: Workload, server: Nginx, peer: Peer):
-        """Without this, a new version of a peer is compared in the way that the old one liked best, or not at all."""
         need(peer)
         measured = one_round([peer], SCENARIO, small, server, tmp_path)
         assert {} == measured.failed
@@ -308,7 +296,6 @@ class TestPeers:
 
     @needs_nginx
     def test_over_https_each_trusts_our_certificate(self, tmp_path: Path, small: Workload):
-        """Without this, a peer that is not told whom to trust is left out of half of the table."""
         scenario = replace(SCENARIO, transport="https")
         quick = installed([OURS, S5cmdWildcard(), Rclone(), Obstore(), FLOOR])[0]
         with running_nginx(tmp_path / "nginx", small, transport="https") as running:
@@ -319,7 +306,6 @@ class TestPeers:
 
     @needs_nginx
     def test_ours_proves_by_the_checksum_where_the_server_has_one(self, tmp_path: Path, small: Workload):
-        """Without this, the column of CRC64NVME would be one of MD5."""
         with running_nginx(tmp_path / "nginx", small, proof="crc64nvme") as running:
             measured = one_round([OURS], replace(SCENARIO, proof="crc64nvme"), small, running, tmp_path)
         assert {} == measured.failed
@@ -328,7 +314,6 @@ class TestPeers:
     @needs_nginx
     @pytest.mark.parametrize("peer", [OURS, Rclone(), S5cmdWildcard()], ids=lambda peer: peer.name)
     def test_who_is_said_to_verify_refuses_other_bytes(self, tmp_path: Path, small: Workload, peer: Peer):
-        """Without this, the column that matters most is hearsay."""
         need(peer)
         few = replace(small, images=(*small.images[:3], replace(small.images[3], md5="0" * 32)))
         with running_nginx(tmp_path / "nginx", few) as running:
@@ -336,8 +321,6 @@ class TestPeers:
         assert bool(peer.verifies(SCENARIO)) == bool(measured.failed)
 
     def test_who_is_not_installed_is_said(self, monkeypatch: pytest.MonkeyPatch):
-        """Without this, a peer that beats us is silently absent."""
-
         def no_distribution(name: str) -> None:
             raise peering.PackageNotFoundError(name)
 
@@ -354,7 +337,6 @@ class TestPeers:
 
     @pytest.mark.long
     def test_each_signs_as_seaweed_wants_it(self, tmp_path: Path, small: Workload):
-        """Without this, the one scenario with real signatures rots."""
         scenario = replace(SCENARIO, server="seaweed")
         with running_full_seaweed(tmp_path / "seaweed", small) as running:
             measured = measure(installed(PEERS)[0], scenario, small, running, tmp_path, 1, lambda _: None)
@@ -365,7 +347,6 @@ class TestPeers:
 class TestServer:
     @needs_nginx
     def test_it_sends_the_md5_as_etag_and_counts_requests(self, small: Workload, server: Nginx):
-        """Without this, ours would verify by length alone in the benchmark, and look faster than it is."""
         image = small.images[7]
         before = server.requests()
         request = Request(
@@ -380,7 +361,6 @@ class TestServer:
 
     @needs_nginx
     def test_it_sends_the_crc64nvme_to_who_asks_for_it(self, tmp_path: Path):
-        """Without this, what is measured is another header than S3's, or one that S3 would not send."""
         made = make_workload(tmp_path, Size.parse("9B"), 1)
         made.source(made.images[0]).write_bytes(b"123456789")  # whose check value the catalogue of CRCs gives
         known = replace(made, images=[replace(made.images[0], crc64nvme="rosUhgp5mIg=")])
@@ -396,7 +376,6 @@ class TestServer:
         assert [f'"{made.images[0].md5}"', None, None] == [unasked[name] for name in names]
 
     def test_images_have_the_crc64nvme_of_their_bytes(self, small: Workload):
-        """Without this, whoever verifies fails, or the benchmark believes what nobody checked."""
         import anycrc
 
         image = small.images[0]
@@ -406,7 +385,6 @@ class TestServer:
 
     @needs_nginx
     def test_over_https_it_speaks_the_tls_of_s3_whatever_is_asked_for(self, tmp_path: Path, small: Workload):
-        """Without this, tools are measured over a TLS that S3 has left behind, each with the cipher that it likes best."""
         with running_nginx(tmp_path / "nginx", small, transport="https") as running:
             context = ssl.create_default_context(cafile=running.ca_file)
             port = int(running.endpoint_url.rpartition(":")[2])
@@ -418,7 +396,6 @@ class TestServer:
 
     @needs_nginx
     def test_a_delayed_answer_is_the_same_answer_later(self, tmp_path: Path, small: Workload):
-        """Without this, the delay is there for some requests only, or costs the connection."""
         image = small.images[0]
         with running_nginx(tmp_path / "nginx", small, proof="crc64nvme", delay_seconds=DELAY_SECONDS) as running:
             host = running.endpoint_url.rpartition("/")[2]
@@ -443,7 +420,6 @@ class TestServer:
 
     @needs_nginx
     def test_it_lists_its_bucket_page_by_page(self, tmp_path: Path):
-        """Without this, a peer that lists a prefix brings the first thousand, or lists for ever."""
         many = make_workload(tmp_path, Size.parse("3B"), 1_001)
         with running_nginx(tmp_path / "nginx", many) as running:
             client = Account(running.endpoint_url).client()
@@ -465,7 +441,6 @@ class TestServer:
         ],
     )
     def test_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch, name: str, empty: object, look: object, says: str):
-        """Without this, a FileNotFoundError is all that a newcomer sees."""
         monkeypatch.setattr(nginx, name, empty)
         assert callable(look)
         with pytest.raises(NotInstalled, match=says):
@@ -475,7 +450,6 @@ class TestServer:
 class TestMeasuring:
     @needs_nginx
     def test_a_sample_is_of_the_whole_process_and_its_children(self, tmp_path: Path, small: Workload, server: Nginx):
-        """Without this, a peer's work in a child process, or our own memory, is booked wrongly."""
         ballast = bytearray(b"x" * 100_000_000)  # ours: must not show in theirs
         empty, scenario = replace(small, images=()), replace(SCENARIO, images=0)
         busy = f"{shlex.quote(sys.executable)} -c 'import time\nwhile time.process_time() < 0.3: pass'; true"
@@ -491,7 +465,6 @@ class TestMeasuring:
 
     @needs_nginx
     def test_who_is_slow_runs_once(self, tmp_path: Path, small: Workload, server: Nginx, monkeypatch: pytest.MonkeyPatch):
-        """Without this, one command takes a day, most of it in the peer that matters least."""
         monkeypatch.setattr(measuring, "SLOW_SECONDS", 0.2)
         empty, scenario = replace(small, images=()), replace(SCENARIO, images=0)
         peers: list[Peer] = [_Script("true", "actorsync"), _Script("sleep 0.3", "slow"), _Script("true", "fast")]
@@ -501,7 +474,6 @@ class TestMeasuring:
 
     @needs_nginx
     def test_an_unchanged_tree_costs_ours_no_request(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        """Without this, the run that most runs are is never measured."""
         again = AGAIN[:2]  # the others take their time to start
         need(again[1])
         served = measure_unchanged(again, 25, tmp_path, 1, {}, lambda _: None)
@@ -513,13 +485,11 @@ class TestMeasuring:
         assert (["actorsync"], ["s5cmd sync"]) == (list(alone.rounds[0]), list(alone.left_out))
 
     def test_a_workload_that_does_not_fit_is_refused_before_it_is_made(self, tmp_path: Path):
-        """Without this, a tmpfs that fills up takes the machine's memory with it."""
         with pytest.raises(BenchError, match="lower --images"):
             make_workload(tmp_path, replace(Size.parse("1.4MB"), size_bytes=2**50), 2)
         assert [] == list(tmp_path.iterdir())
 
     def test_images_differ_and_usual_numbers_are_those_of_the_documentation(self, small: Workload):
-        """Without this, one image under another's name would compare equal."""
         assert IMAGES == len({image.md5 for image in small.images}) == len({image.crc64nvme for image in small.images})
         assert [28_700, 3_000, 1_000] == [Size.parse(size).usual_images for size in ("4KB", "350KB", "1.4 mb")]
         assert 7168 == Size.parse("7KB").size_bytes
@@ -528,7 +498,6 @@ class TestMeasuring:
 
 class TestDrawing:
     def test_the_chart_is_well_formed_and_names_every_peer(self):
-        """Without this, GitHub shows a broken picture, or one in which a peer is missing."""
         results = made_up(list(PEERS), usual_scenarios())
         picture = ElementTree.fromstring(chart(results))
         words = ["".join(element.itertext()) for element in picture.iter("{http://www.w3.org/2000/svg}text")]
@@ -540,14 +509,12 @@ class TestDrawing:
         assert any(line.endswith("✓ crc64nvme") for line in words)
 
     def test_who_failed_is_in_the_chart_without_a_bar(self):
-        """Without this, a failure of ours looks like modesty."""
         results = made_up([OURS, S5cmdWildcard()], [SCENARIO])
         (one,) = results.measured
         broken = replace(one, rounds=[{"s5cmd wildcard": one.rounds[0]["s5cmd wildcard"]}], failed={"actorsync": "no"})
         assert "failed: no number" in chart(replace(results, measured=[broken]))
 
     def test_results_survive_their_file_and_the_later_one_counts(self, tmp_path: Path):
-        """Without this, scenarios that were measured in several calls cannot stand in one table."""
         first = made_up(list(PEERS), usual_scenarios(10))
         second = made_up([OURS], usual_scenarios(10)[:1])
         second = replace(second, unchanged=[Unchanged(7, [{"actorsync": Sample(1.0, 1.0, 1, 0)}], {})])
@@ -561,13 +528,11 @@ class TestDrawing:
         assert "7 images" in text(both, as_markdown=False)
 
     def test_the_summary_has_a_row_for_each_peer_and_marks_who_verifies(self):
-        """Without this, the README's table has numbers and not what they are worth."""
         drawn = summary(made_up(list(PEERS), usual_scenarios()), as_markdown=True).splitlines()
         assert [peer.name for peer in PEERS] == [line.split("|")[1].strip() for line in drawn[2:]]
         assert [6, 0] == [line.count("✓") for line in drawn[2:4]]
 
     def test_tables_align_in_both_formats(self):
-        """Without this, a wide cell shifts its row."""
         header, body = ("peer", "images/s"), [("actorsync", "1"), ("s5cmd", "12,345,678")]
         assert "peer         images/s\n---------------------\nactorsync           1\ns5cmd      12,345,678" == fixed_width(
             header, body

@@ -86,7 +86,6 @@ def asked_in(folder: Path, question: dict[str, object]) -> list[dict[str, object
 
 
 def test_question_is_answered_with_the_lines_of_its_answer(server: Server) -> None:
-    """Without this, nobody can ask."""
     question = {"ask": "echo", "text": "é\n"}
     assert [{"asked": question, "end": True}] == answer_to(server, question)
     *lines, end = answer_to(server, {"ask": "lines", "count": 100})
@@ -95,7 +94,6 @@ def test_question_is_answered_with_the_lines_of_its_answer(server: Server) -> No
 
 
 def test_path_may_be_longer_than_an_address(tmp_path: Path) -> None:
-    """Without this, a daemon whose data lies deep cannot start: an address holds 108 bytes."""
     folder = tmp_path.joinpath(*["folder_with_a_long_name"] * 8)
     folder.mkdir(parents=True)
     server = Server(folder)
@@ -107,7 +105,6 @@ def test_path_may_be_longer_than_an_address(tmp_path: Path) -> None:
 
 
 def test_socket_that_a_dead_one_left_is_replaced_and_ours_goes_with_us(tmp_path: Path) -> None:
-    """Without this, after a power cut no daemon starts; or --status talks to nobody for ever."""
     first = Server(tmp_path)
     first.process.kill()
     first.process.wait()
@@ -122,7 +119,6 @@ def test_socket_that_a_dead_one_left_is_replaced_and_ours_goes_with_us(tmp_path:
 
 
 def test_where_no_daemon_is_the_error_says_so(tmp_path: Path) -> None:
-    """Without this, --status ends with a traceback."""
     with pytest.raises(DaemonUnreachable, match="no daemon answers") as raised:
         asked_in(tmp_path, {"ask": "echo"})
     assert raised.value.hint
@@ -145,7 +141,6 @@ def test_linked_socket_is_neither_asked_nor_replaced(server: Server, tmp_path_fa
 
 
 def test_daemon_that_ends_before_it_has_answered_is_told_apart(server: Server) -> None:
-    """Without this, half an answer is taken for a whole one."""
     with ThreadPoolExecutor(1) as asking:
         answer = asking.submit(answer_to, server, {"ask": "nothing"})
         assert "handled" == server.said()
@@ -156,7 +151,6 @@ def test_daemon_that_ends_before_it_has_answered_is_told_apart(server: Server) -
 
 @pytest.mark.parametrize("question", [b"\n", b"x\n", b"[]\n", b"\xff\n", b"{" * 3000 + b"\n", b"x" * (LONGEST_ASK_BYTES + 1)])
 def test_what_is_no_question_is_answered_so(server: Server, question: bytes) -> None:
-    """Without this, a line of garbage is the end of the daemon."""
     with server.connect() as connection:
         connection.sendall(question)
         answer = json.loads(connection.makefile().readline())
@@ -166,7 +160,6 @@ def test_what_is_no_question_is_answered_so(server: Server, question: bytes) -> 
 
 
 def test_question_may_come_in_pieces(server: Server) -> None:
-    """Without this, a question is lost where the kernel cuts it."""
     with server.connect() as connection:
         for byte in b'{"ask": "echo"}\n':
             connection.sendall(bytes([byte]))
@@ -174,7 +167,6 @@ def test_question_may_come_in_pieces(server: Server) -> None:
 
 
 def test_silent_and_leaving_clients_are_no_trouble(server: Server) -> None:
-    """Without this, a client that hangs keeps others out."""
     silent = [server.connect() for _ in range(40)]
     for start in (b"", b'{"ask"', b'{"ask": "lines", "count": 5000}\n'):
         with server.connect() as leaving:
@@ -186,7 +178,6 @@ def test_silent_and_leaving_clients_are_no_trouble(server: Server) -> None:
 
 @pytest.mark.long
 def test_who_says_nothing_is_sent_away(server: Server) -> None:
-    """Without this, the connections of clients that hang are used up in the end."""
     connections = [server.connect() for _ in range(100)]
     began = time.monotonic()
     assert answer_to(server, {"ask": "echo"})
@@ -196,7 +187,6 @@ def test_who_says_nothing_is_sent_away(server: Server) -> None:
 
 
 def test_reader_that_is_too_slow_loses_lines_but_not_the_end(server: Server) -> None:
-    """Without this, a pager that stands still holds the daemon, or takes all its memory."""
     count = MOST_WAITING_LINES + 2000
     with server.connect() as stuck:
         stuck.sendall(json.dumps({"ask": "lines", "count": count}).encode() + b"\n")
@@ -210,7 +200,6 @@ def test_reader_that_is_too_slow_loses_lines_but_not_the_end(server: Server) -> 
 
 
 def test_log_is_followed_until_the_answer_is_over(server: Server) -> None:
-    """Without this, --once beside a daemon shows nothing, or for ever."""
     with server.connect() as one, server.connect() as other:
         for connection in (one, other):
             connection.sendall(b'{"ask": "follow"}\n')
@@ -227,7 +216,6 @@ def test_log_is_followed_until_the_answer_is_over(server: Server) -> None:
 
 
 def test_answers_that_are_given_are_still_read_at_the_end(server: Server) -> None:
-    """Without this, --once that waits for a daemon that is stopped is never told how it went."""
     with server.connect() as connection:
         connection.sendall(b'{"ask": "follow"}\n')
         assert "handled" == server.said()
@@ -237,7 +225,6 @@ def test_answers_that_are_given_are_still_read_at_the_end(server: Server) -> Non
 
 
 def test_too_many_open_files_are_survived(tmp_path: Path) -> None:
-    """Without this, one bad minute makes the daemon deaf until it is started again."""
     server = Server(tmp_path, 40)
     try:
         connections = [server.connect() for _ in range(50)]

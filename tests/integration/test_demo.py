@@ -49,7 +49,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 def test_full_demo_has_287_actors_with_20_different_images_of_mixed_sizes(full):
-    """Without this, the demo is not the load that it promises, or fills the disk."""
     images = sorted(full.bucket_tree.rglob("*.png"))
     sizes = [image.stat().st_size for image in images]
     digests = {hashlib.md5(image.read_bytes()).digest() for image in images}
@@ -64,7 +63,6 @@ def test_full_demo_has_287_actors_with_20_different_images_of_mixed_sizes(full):
 
 
 def test_manifests_list_the_bucket_and_no_image_is_downloaded_yet(full):
-    """Without this, the sync of the demo reports errors that are the demo's own."""
     listed = set()
     names = [entry["name"] for entry in json.loads(full.data_dir.joinpath("actorsData.json").read_text())]
     for name in names:
@@ -85,7 +83,6 @@ def test_manifests_list_the_bucket_and_no_image_is_downloaded_yet(full):
 
 
 def test_every_drawing_is_a_valid_png(full):
-    """Without this, a viewer or a training run refuses what the demo calls an image."""
     for number in range(1, 4):
         images = list(full.bucket_tree.glob(f"*/actors/{number:04d}_*/*.png"))
         assert 20 == len(images)
@@ -121,7 +118,6 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_second_run_changes_nothing_and_says_how_to_start_over(tmp_path):
-    """Without this, a second run makes everything again and never shows what skipping looks like."""
     first = demo.prepare(tmp_path, actors=2)
     first.data_dir.joinpath("actors/0001_european_25_male/training_data/0001_european_25_male_0.png").write_bytes(b"downloaded")
     before = contents(first.folder)
@@ -134,7 +130,6 @@ def test_second_run_changes_nothing_and_says_how_to_start_over(tmp_path):
 
 
 def test_interrupted_generation_shows_nothing_and_the_next_run_makes_all_of_it(tmp_path, monkeypatch):
-    """Without this, Ctrl-C in the first three seconds leaves a demo with images missing for good."""
     (tmp_path / "whole").mkdir()
     whole = demo.prepare(tmp_path / "whole", actors=2)
     make_png, made = demo._png, []
@@ -158,7 +153,6 @@ def test_interrupted_generation_shows_nothing_and_the_next_run_makes_all_of_it(t
 
 
 def test_two_first_runs_at_once_make_one_demo(tmp_path):
-    """Without this, two terminals write into the same unfinished folder and one of them fails at the rename."""
     code = (
         "import sys; from pathlib import Path; from daemon import demo; print(demo.prepare(Path(sys.argv[1]), actors=20).fresh)"
     )
@@ -170,7 +164,6 @@ def test_two_first_runs_at_once_make_one_demo(tmp_path):
 
 
 def test_empty_folder_is_used_and_a_foreign_one_is_left_alone(tmp_path):
-    """Without this, the demo writes into, or tells to remove, what is somebody's own."""
     folder = tmp_path / "demo-data"
     folder.mkdir()
     assert demo.prepare(tmp_path, actors=1).fresh
@@ -184,7 +177,6 @@ def test_empty_folder_is_used_and_a_foreign_one_is_left_alone(tmp_path):
 
 
 def test_unwritable_place_is_a_configuration_error(tmp_path):
-    """Without this, a full or read-only disk ends in a traceback."""
     with pytest.raises(ConfigError, match="cannot be written"):
         demo.prepare(tmp_path / "absent", actors=1)
 
@@ -264,7 +256,6 @@ def rclone_child() -> int:
 
 
 def test_server_gives_every_byte_and_its_md5_to_the_right_keys_only(small):
-    """Without this, the demo proves nothing about signing or verifying."""
     with small.server() as server:
         for image in small.bucket_tree.rglob("*.png"):
             answer = client(server).get_object(Bucket=demo.BUCKET, Key=str(image.relative_to(small.bucket_tree / demo.BUCKET)))
@@ -282,7 +273,6 @@ def test_server_gives_every_byte_and_its_md5_to_the_right_keys_only(small):
 
 
 def test_server_is_a_process_with_no_secret_to_see_and_nothing_ambient(small, monkeypatch):
-    """Without this, `ps` shows the keys to all users, Ctrl-C kills the server first, or a user's rclone.conf is read."""
     monkeypatch.setenv("RCLONE_AUTH_KEY", "ambient,ambient")
     monkeypatch.setenv("RCLONE_ADDR", "0.0.0.0:0")
     with small.server() as server:
@@ -303,7 +293,6 @@ def test_server_is_a_process_with_no_secret_to_see_and_nothing_ambient(small, mo
 
 
 def test_each_run_has_new_keys(small):
-    """Without this, the keys of one run open the server of the next."""
     with small.server() as one, small.server() as other:
         assert one.endpoint_url != other.endpoint_url
         assert one.credentials.access_key != other.credentials.access_key
@@ -342,7 +331,6 @@ def patched_parent(small: Demo, what: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_server_starts_and_ends_under_gevent(small):
-    """Without this, --demo hangs: it runs in a process whose subprocess and sleep are gevent's."""
     with patched_parent(small, "leave") as parent:
         facts = json.loads(parent.stdout.readline())
         assert 0 == parent.wait(WAIT_SECONDS)
@@ -353,7 +341,6 @@ def test_server_starts_and_ends_under_gevent(small):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_server_dies_when_we_are_killed(small, number):
-    """Without this, every crash of the demo leaves an S3 server behind."""
     with patched_parent(small, "stay") as parent:
         json.loads(parent.stdout.readline())
         (server,) = children(parent.pid)
@@ -363,7 +350,6 @@ def test_server_dies_when_we_are_killed(small, number):
 
 
 def test_missing_rclone_is_said_with_the_install_line_before_anything_is_made(tmp_path, monkeypatch):
-    """Without this, the first thing that a newcomer sees is a FileNotFoundError, after 130 MB were written."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="needs rclone") as caught:
@@ -380,7 +366,6 @@ def fake_rclone(folder: Path, body: str) -> str:
 
 
 def test_rclone_beside_this_python_wins_over_the_one_on_path(tmp_path, monkeypatch):
-    """Without this, an old rclone of the system is run although the right one was installed into the venv."""
     for name in ("venv", "system"):
         tmp_path.joinpath(name).mkdir()
         fake_rclone(tmp_path / name, "")
@@ -394,7 +379,6 @@ def test_rclone_beside_this_python_wins_over_the_one_on_path(tmp_path, monkeypat
 
 
 def test_server_that_cannot_start_is_quoted(small, tmp_path):
-    """Without this, an rclone without `serve s3` looks like a network problem."""
     rclone = fake_rclone(tmp_path, 'echo "first line"; echo "unknown command s3" >&2; exit 3')
     with (
         pytest.raises(ConfigError, match=r"(?s)status 3.*unknown command s3") as caught,
@@ -405,7 +389,6 @@ def test_server_that_cannot_start_is_quoted(small, tmp_path):
 
 
 def test_server_that_never_answers_is_given_up_and_ended(small, tmp_path, monkeypatch):
-    """Without this, --demo waits for ever."""
     monkeypatch.setattr(demo, "START_SECONDS", 0.3)
     rclone = fake_rclone(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 3600")
     with pytest.raises(ConfigError, match="did not answer"), Demo(small.folder, True, rclone).server():
@@ -414,7 +397,6 @@ def test_server_that_never_answers_is_given_up_and_ended(small, tmp_path, monkey
 
 
 def test_rclone_that_cannot_be_run_is_a_configuration_error(small, tmp_path):
-    """Without this, a broken download of rclone ends in a traceback."""
     broken = tmp_path / "rclone"
     broken.write_bytes(b"\x7fELF")
     broken.chmod(0o755)
@@ -424,8 +406,6 @@ def test_rclone_that_cannot_be_run_is_a_configuration_error(small, tmp_path):
 
 
 def test_server_that_dies_on_the_way_is_said_at_the_end_unless_something_else_is(small):
-    """Without this, all that is said of it are 5,000 refused connections; or it hides what ended the run."""
-
     def killed() -> None:
         pid = rclone_child()
         os.kill(pid, signal.SIGKILL)
@@ -439,7 +419,6 @@ def test_server_that_dies_on_the_way_is_said_at_the_end_unless_something_else_is
 
 
 def test_commands_in_the_closing_words_do_what_they_say(tmp_path):
-    """Without this, what the demo tells people to type rots."""
     made = demo.prepare(tmp_path, actors=1)
     actor = "0001_european_25_male"
     training_data = made.data_dir / "actors" / actor / "training_data"

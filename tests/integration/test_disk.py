@@ -119,7 +119,6 @@ def open_files() -> int:
 
 
 def test_nobody_sees_an_image_before_its_commit(where, folder):
-    """Without this, a training run or a gallery reads half an image."""
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY[:9]))
     assert [] == os.listdir(where)
@@ -133,7 +132,6 @@ def test_nobody_sees_an_image_before_its_commit(where, folder):
 
 
 def test_reader_who_looks_all_the_time_sees_whole_images_only(where, folder, way):
-    """Without this, a name is there before its bytes are, if only for a moment."""
     body = BODY * 10_000
     seen: set[int] = set()
     done = threading.Event()
@@ -159,7 +157,6 @@ def test_reader_who_looks_all_the_time_sees_whole_images_only(where, folder, way
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
 def test_image_has_the_mode_that_the_umask_leaves(where, folder, umask):
-    """Without this, images are private to the sync's user, or open to everyone against the admin's will."""
     before = os.umask(umask)
     try:
         put(folder, "a.png")
@@ -171,7 +168,6 @@ def test_image_has_the_mode_that_the_umask_leaves(where, folder, umask):
 
 @pytest.mark.usefixtures("way")
 def test_discard_leaves_nothing(where, folder):
-    """Without this, every failed attempt leaves a file behind."""
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
     staged.discard()
@@ -182,7 +178,6 @@ def test_discard_leaves_nothing(where, folder):
 
 @pytest.mark.usefixtures("way")
 def test_discard_after_a_commit_does_nothing(where, folder):
-    """Without this, tidying up takes the image with it."""
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
     staged.commit()
@@ -193,7 +188,6 @@ def test_discard_after_a_commit_does_nothing(where, folder):
 
 @pytest.mark.usefixtures("way")
 def test_a_thousand_images_leak_no_file_handle(where, folder):
-    """Without this, a daemon runs out of open files after some hours."""
     (where / "taken").mkdir()
     before = open_files()
     for number in range(1_000):
@@ -211,7 +205,6 @@ def test_a_thousand_images_leak_no_file_handle(where, folder):
 
 
 def test_opening_and_closing_folders_leaks_no_file_handle(where):
-    """Without this, each actor costs a file handle for good."""
     disk = Disk(data_dir_of(where))
     before = open_files()
     for _ in range(200):
@@ -231,7 +224,6 @@ def test_opening_and_closing_folders_leaks_no_file_handle(where):
     ids=lambda name: name[:12],
 )
 def test_every_usable_name_is_written_as_it_is(where, folder, name):
-    """Without this, an image with a long or foreign name cannot be had."""
     put(folder, name)
 
     assert [name] == os.listdir(where)
@@ -289,7 +281,6 @@ OCCUPIED = [Path.mkdir, os.mkfifo, make_socket, make_link_to_a_folder, make_dang
     ],
 )
 def test_what_stands_under_a_name_is_told(where, folder, make: Callable[[Path], object], kind):
-    """Without this, a directory counts as an image, or a file of the user's as missing."""
     make(where / "a.png")
     make_file(where / "whole.png")
 
@@ -300,7 +291,6 @@ def test_what_stands_under_a_name_is_told(where, folder, make: Callable[[Path], 
 
 
 def test_compiled_listing_is_there_wherever_it_can_be_compiled():
-    """Without this, it no longer compiles, and is not tested for ever."""
     if not can_compile():
         pytest.skip(NO_COMPILER)
     assert find_spec("sized_listing") is not None
@@ -308,7 +298,6 @@ def test_compiled_listing_is_there_wherever_it_can_be_compiled():
 
 
 def test_large_folder_is_listed_to_its_end_and_again(where, folder, list_sizes):
-    """Without this, what the kernel gives with its second answer is missing, or a second look finds nothing."""
     names = [f"{number:04}_{'n' * 200}{number % 5}.png" for number in range(700)]  # 160 KB of entries
     for number, name in enumerate(names):
         (where / name).write_bytes(b"x" * (number % 3))
@@ -326,7 +315,6 @@ def test_large_folder_is_listed_to_its_end_and_again(where, folder, list_sizes):
 
 
 def test_names_that_are_no_utf_8_are_listed_too(where, list_sizes):
-    """Without this, one file with a foreign name makes the whole actor fail."""
     odd = os.fsencode(where) + b"/\xff.png"
     with open(odd, "wb"):
         pass
@@ -339,7 +327,6 @@ def test_names_that_are_no_utf_8_are_listed_too(where, list_sizes):
 
 
 def test_what_cannot_be_listed_is_an_error_of_the_system(where, list_sizes):
-    """Without this, a disk error looks like an empty folder, and all its images are fetched again."""
     make_file(where / "a.png")
     with open(where / "a.png", "rb") as file, pytest.raises(NotADirectoryError):
         list_sizes(file.fileno(), {"a.png"}, "")
@@ -348,7 +335,6 @@ def test_what_cannot_be_listed_is_an_error_of_the_system(where, list_sizes):
 
 
 def test_links_are_not_followed_by_a_listing(where, list_sizes):
-    """Without this, a link to an empty file is as good as an empty file, and what is a user's is replaced."""
     make_file(where / "whole")
     (where / "a.png").symlink_to("whole")
     handle = os.open(where, os.O_RDONLY)
@@ -359,7 +345,6 @@ def test_links_are_not_followed_by_a_listing(where, list_sizes):
 
 
 def test_folder_that_went_away_is_empty(where, list_sizes):
-    """Without this, it is one thing with native/ and another without."""
     handle = os.open(where, os.O_RDONLY)
     try:
         where.rmdir()
@@ -370,7 +355,6 @@ def test_folder_that_went_away_is_empty(where, list_sizes):
 
 @pytest.mark.usefixtures("list_sizes")
 def test_what_else_lies_there_is_told_after_a_listing(where, folder):
-    """Without this, nobody hears of images that are no longer in the list."""
     for name in ("a.png", "b.png", "c.JPG", "d.txt"):
         make_file(where / name)
 
@@ -380,7 +364,6 @@ def test_what_else_lies_there_is_told_after_a_listing(where, folder):
 
 
 def test_one_that_cannot_be_looked_at_is_one_image_s_trouble(where, folder, monkeypatch):
-    """Without this, one damaged file keeps all other images of its actor from being planned."""
     real_stat = os.stat
 
     def failing(path: object, *args: object, **settings: object) -> os.stat_result:
@@ -396,7 +379,6 @@ def test_one_that_cannot_be_looked_at_is_one_image_s_trouble(where, folder, monk
 
 
 def test_listing_keeps_no_memory(where, list_sizes):
-    """Without this, the rescans of a daemon fill the memory in the end."""
     for number in range(20):
         (where / f"{number}.png").write_bytes(b"more bytes than numbers that Python always has" * 30)
     wanted = {f"{number}.png" for number in range(10)}
@@ -412,8 +394,6 @@ def test_listing_keeps_no_memory(where, list_sizes):
 
 
 def test_a_question_that_fails_half_way_keeps_no_memory_either(where, list_sizes):
-    """Without this, an error of the caller's leaks the names that were found before it."""
-
     class Choosy(set):
         def __contains__(self, name: object) -> bool:
             if name == "9.png":
@@ -442,7 +422,6 @@ def test_a_question_that_fails_half_way_keeps_no_memory_either(where, list_sizes
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("make", OCCUPIED)
 def test_what_is_no_file_is_left_alone_and_is_an_error(where, folder, make: Callable[[Path], object]):
-    """Without this, a user's folder or link is replaced by an image, or the image written through the link."""
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
     make(where / "a.png")
@@ -458,7 +437,6 @@ def test_what_is_no_file_is_left_alone_and_is_an_error(where, folder, make: Call
 
 @pytest.mark.usefixtures("way")
 def test_file_that_appears_before_the_commit_is_kept(where, folder):
-    """Without this, an image that somebody made while we downloaded is overwritten."""
     assert {} == folder.kinds({"a.png"})
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
@@ -472,7 +450,6 @@ def test_file_that_appears_before_the_commit_is_kept(where, folder):
 
 @pytest.mark.usefixtures("way")
 def test_link_to_a_file_is_never_written_through(where, folder):
-    """Without this, what a user linked into the folder is overwritten where it really is."""
     make_link_to_a_file(where / "a.png")
 
     assert put(folder, "a.png") is False
@@ -483,7 +460,6 @@ def test_link_to_a_file_is_never_written_through(where, folder):
 
 @pytest.mark.usefixtures("way")
 def test_empty_file_is_replaced(where, folder):
-    """Without this, an image that another tool left empty stays so for ever."""
     make_empty_file(where / "a.png")
 
     assert put(folder, "a.png")
@@ -493,7 +469,6 @@ def test_empty_file_is_replaced(where, folder):
 
 @pytest.mark.usefixtures("way")
 def test_link_to_an_empty_file_is_kept(where, folder):
-    """Without this, the file behind a user's link is emptied or replaced: only regular files are ours to replace."""
     (where / "empty").touch()
     (where / "a.png").symlink_to("empty")
 
@@ -506,7 +481,6 @@ def test_link_to_an_empty_file_is_kept(where, folder):
 
 @pytest.mark.usefixtures("without_nameless_files")
 def test_without_nameless_files_a_dot_file_stands_in(where, folder):
-    """Without this, images cannot be had on NFS; or a gallery that lists *.png shows half of one."""
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
 
@@ -521,7 +495,6 @@ def test_without_nameless_files_a_dot_file_stands_in(where, folder):
 
 @pytest.mark.usefixtures("without_nameless_files", "list_sizes")
 def test_scan_removes_what_dead_processes_left_and_nothing_else(where, folder):
-    """Without this, each crash leaves a file for good; or the scan takes a file of the user's, or one being written."""
     with Child(["true"], cwd=where) as ended:
         ended.wait()
         dead = ended.pid
@@ -564,7 +537,6 @@ def test_scan_removes_what_a_zombie_left(where, folder):
 
 
 def test_look_that_is_not_to_tidy_touches_nothing(where):
-    """Without this, --dry-run removes files while another instance owns the folder."""
     make_file(where / ".dead.png.4194304.actorsync")
     folder = Disk(data_dir_of(where), tidy=False).open_folder(ACTOR)
     folder.kinds({"a.png"})
@@ -895,7 +867,6 @@ def test_quota_of_btrfs_is_told_before_the_image_has_its_name(tmp_path):
 @needs_root
 @pytest.mark.usefixtures("way")
 def test_disk_that_fills_in_mid_write_leaves_nothing(small_disk):
-    """Without this, a full disk holds half an image under its name, or the space of one for ever."""
     folder = Disk(data_dir_of(small_disk), floor_bytes=0).open_folder(ACTOR)
     before, free = open_files(), os.statvfs(small_disk).f_bfree
     staged = folder.stage("a.png")
@@ -912,7 +883,6 @@ def test_disk_that_fills_in_mid_write_leaves_nothing(small_disk):
 
 @needs_root
 def test_no_image_is_started_below_the_floor(small_disk):
-    """Without this, the sync takes the last byte of a disk that others need too."""
     disk = Disk(data_dir_of(small_disk), floor_bytes=500_000)
     folder = disk.open_folder(ACTOR)
     folder.require_room(0)
@@ -928,13 +898,11 @@ def test_no_image_is_started_below_the_floor(small_disk):
 
 
 def test_floor_is_256_mb(where):
-    """Without this, the floor can vanish and no test notices: other disks here have more."""
     assert 256 * 1024 * 1024 == FLOOR_BYTES
 
 
 @pytest.mark.usefixtures("way")
 def test_folder_that_moves_while_we_write_takes_the_image_along(where, folder):
-    """Without this, renaming an actor in mid-sync puts its images into a folder of the old name."""
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY))
     moved = where.with_name("moved")
@@ -1029,7 +997,6 @@ def test_no_image_is_started_on_a_read_only_file_system(small_disk):
 
 @needs_root
 def test_read_only_file_system_is_named_as_the_cause(small_disk):
-    """Without this, the user is told to change permissions that are right."""
     folder = Disk(data_dir_of(small_disk)).open_folder(ACTOR)
     subprocess.run(["mount", "-o", "remount,ro", data_dir_of(small_disk)], check=True)
 
@@ -1042,7 +1009,6 @@ def test_read_only_file_system_is_named_as_the_cause(small_disk):
 
 @needs_root
 def test_folder_of_another_user_is_named_as_the_cause(where):
-    """Without this, a wrong owner looks like a bug."""
     code = f"""
 folder = Disk(Path(".")).open_folder({ACTOR!r})
 try:
@@ -1056,7 +1022,6 @@ except Exception as error:
 
 
 def test_links_to_folders_on_the_way_are_followed(tmp_path):
-    """Without this, people who keep their data on other disks get nothing."""
     real = [tmp_path / name for name in ("d", "a", "x", "t")]
     for one in real:
         one.mkdir()
@@ -1073,7 +1038,6 @@ def test_links_to_folders_on_the_way_are_followed(tmp_path):
 
 
 def test_training_data_that_is_a_file_is_an_error(where):
-    """Without this, one odd actor ends the whole sync with a crash."""
     where.rmdir()
     make_file(where)
 

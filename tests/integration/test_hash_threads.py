@@ -39,7 +39,6 @@ def until_threads_are(count: int) -> None:
 @pytest.mark.parametrize("proof", [Proof.MD5, Proof.SHA1, Proof.SHA256])
 @pytest.mark.parametrize("piece_bytes", [1000, 20_000, 100_000, BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
 def test_digest_is_the_hub_s_own(hashers: HashThreads, proof: Proof, piece_bytes: int) -> None:
-    """Without this, whole images are mismatches, or damaged ones pass, by how the network cut them."""
     body = body_of(piece_bytes, 1_500_000)
     checksum = hashers.new_checksum(proof, len(body))
     feed(checksum, cut(body, piece_bytes))
@@ -47,7 +46,6 @@ def test_digest_is_the_hub_s_own(hashers: HashThreads, proof: Proof, piece_bytes
 
 
 def test_small_pieces_wait_for_the_large_ones_before_them(hashers: HashThreads) -> None:
-    """Without this, the last bytes of an image are hashed before its middle, where they come in a piece of their own."""
     body = body_of(1, 20 * (BUFFER_BYTES + 1))
     checksum = hashers.new_checksum(Proof.MD5, len(body))
     for start in range(0, len(body), BUFFER_BYTES + 1):
@@ -57,7 +55,6 @@ def test_small_pieces_wait_for_the_large_ones_before_them(hashers: HashThreads) 
 
 
 def test_many_at_once_do_not_mix(hashers: HashThreads) -> None:
-    """Without this, one image's bytes are hashed as another's, or out of their order, once buffers run out."""
     bodies = {number: body_of(number, 100_000 + 7_919 * (number % 50)) for number in range(200)}
     sizes = (30_000, 70_000, 200_000, 16_384)
 
@@ -75,7 +72,6 @@ def test_many_at_once_do_not_mix(hashers: HashThreads) -> None:
 
 
 def test_the_hub_goes_on_while_a_digest_is_waited_for() -> None:
-    """Without this, there is no second core: everything stands still for each image."""
     before = threads_of_process()
     hashers = HashThreads(threads=1, buffers=LARGE // BUFFER_BYTES)
     body = bytes(LARGE)
@@ -99,7 +95,6 @@ def test_the_hub_goes_on_while_a_digest_is_waited_for() -> None:
 
 
 def test_memory_is_that_of_the_buffers_however_much_comes(hashers: HashThreads) -> None:
-    """Without this, a fast line and a slow thread fill all memory with what waits to be hashed."""
     checksums = [hashers.new_checksum(Proof.MD5, LARGE) for _ in range(8)]
     piece = memoryview(bytes(BUFFER_BYTES))
     for _ in range(LARGE // BUFFER_BYTES // 8):
@@ -111,7 +106,6 @@ def test_memory_is_that_of_the_buffers_however_much_comes(hashers: HashThreads) 
 
 
 def test_one_that_is_given_up_gives_its_buffers_back(hashers: HashThreads) -> None:
-    """Without this, each transfer that breaks off costs buffers for ever."""
     for _ in range(50):
         given_up = hashers.new_checksum(Proof.MD5, LARGE)
         given_up.update(memoryview(bytes(BUFFER_BYTES)))
@@ -123,7 +117,6 @@ def test_one_that_is_given_up_gives_its_buffers_back(hashers: HashThreads) -> No
 
 
 def test_a_waiter_that_is_killed_hurts_nobody(hashers: HashThreads) -> None:
-    """Without this, a download that is abandoned at the end leaves the next one waiting for ever."""
     first = hashers.new_checksum(Proof.MD5, LARGE)
     first.update(memoryview(bytes(LARGE)))
     waiting = gevent.spawn(first.digest)
@@ -146,7 +139,6 @@ def test_a_waiter_that_is_killed_hurts_nobody(hashers: HashThreads) -> None:
     ],
 )
 def test_no_thread_is_started_where_it_would_not_pay(threads: int, proof: Proof, size_bytes: int | None) -> None:
-    """Without this, small images cost more by the threads than they would without them."""
     before = threads_of_process()
     hashers = HashThreads(threads=threads)
     checksum = hashers.new_checksum(proof, size_bytes)
@@ -156,7 +148,6 @@ def test_no_thread_is_started_where_it_would_not_pay(threads: int, proof: Proof,
 
 
 def test_threads_end_when_they_are_told() -> None:
-    """Without this, each store that is closed leaves its threads."""
     before = threads_of_process()
     hashers = HashThreads(threads=2)
     checksum = hashers.new_checksum(Proof.MD5, 100_000)

@@ -153,7 +153,6 @@ def asked(server: FaultServer) -> list[bool]:
 
 class TestAskingForChecksums:
     def test_they_are_asked_for_but_of_a_presigned_url(self, server: FaultServer):
-        """Without this, S3 keeps its CRC to itself; or refuses a header that the URL's signature does not cover."""
         ref = REF._replace(presigned_url=f"{server.endpoint_url}{PATH}?X-Amz-Signature=0")
         store = make_store(server.endpoint_url)
         fetch(store)
@@ -174,7 +173,6 @@ class TestAskingForChecksums:
         ids=repr,
     )
     def test_an_endpoint_that_minds_is_not_asked_again(self, server: FaultServer, refusal: Fault):
-        """Without this, a store that does not know the header gives no image at all, or costs two requests for each."""
         store, sink = make_store(server.endpoint_url), Received()
         server.inject(PATH, refusal)
 
@@ -184,7 +182,6 @@ class TestAskingForChecksums:
         assert ["checksums"] == sink.agains
 
     def test_an_error_that_asking_has_no_part_in_is_told_and_suspected_once(self, server: FaultServer):
-        """Without this, one bad key takes the CRC away from all other images, or each bad key costs two requests."""
         store = make_store(server.endpoint_url)
         server.inject(PATH, *[faults.status(400, "InvalidArgument")] * 3)
 
@@ -195,7 +192,6 @@ class TestAskingForChecksums:
         assert [True, False, True] == asked(server)
 
     def test_an_endpoint_that_answered_once_is_not_suspected(self, server: FaultServer):
-        """Without this, every image that is refused costs a second request."""
         store, sink = make_store(server.endpoint_url), Received()
         fetch(store)
         server.inject(PATH, faults.status(400, "InvalidArgument"))
@@ -209,7 +205,6 @@ class TestAskingForChecksums:
         "fault", [faults.s3_error("AccessDenied"), faults.s3_error("NoSuchKey"), faults.s3_error("SlowDown")], ids=repr
     )
     def test_other_errors_are_not_suspected(self, server: FaultServer, fault: Fault):
-        """Without this, a store under load, or one with missing objects, is asked twice as often."""
         server.inject(PATH, fault)
 
         with pytest.raises(StoreError):
@@ -227,7 +222,6 @@ class TestStaleConnections:
     def test_one_that_dies_under_a_request_is_replaced_unseen_and_counted(
         self, request: pytest.FixtureRequest, fault: Fault, tls: bool
     ):
-        """Without this, every pause costs a failed attempt and a delay for each connection."""
         request.getfixturevalue("trusting")
         server = request.getfixturevalue("tls_server" if tls else "server")
         store = make_store(server.endpoint_url)
@@ -240,7 +234,6 @@ class TestStaleConnections:
         assert (["stale"], 3, 2) == (sink.agains, len(server.requests), server.connections)
 
     def test_a_new_one_that_dies_too_is_told(self, server: FaultServer):
-        """Without this, a server that hangs up on everybody is asked for ever."""
         store = make_store(server.endpoint_url)
         fetch(store)
         server.inject(PATH, faults.close_before_head(), faults.close_before_head())
@@ -252,7 +245,6 @@ class TestStaleConnections:
         assert (["stale"], 3) == (sink.agains, len(server.requests))
 
     def test_once_a_byte_of_an_answer_came_it_is_no_longer_stale(self, server: FaultServer):
-        """Without this, a request that S3 did answer is silently made twice."""
         store = make_store(server.endpoint_url)
         fetch(store)
         server.inject(PATH, raw(b"H"))
@@ -264,7 +256,6 @@ class TestStaleConnections:
         assert ([], 2) == (sink.agains, len(server.requests))
 
     def test_one_that_was_closed_while_idle_is_not_even_tried(self, server: FaultServer):
-        """Without this, a request is lost on each connection that the server has long closed."""
         store = make_store(server.endpoint_url)
         server.inject(PATH, faults.unannounced_close())
         fetch(store)
@@ -276,7 +267,6 @@ class TestStaleConnections:
         assert ([], 2) == (sink.agains, len(server.requests))
 
     def test_one_that_said_something_while_idle_is_not_used(self, server: FaultServer):
-        """Without this, what a server says out of turn (408, or bytes too many) is kept as the next image."""
         store = make_store(server.endpoint_url)
         forged = answer(b"forged!")
         server.inject(PATH, Fault("late surplus", lambda a: replace(a, body=a.body + forged, announced_bytes=len(a.body))))
@@ -289,7 +279,6 @@ class TestStaleConnections:
 
 class TestReuse:
     def test_the_one_used_last_is_used_first(self, server: FaultServer):
-        """Without this, all of fifty connections stay open for the work of three."""
         store = make_store(server.endpoint_url)
         server.latency_seconds = 0.05
         group = Group()
@@ -305,7 +294,6 @@ class TestReuse:
         assert 1 == len({request.connection for request in server.requests[5:]})
 
     def test_an_idle_one_is_closed_after_a_while(self, server: FaultServer):
-        """Without this, a daemon with nothing to do keeps fifty connections open."""
         store = make_store(server.endpoint_url)
         store._pool = Pool(store._connect, 50, idle_seconds=0.1)
         fetch(store)
@@ -316,7 +304,6 @@ class TestReuse:
     def test_no_more_are_open_than_requests_are_made_at_once(
         self, server: FaultServer, tls_server: FaultServer, trusting: None
     ):
-        """Without this, every host that a manifest names keeps connections, beyond the limit of open files."""
         store = make_store(server.endpoint_url, connections=1)
         elsewhere = REF._replace(presigned_url=f"{tls_server.endpoint_url}{PATH}?X-Amz-Signature=0")
 
@@ -327,7 +314,6 @@ class TestReuse:
             until(lambda: server.open_connections == 0)
 
     def test_none_from_before_a_damaged_body_serves_again(self, server: FaultServer):
-        """Without this, the retry of a damaged image goes over a sister of the connection that damaged it."""
         store = make_store(server.endpoint_url)
         fetch(store)
 
@@ -339,7 +325,6 @@ class TestReuse:
 
 class TestWhatIsThrown:
     def test_while_connecting_leaves_nothing_open(self):
-        """Without this, a transfer cannot be given up, or its descriptor is lost."""
         with unanswering_port() as port:
             store = make_store(f"http://127.0.0.1:{port}")
             waiting = gevent.spawn(fetch, store)
@@ -351,7 +336,6 @@ class TestWhatIsThrown:
         assert 0 == store._pool._open
 
     def test_in_a_handshake_that_never_ends_leaves_nothing_open(self, server: FaultServer, trusting: None):
-        """Without this, a server that says nothing holds a download slot for ever."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
             store = make_store(f"https://127.0.0.1:{silent.getsockname()[1]}")
             waiting = gevent.spawn(fetch, store)
@@ -369,7 +353,6 @@ class TestWhatIsThrown:
 
     @pytest.mark.parametrize("fault", [faults.hang_before_head(), faults.hang_mid_body()], ids=repr)
     def test_while_waiting_closes_the_connection(self, server: FaultServer, fault: Fault):
-        """Without this, half a body is the begin of the next image."""
         store = make_store(server.endpoint_url)
         server.inject(PATH, fault)
         waiting = gevent.spawn(fetch, store)
@@ -388,7 +371,6 @@ class TestWhatIsThrown:
 class TestPatience:
     @pytest.mark.parametrize("fault", [faults.hang_before_head(), faults.hang_mid_body()], ids=repr)
     def test_all_that_wait_too_long_are_told_each_in_its_time(self, server: FaultServer, fault: Fault):
-        """Without this, one time-out for all is one for none."""
         store = make_store(server.endpoint_url, read_timeout=0.4)
         server.inject(PATH, fault, forever=True)
         begun = time.monotonic()
@@ -401,7 +383,6 @@ class TestPatience:
         until(lambda: server.open_connections == 0)
 
     def test_a_slow_answer_that_goes_on_is_waited_for(self, server: FaultServer):
-        """Without this, the read time-out is one for the whole image."""
         store = make_store(server.endpoint_url, read_timeout=0.4)
         server.put("images", "slow.png", bytes(1000))
         server.inject("/images/slow.png", faults.drip(1000))
@@ -409,7 +390,6 @@ class TestPatience:
         assert bytes(1000) == fetch(store, ObjectRef("images", "slow.png"))
 
     def test_the_timer_stops_with_the_last_wait(self, server: FaultServer):
-        """Without this, an idle daemon wakes up every second."""
         store = make_store(server.endpoint_url, read_timeout=0.04)
         fetch(store)
         gevent.sleep(0.05)
@@ -455,7 +435,6 @@ def silent(request: pytest.FixtureRequest, trusting: None, tls_certificate: Cert
 
 class TestDepartures:
     def test_a_few_leave_together_and_none_waits_for_more_than_the_turn(self):
-        """Without this, small images cost a tenth more; or large ones wait for all others that have come."""
         departures, connection = RequestBatcher(most=3), Leaving()
         for request in (b"1", b"2", b"3", b"4"):
             departures.add(connection, request)
@@ -471,7 +450,6 @@ class TestDepartures:
         assert [b"5"] == connection.left[4:]
 
     def test_in_a_long_turn_they_wait_for_its_end(self):
-        """Without this, each turn of a busy loop is as long as all images at once, and nothing else is heard."""
         departures, connection = RequestBatcher(most=2), Leaving()
         departures.add(connection, b"1")
         time.sleep(2 * LONG_TURN_SECONDS)
@@ -487,7 +465,6 @@ class TestDepartures:
         assert [b"4", b"5"] == connection.left[3:]
 
     def test_whoever_waits_for_an_answer_is_told_that_it_was_not_asked_for(self, silent: Connection):
-        """Without this, an image waits for the read time-out though its request never left."""
         waiting = gevent.spawn(lambda: (silent.wait(), silent.receive(1)))
         sent = 0
         while not waiting.ready() and sent < 100_000_000:
@@ -499,7 +476,6 @@ class TestDepartures:
             waiting.get(timeout=10)
 
     def test_a_request_whose_connection_was_closed_does_not_leave(self, silent: Connection, tmp_path: Path):
-        """Without this, what is given up takes others with it, or is written into the image that has its descriptor now."""
         descriptor = silent._socket.fileno()
         referred_to = getattr(silent._socket, "_sock", None)  # by whomever: OpenSSL's end lives as long
         image = tmp_path / "image"
@@ -593,7 +569,6 @@ def pair() -> Iterator[tuple[Connection, gevent_socket.socket]]:
 class TestPackets:
     @pytest.mark.parametrize("tls", [False, True])
     def test_we_do_not_wake_up_for_each(self, request: pytest.FixtureRequest, trusting: None, in_vain: list[str], tls: bool):
-        """Without this, a network's packets cost three times what all else does; or each image ends a second late."""
         server: FaultServer = request.getfixturevalue("tls_server" if tls else "server")
         with far_away(server) as url:
             store = make_store(url)
@@ -608,7 +583,6 @@ class TestPackets:
         assert 1 == server.connections
 
     def test_the_next_answer_is_not_waited_for_as_if_it_were_long(self, server: FaultServer):
-        """Without this, a small image behind a large one times out."""
         server.put("images", "small.png", b"small")
         with far_away(server) as url:
             store = make_store(url, read_timeout=1)
@@ -620,7 +594,6 @@ class TestPackets:
         assert 1 == server.connections
 
     def test_what_is_said_out_of_turn_after_a_long_one_is_seen(self, pair: tuple[Connection, gevent_socket.socket]):
-        """Without this, bytes too many are kept as the next image where the body before had come by and by."""
         connection, server = pair
 
         def receive(size_bytes: int) -> None:
@@ -640,7 +613,6 @@ class TestPackets:
     def test_one_that_stood_still_once_is_gathered_again(
         self, pair: tuple[Connection, gevent_socket.socket], in_vain: list[str]
     ):
-        """Without this, one lost packet makes all the others of a large body cost what they did."""
         connection, server = pair
         sizes: list[int] = []
 
@@ -663,7 +635,6 @@ class TestPackets:
     def test_one_that_trickles_is_seen_to_go_on(
         self, request: pytest.FixtureRequest, trusting: None, in_vain: list[str], tls: bool
     ):
-        """Without this, a slow line is taken for a dead one; or a line that was slow once is taken for slow for ever."""
         server: FaultServer = request.getfixturevalue("tls_server" if tls else "server")
         server.put("images", "slow.png", bytes(40_000))
         server.inject("/images/slow.png", faults.drip(10_000))
@@ -706,7 +677,6 @@ def port_of(server: FaultServer) -> int:
 
 class TestAddresses:
     def test_several_are_used_in_turn(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
-        """Without this, one of S3's machines carries all that we ask."""
         with FaultServer() as other:
             other.put("images", "a.png", BODY)
             answers(monkeypatch, port_of(server), port_of(other))
@@ -718,7 +688,6 @@ class TestAddresses:
             assert (2, 2) == (server.connections, other.connections)
 
     def test_a_dead_one_is_skipped_and_then_left_out(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
-        """Without this, every second connection waits for an address that does not answer."""
         with unanswering_port() as dead:
             answers(monkeypatch, dead, port_of(server))
             store = make_store("http://store.test:9000", connect_timeout=0.3)
@@ -730,7 +699,6 @@ class TestAddresses:
         assert time.monotonic() - begun < 0.9
 
     def test_when_all_are_dead_it_is_told_and_all_are_tried_again(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
-        """Without this, an outage of a second is one of a minute."""
         with refusing_port() as port, refusing_port() as other:
             answers(monkeypatch, port, other)
             store = make_store("http://store.test:9000")
@@ -742,7 +710,6 @@ class TestAddresses:
             assert BODY == fetch(store)
 
     def test_a_name_is_looked_up_once_for_all(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
-        """Without this, fifty downloads begin with fifty lookups."""
         asked = answers(monkeypatch, port_of(server))
         store = make_store("http://store.test:9000")
         group = Group()
@@ -753,7 +720,6 @@ class TestAddresses:
         assert ["store.test"] == asked
 
     def test_a_name_that_is_not_found_is_told_to_all_after_one_lookup(self, monkeypatch: pytest.MonkeyPatch):
-        """Without this, each of fifty downloads waits for the resolver's time-out after the other."""
         asked = []
 
         def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
@@ -770,7 +736,6 @@ class TestAddresses:
         assert ["store.test"] == asked
 
     def test_ipv6(self):
-        """Without this, --endpoint-url http://[::1]:9000 does not work."""
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
             port = listener.getsockname()[1]
             store = make_store(f"http://[::1]:{port}")
@@ -792,7 +757,6 @@ class TestProxies:
     def test_https_goes_through_a_tunnel_that_sees_nothing(
         self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch
     ):
-        """Without this, nothing works behind a company's proxy, or the proxy gets our signature and we trust its word."""
         with ProxyServer() as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://us%20er:p%40ss@127.0.0.1:{proxy.port}")
             store = make_store(tls_server.endpoint_url)
@@ -808,7 +772,6 @@ class TestProxies:
             assert "proxy-authorization" not in tls_server.requests[0].headers
 
     def test_plain_http_names_the_whole_url_to_the_proxy(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
-        """Without this, a plain endpoint behind a proxy is not found."""
         with ProxyServer() as proxy:
             monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
             store = make_store(server.endpoint_url)
@@ -821,7 +784,6 @@ class TestProxies:
 
     @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "example.com, 127.0.0.1", "10.0.0.0/8,127.0.0.0/8"])
     def test_what_no_proxy_names_is_asked_directly(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch, no_proxy: str):
-        """Without this, a store of one's own network cannot be reached."""
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         monkeypatch.setenv("NO_PROXY", no_proxy)
 
@@ -830,7 +792,6 @@ class TestProxies:
     def test_the_certificate_is_that_of_the_origin_not_of_the_proxy(
         self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch
     ):
-        """Without this, whoever runs the proxy can be S3."""
         with ProxyServer(to=("127.0.0.1", port_of(tls_server))) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
 
@@ -853,7 +814,6 @@ class TestProxies:
     def test_a_proxy_that_opens_no_tunnel_is_told(
         self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch, settings: dict, told: str
     ):
-        """Without this, a wrong password for the proxy looks like a fault of S3."""
         with ProxyServer(**settings) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@127.0.0.1:{proxy.port}")
 
@@ -875,7 +835,6 @@ class TestProxies:
         ],
     )
     def test_a_proxy_of_another_kind_is_refused_without_showing_its_password(self, monkeypatch: pytest.MonkeyPatch, url: str):
-        """Without this, a proxy that we cannot speak to is silently gone around, or its password is in the log."""
         monkeypatch.setenv("HTTPS_PROXY", url)
 
         with pytest.raises(ConnectFailed, match="HTTPS_PROXY") as raised:
@@ -889,7 +848,6 @@ class TestProxies:
 
 class TestTls:
     def test_an_unknown_certificate_is_refused_before_anything_is_sent(self, tls_server: FaultServer):
-        """Without this, whoever stands between has our signature and gives us any image."""
         with pytest.raises(ConnectFailed, match=r"could not prove who it is: self.signed certificate") as raised:
             fetch(make_store(tls_server.endpoint_url))
 
@@ -899,7 +857,6 @@ class TestTls:
     def test_a_certificate_for_another_host_is_refused(
         self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch
     ):
-        """Without this, any site's certificate is good enough to be S3."""
         answers(monkeypatch, port_of(tls_server))
 
         with pytest.raises(ConnectFailed, match=r"store.test could not prove who it is: Hostname mismatch"):
@@ -911,7 +868,6 @@ class TestTls:
     def test_each_way_to_name_what_is_trusted_works(
         self, tls_server: FaultServer, tls_certificate: Certificate, monkeypatch: pytest.MonkeyPatch, name: str
     ):
-        """Without this, a store behind a private certificate cannot be used."""
         monkeypatch.setenv(name, str(tls_certificate.file))
 
         assert BODY == fetch(make_store(tls_server.endpoint_url))
@@ -920,7 +876,6 @@ class TestTls:
     def test_a_bundle_that_cannot_be_read_is_named(
         self, tls_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
     ):
-        """Without this, a typing error in AWS_CA_BUNDLE is a riddle."""
         bundle = tmp_path / "bundle.pem"
         if content is not None:
             bundle.write_bytes(content)
@@ -930,7 +885,6 @@ class TestTls:
             fetch(make_store(tls_server.endpoint_url))
 
     def test_a_server_that_only_speaks_an_old_tls_is_refused(self, tls_certificate: Certificate, trusting: None):
-        """Without this, an attacker can have us speak what is broken."""
         context = tls_certificate.server_context()
         context.set_ciphers("ALL:@SECLEVEL=0")
         with pytest.warns(DeprecationWarning):
@@ -940,7 +894,6 @@ class TestTls:
             fetch(make_store(old.endpoint_url))
 
     def test_a_handshake_that_never_ends_is_ended(self, trusting: None):
-        """Without this, a server that says nothing holds a download slot for ever."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
             store = make_store(f"https://127.0.0.1:{silent.getsockname()[1]}", connect_timeout=0.3)
 
@@ -951,8 +904,6 @@ class TestTls:
     def test_an_end_without_tlss_own_is_no_end_of_a_body(
         self, tls_server: FaultServer, trusting: None, monkeypatch: pytest.MonkeyPatch, options: int
     ):
-        """Without this, whoever can cut a connection can cut an image that has no length."""
-
         def make_context(protocol: int) -> ssl.SSLContext:
             context = gevent.ssl.SSLContext(protocol)
             context.options |= options
@@ -965,7 +916,6 @@ class TestTls:
             fetch(make_store(tls_server.endpoint_url))
 
     def test_an_image_of_many_records_comes_in_few_pieces(self, tls_server: FaultServer, trusting: None):
-        """Without this, each 16 KB cost a write to the disk and a turn of the loop."""
         body = image_bytes("large", 4_000_000)
         tls_server.put("images", "large.png", body)
 
@@ -1220,7 +1170,6 @@ class TestRequestPayer:
 class TestTheAnswer:
     @pytest.mark.parametrize("chunk_bytes", [1, 7, 100_000])
     def test_chunks_of_any_size(self, server: FaultServer, chunk_bytes: int):
-        """Without this, a store that sends chunks loses bytes at their borders."""
         body = BODY[:5000] if chunk_bytes == 1 else BODY
         pieces = (body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes))
         framed = b"".join(b"%X;a=b\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
@@ -1232,7 +1181,6 @@ class TestTheAnswer:
         assert 1 == server.connections
 
     def test_after_a_byte_too_many_the_connection_is_not_used_again(self, server: FaultServer):
-        """Without this, that byte begins the next image."""
         store = make_store(server.endpoint_url)
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
         server.inject(PATH, raw(answer(b"abc") + b"?", Ending.HANG), raw(chunked + answer(b"forged"), Ending.HANG))
@@ -1242,7 +1190,6 @@ class TestTheAnswer:
         assert [1, 2, 3] == [request.connection for request in server.requests]
 
     def test_a_refusal_is_read_to_its_end_and_the_connection_used_again(self, server: FaultServer):
-        """Without this, 5,740 missing images are 5,740 connections."""
         store = make_store(server.endpoint_url)
         server.inject(
             PATH, faults.s3_error("NoSuchKey"), faults.s3_error("NoSuchKey") & faults.chunked(), faults.bare_status(404)
@@ -1257,7 +1204,6 @@ class TestTheAnswer:
 
     @pytest.mark.parametrize("framing", Framing)
     def test_a_refusal_without_end_is_cut_off(self, server: FaultServer, framing: Framing):
-        """Without this, one error page takes all our memory."""
         page = b"<Error><Code>AccessDenied</Code></Error>" + bytes(20_000_000)
         server.inject(PATH, Fault("endless refusal", lambda a: replace(a, status=403, body=page, framing=framing)))
         store = make_store(server.endpoint_url)
@@ -1279,7 +1225,6 @@ class TestTheAnswer:
         ids=repr,
     )
     def test_a_refusal_that_breaks_off_is_not_the_last_word(self, server: FaultServer, fault: Fault, raised: type[Exception]):
-        """Without this, half an answer makes an image fail for good: a 403 may be an expired token, or a clock."""
         store = make_store(server.endpoint_url, read_timeout=0.4)
         server.inject(PATH, faults.s3_error("AccessDenied") & fault)
 
@@ -1288,8 +1233,6 @@ class TestTheAnswer:
         assert BODY == fetch(store)
 
     def test_a_sink_that_lets_others_run_is_found_out(self, server: FaultServer):
-        """Without this, the shared buffer holds another image's bytes by the time that they are written."""
-
         class Dreaming(Received):
             def write(self, piece: memoryview) -> None:
                 gevent.sleep(0.05)
@@ -1302,7 +1245,6 @@ class TestTheAnswer:
         assert RuntimeError in {type(each.exception) for each in dreaming}
 
     def test_a_sink_that_has_enough_gives_way(self, server: FaultServer):
-        """Without this, one image after the other is hashed, where many would have been in the time of one."""
         body = bytes(50 * BUFFER_BYTES)
         server.put("images", "huge.png", body)
         store = make_store(server.endpoint_url)
@@ -1330,7 +1272,6 @@ class TestTheAnswer:
         assert len(turns_at) == len(set(turns_at))
 
     def test_a_fast_server_does_not_keep_others_from_their_turn(self, server: FaultServer):
-        """Without this, one large image stops the loop, the log and every other download."""
         body = bytes(200 * BUFFER_BYTES)
         server.put("images", "huge.png", body)
         store = make_store(server.endpoint_url)
@@ -1355,7 +1296,6 @@ class TestTheAnswer:
 
 class TestIdentity:
     def test_what_is_forgotten_is_looked_for_again(self, server: FaultServer):
-        """Without this, a reload goes on with the keys and the region of before."""
         found = iter([PAIR, replace(PAIR, access_key="AKIAI44QH8DHBEXAMPLE")])
         regions = iter(["eu-west-1", "eu-west-2"])
         store = make_store(server.endpoint_url, find_credentials=lambda: next(found), profile_region=lambda: next(regions))
@@ -1388,7 +1328,6 @@ class TestIdentity:
     ("connections", "least", "most"), [(50, dial.ROOM_BYTES, 3 * dial.ROOM_BYTES), (2000, 1, dial.ROOM_BYTES)]
 )
 def test_there_is_room_for_a_whole_image_before_anything_came(server: FaultServer, connections: int, least: int, most: int):
-    """Without this, an image comes in many small parts, a tenth of its CPU; or thousands of them fill the kernel's memory."""
     connected = dial.Dialer(5, connections).dial(find_route(server.endpoint_url))
     try:
         assert least <= connected.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= most
@@ -1403,7 +1342,6 @@ def test_there_is_room_for_a_whole_image_before_anything_came(server: FaultServe
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 def test_two_hundred_at_once_each_get_their_own_bytes(request: pytest.FixtureRequest, trusting: None, tls: bool):
-    """Without this, greenlets that share a buffer may share their images."""
     server = request.getfixturevalue("tls_server" if tls else "server")
     dice = random.Random(7)
     for number in range(200):
@@ -1441,7 +1379,6 @@ def test_two_hundred_at_once_each_get_their_own_bytes(request: pytest.FixtureReq
 
 
 def test_nothing_is_left_behind_by_a_thousand_requests(server: FaultServer):
-    """Without this, a daemon grows by what each image leaves."""
     store = make_store(server.endpoint_url)
     server.put("images", "small.png", b"small")
     small = ObjectRef("images", "small.png")

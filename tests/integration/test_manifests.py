@@ -27,7 +27,6 @@ def response(tmp_path: Path) -> Path:
 
 
 def test_manifests_are_read_to_the_byte(tmp_path, response):
-    """Without this, what is parsed is not what was written."""
     (tmp_path / "actorsData.json").write_bytes(b"\xef\xbb\xbf[]\r\n\0")
     response.write_bytes(b"x" * 3_000_000)
 
@@ -37,7 +36,6 @@ def test_manifests_are_read_to_the_byte(tmp_path, response):
 
 @pytest.mark.parametrize("told_bytes", [0, 100, 199_999])
 def test_manifest_that_is_longer_than_its_size_is_read_to_its_end(tmp_path, response, monkeypatch, told_bytes: int):
-    """Without this, one that grew as it was opened, or lies on a file system that tells no sizes, is torn for ever."""
     response.write_bytes(b"x" * 200_000)
     real_fstat = os.fstat
 
@@ -54,7 +52,6 @@ def test_manifest_that_is_longer_than_its_size_is_read_to_its_end(tmp_path, resp
 
 
 def test_empty_manifest_is_read_as_empty(tmp_path, response):
-    """Without this, the moment in which a writer has emptied the file is taken for another error."""
     response.touch()
 
     assert b"" == Manifests(tmp_path).read_response(ACTOR).content
@@ -62,7 +59,6 @@ def test_empty_manifest_is_read_as_empty(tmp_path, response):
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 3])
 def test_manifest_that_is_not_there_is_missing_not_rejected(tmp_path, response, levels):
-    """Without this, an actor whose images are not made yet counts as a failure."""
     for parent in response.parents[:levels]:
         parent.rmdir()
 
@@ -73,7 +69,6 @@ def test_manifest_that_is_not_there_is_missing_not_rejected(tmp_path, response, 
 
 
 def test_manifest_below_something_that_is_no_folder_is_missing(tmp_path, response):
-    """Without this, a file named training_data ends the run with a crash."""
     response.parent.rmdir()
     response.parent.write_bytes(b"not ours")
 
@@ -99,7 +94,6 @@ def make_link_to_a_device(path: Path) -> None:
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, make_socket, make_loop, make_link_to_a_device])
 def test_what_is_no_file_is_rejected_at_once(tmp_path, response, make: Callable[[Path], object]):
-    """Without this, a FIFO holds the whole program until somebody writes into it, and /dev/zero fills the memory."""
     make(response)
     before = len(os.listdir("/proc/self/fd"))
 
@@ -113,7 +107,6 @@ def test_what_is_no_file_is_rejected_at_once(tmp_path, response, make: Callable[
 
 
 def test_dangling_link_is_missing(tmp_path, response):
-    """Without this, a link to a disk that is not mounted yet counts as a failure."""
     response.symlink_to(tmp_path / "not mounted" / "response.json")
 
     with pytest.raises(ManifestMissing):
@@ -121,7 +114,6 @@ def test_dangling_link_is_missing(tmp_path, response):
 
 
 def test_links_to_manifests_are_followed(tmp_path, response):
-    """Without this, people who keep their manifests elsewhere get nothing."""
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_bytes(b"{}")
     response.symlink_to(elsewhere)
@@ -131,7 +123,6 @@ def test_links_to_manifests_are_followed(tmp_path, response):
 
 
 def test_huge_file_is_rejected_unread(tmp_path, response):
-    """Without this, a disk image under a manifest's name is read into memory."""
     response.touch()
     os.truncate(response, product.LARGEST_BYTES + 1)
 
@@ -143,7 +134,6 @@ def test_huge_file_is_rejected_unread(tmp_path, response):
 
 @needs_root
 def test_file_of_another_user_is_rejected_with_what_to_do(tmp_path, response):
-    """Without this, a manifest that cannot be read looks like one that is not there, and its actor is passed over."""
     response.write_bytes(b"{}")
     response.chmod(0o600)
     imports = """
@@ -174,7 +164,6 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("later")
 def test_stamp_changes_with_every_way_to_write_a_manifest(tmp_path, response):
-    """Without this, a change that keeps the size, or the time, or the file is never synced."""
     manifests = Manifests(tmp_path)
 
     def stamp() -> int | None:
@@ -211,7 +200,6 @@ def test_stamp_changes_with_every_way_to_write_a_manifest(tmp_path, response):
 
 @pytest.mark.usefixtures("later")
 def test_stamps_of_many_come_in_the_order_asked_for(tmp_path, response):
-    """Without this, a change of one actor is taken for that of another, or those beyond a slice are never looked at."""
     response.write_bytes(b"[1]")
     manifests = Manifests(tmp_path)
     stamp = manifests.read_response(ACTOR).stamp
@@ -222,7 +210,6 @@ def test_stamps_of_many_come_in_the_order_asked_for(tmp_path, response):
 
 @pytest.mark.usefixtures("later")
 def test_list_of_actors_has_a_stamp_too(tmp_path):
-    """Without this, an actor that was added while no event came is never seen."""
     manifests = Manifests(tmp_path)
     assert manifests.stamp_of_actors() is None
     (tmp_path / "actorsData.json").write_bytes(b"[]")

@@ -54,7 +54,6 @@ def padded(body: bytes) -> bytes:
 
 
 def test_it_is_there_wherever_it_can_be_compiled() -> None:
-    """Without this, it no longer compiles, and all tests below are skipped for ever."""
     if not can_compile():
         pytest.skip(NO_COMPILER)
     assert find_compress() is not None, (
@@ -65,7 +64,6 @@ def test_it_is_there_wherever_it_can_be_compiled() -> None:
 @needs_compiled
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 17, 40])
 def test_each_message_has_its_own_digest(count: int) -> None:
-    """Without this, images are mismatches, or damaged ones pass, by how many others come at the time."""
     compress = find_compress()
     bodies = [body_of(number, (number * 7919) % 5000) for number in range(count)]
     states = [bytearray(INITIAL_STATE) for _ in bodies]
@@ -79,7 +77,7 @@ def test_each_message_has_its_own_digest(count: int) -> None:
 @pytest.mark.parametrize("body", [b"", b"a", b"abc", b"message digest", b"1234567890" * 8])
 @pytest.mark.parametrize("beside", [0, 1])
 def test_the_examples_of_rfc_1321(body: bytes, beside: int) -> None:
-    """Appendix A.5; alone, and in the lanes. Without this, both halves of a test could be wrong in the same way."""
+    """Appendix A.5; alone, and in the lanes.."""
     digests = {
         b"": "d41d8cd98f00b204e9800998ecf8427e",
         b"a": "0cc175b9c0f1b6a831c399e269772661",
@@ -108,7 +106,6 @@ def test_the_examples_of_rfc_1321(body: bytes, beside: int) -> None:
     ],
 )
 def test_what_is_no_message_is_refused_and_nothing_is_kept_of_it(messages, error: str) -> None:
-    """Without this, a slip of ours reads memory that is not ours; or each one holds buffers for ever."""
     with pytest.raises((TypeError, ValueError, BufferError), match=error):
         find_compress()(messages)
 
@@ -120,7 +117,6 @@ def test_what_is_no_message_is_refused_and_nothing_is_kept_of_it(messages, error
 
 @needs_compiled
 def test_other_threads_run_meanwhile() -> None:
-    """Without this, the log's thread waits for each batch."""
     ticks = 0
     going = True
 
@@ -147,7 +143,6 @@ def test_other_threads_run_meanwhile() -> None:
 @needs_compiled
 @pytest.mark.parametrize("piece_bytes", [1000, 16 * 1024, 99_999, SHARE_BYTES, SHARE_BYTES + 1, ARENA_BYTES + 1])
 def test_digest_is_hashlib_s(lanes: Md5Batch, piece_bytes: int) -> None:
-    """Without this, whole images are mismatches, or damaged ones pass, by how the network cut them."""
     body = body_of(piece_bytes, 3_500_001)
     checksum = md5(lanes)
     feed(checksum, cut(body, piece_bytes))
@@ -158,7 +153,6 @@ def test_digest_is_hashlib_s(lanes: Md5Batch, piece_bytes: int) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 200), max_size=5), min_size=1, max_size=20), st.randoms(use_true_random=False))
 def test_pieces_of_many_in_any_order(sizes: list[list[int]], random) -> None:
-    """Without this, an image's bytes are hashed as another's, where their pieces come in turns."""
     lanes = Md5Batch(otherwise=new_checksum)
     bodies = [body_of(number, sum(pieces)) for number, pieces in enumerate(sizes)]
     checksums = [md5(lanes) for _ in bodies]
@@ -177,7 +171,6 @@ def test_pieces_of_many_in_any_order(sizes: list[list[int]], random) -> None:
 
 @needs_compiled
 def test_many_at_once_do_not_mix(lanes: Md5Batch) -> None:
-    """Without this, one image's bytes are hashed as another's once the arena is full."""
     bodies = {number: body_of(number, 100_000 + 7_919 * (number % 50)) for number in range(200)}
     sizes = (30_000, 70_000, 200_000, 16_384)
 
@@ -195,8 +188,6 @@ def test_many_at_once_do_not_mix(lanes: Md5Batch) -> None:
 
 @needs_compiled
 def test_what_ends_in_one_turn_of_the_loop_is_computed_together(lanes: Md5Batch, computed: list[list[int]]) -> None:
-    """Without this, each image is hashed alone, at a fifth of the speed."""
-
     def one(number: int) -> bytes:
         checksum = md5(lanes)
         feed(checksum, [body_of(number, 50_000)])
@@ -213,7 +204,6 @@ def test_what_ends_in_one_turn_of_the_loop_is_computed_together(lanes: Md5Batch,
 
 @needs_compiled
 def test_who_has_had_its_share_gives_way(lanes: Md5Batch) -> None:
-    """Without this, one fast connection fills the arena, and nothing is left to compute beside it."""
     checksum = md5(lanes)
     piece = memoryview(bytes(SHARE_BYTES // 2))
     assert [False, True] == [checksum.update(piece) for _ in range(2)]
@@ -223,7 +213,6 @@ def test_who_has_had_its_share_gives_way(lanes: Md5Batch) -> None:
 
 @needs_compiled
 def test_memory_is_that_of_the_arena_however_much_comes(lanes: Md5Batch) -> None:
-    """Without this, fast connections fill all memory with what waits to be hashed."""
     checksums = [md5(lanes) for _ in range(50)]
     piece = memoryview(bytes(99_999))
     for _ in range(10):
@@ -236,7 +225,6 @@ def test_memory_is_that_of_the_arena_however_much_comes(lanes: Md5Batch) -> None
 
 @needs_compiled
 def test_body_that_trickles_leaves_few_pieces(lanes: Md5Batch, computed: list[list[int]]) -> None:
-    """Without this, a server that sends byte by byte costs seconds of CPU, and hundreds of bytes of memory for each."""
     checksum = md5(lanes)
     body = body_of(1, 60_001)
     feed(checksum, cut(body, 1))
@@ -246,7 +234,6 @@ def test_body_that_trickles_leaves_few_pieces(lanes: Md5Batch, computed: list[li
 
 @needs_compiled
 def test_nothing_is_left_of_bodies_that_break_off_at_once(lanes: Md5Batch, computed: list[list[int]]) -> None:
-    """Without this, a daemon whose images all break off near their begin grows by each attempt."""
     for _ in range(5000):
         md5(lanes).update(memoryview(bytes(63)))
     checksum = md5(lanes)
@@ -257,7 +244,6 @@ def test_nothing_is_left_of_bodies_that_break_off_at_once(lanes: Md5Batch, compu
 
 @needs_compiled
 def test_what_is_given_up_hurts_nobody(lanes: Md5Batch) -> None:
-    """Without this, a transfer that breaks off, or is abandoned at its end, spoils another image."""
     for _ in range(50):
         feed(md5(lanes), [body_of(1, 70_001)])
     killed = md5(lanes)
@@ -274,7 +260,6 @@ def test_what_is_given_up_hurts_nobody(lanes: Md5Batch) -> None:
 
 @needs_compiled
 def test_no_digest_waits_for_longer_than_a_turn(lanes: Md5Batch) -> None:
-    """Without this, the last image of all waits for others that never come."""
     checksum = md5(lanes)
     feed(checksum, [body_of(1, 70_001)])
     started = time.monotonic()
@@ -287,7 +272,6 @@ def test_no_digest_waits_for_longer_than_a_turn(lanes: Md5Batch) -> None:
     [(Proof.CRC64NVME, LARGE), (Proof.SHA256, LARGE), (Proof.MD5, SMALLEST_BYTES - 1), (Proof.MD5, None)],
 )
 def test_what_would_not_pay_is_made_elsewhere(proof: Proof, size_bytes: int | None) -> None:
-    """Without this, small images cost more by the lanes than they would without them."""
     asked = []
     lanes = Md5Batch(otherwise=lambda *what: asked.append(what) or new_checksum(*what))
     lanes.new_checksum(proof, size_bytes)
@@ -295,7 +279,6 @@ def test_what_would_not_pay_is_made_elsewhere(proof: Proof, size_bytes: int | No
 
 
 def test_without_the_compiled_part_all_is_made_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without this, a machine without a compiler verifies nothing, or nothing runs there."""
     monkeypatch.setattr(lanes_module, "find_compress", lambda: None)
     asked = []
     lanes = Md5Batch(otherwise=lambda *what: asked.append(what) or new_checksum(*what))

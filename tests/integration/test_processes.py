@@ -55,7 +55,6 @@ State = Callable[[Forking, int], None]
 
 @pytest.mark.parametrize("size_bytes", [1, 70_000, 20 * MB])
 def test_message_arrives_whole_in_either_direction(talking: Forking, size_bytes: int) -> None:
-    """Without this, a result that is larger than a socket's buffer is torn, or never comes."""
     talking.tell(0, "make_blob", size_bytes=size_bytes)
     assert shown_blob(size_bytes) == talking.hear(0)
     talking.ask("tell_blob", to=0, size_bytes=size_bytes)
@@ -63,26 +62,22 @@ def test_message_arrives_whole_in_either_direction(talking: Forking, size_bytes:
 
 
 def test_many_messages_arrive_in_order(talking: Forking) -> None:
-    """Without this, an actor's end overtakes what was said of it."""
     talking.ask("tell_many", to=0, values=5000)
     assert list(range(5000)) == talking.ask("hear_many", of=0, messages=5000)
 
 
 def test_each_channel_leads_to_its_own_process(three: Forking) -> None:
-    """Without this, an actor is begun by one process and its end waited for from another."""
     for which in (2, 0, 1):
         three.tell(which, "pid")
     assert three.pids == [three.hear(which) for which in range(3)]
 
 
 def test_sender_that_is_killed_in_the_middle_leaves_no_half_message(talking: Forking) -> None:
-    """Without this, one image that is given up while it says something makes all that follows unreadable."""
     talking.tell(0, "send_and_be_killed", size_bytes=20 * MB)
     assert [shown_blob(20 * MB), "after"] == [talking.hear(0), talking.hear(0)]
 
 
 def test_process_waits_for_a_reader_that_is_slow(one: Forking) -> None:
-    """Without this, what a worker has to say piles up in its memory while the log's reader stands still."""
     one.tell(0, "count", messages=2000, size_bytes=20_000)
     until(lambda: one.ask("sent") >= MOST_WAITING)
     before = -1
@@ -103,7 +98,6 @@ def idle_for_a_tick(pid: int) -> bool:
 
 
 def test_who_forked_never_waits_for_a_process_that_does_not_read(one: Forking) -> None:
-    """Without this, one worker in a system call that does not return holds the loop, and with it all the others."""
     one.wake(0)
     one.tell(0, "injected_hang")
     for _ in range(3):
@@ -114,7 +108,6 @@ def test_who_forked_never_waits_for_a_process_that_does_not_read(one: Forking) -
 
 
 def test_forked_process_sleeps_until_it_is_told_something(three: Forking) -> None:
-    """Without this, a run over an unchanged tree pays for processes that have nothing to do."""
     until(lambda: all(idle_for_a_tick(pid) for pid in three.pids))
     assert [0, 0, 0] == [cpu_ticks_of(pid) for pid in three.pids]
     assert [False, False, False] == [has_event_loop(pid) for pid in three.pids]
@@ -126,7 +119,6 @@ def test_forked_process_sleeps_until_it_is_told_something(three: Forking) -> Non
 
 
 def test_process_that_is_never_told_anything_never_begins(one: Forking) -> None:
-    """Without this, each worker of an unchanged tree builds all that it never needed, at the very end of the run."""
     one.ask("close", channel=0)
     assert 0 == one.ask("begun")
 
@@ -136,7 +128,6 @@ def test_process_that_is_never_told_anything_never_begins(one: Forking) -> None:
 
 @STATES
 def test_process_ends_when_its_channel_is_closed(three: Forking, state: State) -> None:
-    """Without this, a run that is over leaves processes behind, or zombies, or waits for each until it is killed."""
     state(three, 1)
     took_seconds = three.ask("close", channel=1)
 
@@ -148,7 +139,6 @@ def test_process_ends_when_its_channel_is_closed(three: Forking, state: State) -
 
 @STATES
 def test_processes_end_when_who_forked_them_is_killed(three: Forking, state: State) -> None:
-    """Without this, `kill -9` leaves processes that download on, with nobody to tell."""
     for which in range(3):
         state(three, which)
     three.kill()
@@ -157,7 +147,6 @@ def test_processes_end_when_who_forked_them_is_killed(three: Forking, state: Sta
 
 @STATES
 def test_signals_that_stop_a_run_are_not_for_forked_processes(one: Forking, state: State) -> None:
-    """Without this, Ctrl-C, which reaches the whole process group, throws away what the others were about to finish."""
     state(one, 0)
     for signum in (signal.SIGINT, signal.SIGTERM):
         until(lambda signum=signum: ignores(one.pids[0], signum))  # from the first line on that is its own
@@ -173,7 +162,6 @@ def ignores(pid: int, signum: signal.Signals) -> bool:
 
 
 def test_process_that_returned_is_gone(one: Forking) -> None:
-    """Without this, who forked it waits for ever for what it has to say."""
     one.tell(0, "end")
     assert one.hear(0) is None
     one.ask("close", channel=0)
@@ -189,7 +177,6 @@ def test_process_that_raised_says_so_and_nothing_else_of_the_program_runs_in_it(
 
 @STATES
 def test_killed_process_is_heard_of(one: Forking, state: State) -> None:
-    """Without this, the out-of-memory killer makes a run wait for ever."""
     state(one, 0)
     heard = one.begin("hear", of=0)
     os.kill(one.pids[0], signal.SIGKILL)
@@ -198,7 +185,6 @@ def test_killed_process_is_heard_of(one: Forking, state: State) -> None:
 
 
 def test_process_that_is_killed_in_mid_message_is_heard_of(one: Forking) -> None:
-    """Without this, half a message crashes the run that could have gone on without its sender."""
     one.tell(0, "count", messages=100, size_bytes=MB)
     until(lambda: one.ask("sent") == 100)
     until(lambda: idle_for_a_tick(one.pids[0]))
@@ -211,7 +197,6 @@ def test_process_that_is_killed_in_mid_message_is_heard_of(one: Forking) -> None
 
 @pytest.mark.parametrize("state", [asleep, awake], ids=lambda state: state.__name__)
 def test_sending_to_a_dead_process_does_nothing(one: Forking, state: State) -> None:
-    """Without this, who is told of a failure or a stop after its death takes the whole run along."""
     state(one, 0)
     os.kill(one.pids[0], signal.SIGKILL)
     until(lambda: not lives(one.pids[0]))
@@ -224,7 +209,6 @@ def test_sending_to_a_dead_process_does_nothing(one: Forking, state: State) -> N
 
 
 def test_process_that_hangs_is_killed_when_its_channel_is_closed(one: Forking) -> None:
-    """Without this, a worker in a dead disk holds the end of a run that is over."""
     one.wake(0)
     one.tell(0, "injected_hang")
     until(lambda: idle_for_a_tick(one.pids[0]))
@@ -235,7 +219,6 @@ def test_process_that_hangs_is_killed_when_its_channel_is_closed(one: Forking) -
 
 
 def test_channels_are_closed_where_the_kernel_reaps_children_by_itself() -> None:
-    """Without this, who was started with SIGCHLD ignored (by a shell's trap, by some supervisors) crashes after the work."""
     with Forking(2, ignoring_sigchld=True) as forking:
         forking.wake(0)
         for channel in range(2):
@@ -244,7 +227,6 @@ def test_channels_are_closed_where_the_kernel_reaps_children_by_itself() -> None
 
 
 def test_no_process_holds_a_socket_of_another(three: Forking) -> None:
-    """Without this, one that lives on keeps another from seeing that its channel is closed."""
     ours = sockets_of(three.pid)
     until(lambda: [1, 1, 1] == [len(sockets_of(pid)) for pid in three.pids])
     theirs = [sockets_of(pid)[0] for pid in three.pids]

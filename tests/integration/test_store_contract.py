@@ -171,7 +171,6 @@ def home(
 class TestHealthyObjects:
     @pytest.mark.parametrize("size_bytes", [1, 4096, 3_000_000])
     def test_the_bytes_come_whole_and_in_order(self, home: Home, size_bytes: int):
-        """Without this, nothing else is worth anything."""
         body = image_bytes(f"{size_bytes}", size_bytes)
         home.server.put(home.bucket, f"{size_bytes}.png", body)
 
@@ -183,10 +182,6 @@ class TestHealthyObjects:
 
     @pytest.mark.parametrize("key", KEYS)
     def test_a_key_is_asked_for_to_the_letter_and_signed_right(self, home: Home, key: str):
-        """Without this, an image with an odd name is never found; SeaweedFS and rclone check what was signed.
-
-        Keys that a server takes for paths on a disk are refused by it, and not for their signature.
-        """
         ref = ObjectRef(home.bucket, key)
         if home.takes(key):
             home.server.put(home.bucket, key, key.encode())
@@ -195,14 +190,12 @@ class TestHealthyObjects:
             assert home.refuses == error_of(home.store.fetch(ref)).s3_code
 
     def test_a_presigned_url_needs_nothing_but_itself(self, home: Home):
-        """Without this, manifests with presigned URLs fail."""
         home.server.put(home.bucket, "signed/ü +.png", b"presigned")
         url = home.server.account.presign(home.bucket, "signed/ü +.png")
 
         assert_whole(b"presigned", home.store.fetch(ObjectRef(home.bucket, "signed/ü +.png", presigned_url=url)))
 
     def test_what_is_not_there_is_told_so(self, home: Home):
-        """Without this, a missing image would be asked for five times."""
         missing = error_of(home.store.fetch(ObjectRef(home.bucket, "none.png")))
         nowhere = error_of(home.store.fetch(ObjectRef("no-such-bucket-here", "none.png")))
 
@@ -219,7 +212,6 @@ class TestHealthyObjects:
     def test_a_rejected_identity_is_told_so(
         self, home: Home, kind: str, process: StoreProcess, pair: tuple[str, str], s3_code: str
     ):
-        """Without this, expired keys look like 5,740 forbidden images. (The fault server verifies no signature.)"""
         wrong = process.open(kind, home.server.account.endpoint_url, pair=pair)
 
         rejected = error_of(wrong.fetch(ObjectRef(home.bucket, "a/b.png")))
@@ -228,7 +220,6 @@ class TestHealthyObjects:
 
 
 def test_an_older_version_is_asked_for_by_its_id(kind: str, process: StoreProcess, seaweed):
-    """Without this, a URL with versionId brings the newest version in place of its own."""
     bucket = seaweed.make_bucket()
     seaweed.enable_versioning(bucket)
     older = seaweed.put(bucket, "a.png", b"older")
@@ -250,7 +241,6 @@ class TestTheRequest:
     def test_its_target_is_the_url_of_the_object_and_nothing_normalised(
         self, store: Store, server: FaultServer, key: str, version_id: str | None
     ):
-        """Without this, `a//b` and `a/../b` become other objects on the way."""
         ref = ObjectRef("targets", key, version_id)
         asked_before = len(server.requests)
 
@@ -259,7 +249,6 @@ class TestTheRequest:
         assert [build_s3_url(ref, endpoint="")] == [request.target for request in server.requests[asked_before:]]
 
     def test_it_is_one_get_signed_for_the_region_of_the_url(self, store: Store, server: FaultServer, image: Image):
-        """Without this, each bucket outside the configured region costs a redirect."""
         assert_whole(image.body, store.fetch(image.ref._replace(region="eu-north-1")))
 
         (request,) = server.requests_of(image.path)
@@ -270,14 +259,12 @@ class TestTheRequest:
     def test_without_a_region_in_the_url_the_configured_one_signs(
         self, kind: str, process: StoreProcess, server: FaultServer, image: Image
     ):
-        """Without this, AWS_REGION does nothing."""
         assert_whole(image.body, process.open(kind, server.endpoint_url, region="sa-east-1").fetch(image.ref))
         assert_whole(image.body, process.open(kind, server.endpoint_url).fetch(image.ref))
 
         assert ["sa-east-1", "us-west-1"] == [request.signed_region for request in server.requests_of(image.path)]
 
     def test_a_presigned_url_is_sent_as_it_is_and_not_signed_again(self, store: Store, server: FaultServer, image: Image):
-        """Without this, S3 refuses it: two signatures, or one that no longer fits."""
         ref = presigned(server, image)
 
         assert_whole(image.body, store.fetch(ref))
@@ -287,10 +274,6 @@ class TestTheRequest:
         assert not {"authorization", "x-amz-security-token", "x-amz-date"} & request.headers.keys()
 
     def test_a_presigned_url_is_not_written_anew(self, store: Store, server: FaultServer, image: Image):
-        """Without this, an escape too many or an odd order of the query breaks its signature.
-
-        Only the case of escapes is left to the store: SigV4 compares what they mean.
-        """
         url = f"{server.endpoint_url}/images/%61/{image.ref.key[2:]}?X-Amz-Signature=%2F+%20~&b=&a&;c=%25&X-Amz-Algorithm=x"
 
         assert_whole(image.body, store.fetch(image.ref._replace(presigned_url=url)))
@@ -300,7 +283,6 @@ class TestTheRequest:
     def test_an_anonymous_store_signs_nothing_and_looks_for_no_credentials(
         self, kind: str, process: StoreProcess, server: FaultServer, image: Image
     ):
-        """Without this, --anonymous fails on a machine without credentials."""
         anonymous = process.open(kind, server.endpoint_url, anonymous=True, pair=None)
 
         assert_whole(image.body, anonymous.fetch(image.ref))
@@ -310,7 +292,6 @@ class TestTheRequest:
         assert 0 == anonymous.lookups
 
     def test_the_way_in_has_a_name(self, kind: str, process: StoreProcess, store: Store, server: FaultServer, image: Image):
-        """Without this, one rejected pair of keys would stop presigned URLs too."""
         anonymous = process.open(kind, server.endpoint_url, anonymous=True)
 
         assert "signed" == store.identity_of(image.ref)
@@ -320,7 +301,6 @@ class TestTheRequest:
 
 
 def test_without_an_endpoint_a_request_goes_to_the_host_that_its_url_says(kind: str, tmp_path: Path, fault_server: FaultServer):
-    """Without this, a variant or a region is silently another one. The fault server is the proxy here: it sees the host."""
     refs = [
         *(ObjectRef("bucket", "k", region="us-west-2", variant=variant) for variant in EndpointVariant),
         *(ObjectRef(bucket, "k", region="cn-north-1") for bucket in ("bucket", "dotted.bucket", "Upper_Case")),
@@ -365,7 +345,6 @@ class TestTheAnswer:
     def test_a_body_comes_as_it_is_stored_however_it_is_framed(
         self, store: Store, server: FaultServer, image: Image, ref: ObjectRef, fault: faults.Fault
     ):
-        """Without this, an image uploaded with Content-Encoding: gzip is refused or changed."""
         server.inject(image.path, fault)
 
         assert_whole(image.body, store.fetch(ref))
@@ -399,14 +378,12 @@ class TestTheAnswer:
     def test_the_head_says_what_the_answer_said(
         self, store: Store, server: FaultServer, image: Image, ref: ObjectRef, fault: faults.Fault, expected: dict[str, object]
     ):
-        """Without this, an image is verified against what nobody vouched for, or against nothing."""
         server.inject(image.path, fault)
 
         usual = ObjectHead(len(image.body), f'"{md5(image.body).hexdigest()}"', content_type="image/png")
         assert usual._replace(**expected) == store.fetch(ref).head
 
     def test_an_empty_object_is_one_of_no_bytes(self, store: Store, server: FaultServer):
-        """Without this, it is taken for a broken answer and asked for again."""
         server.put("images", "empty.png", b"")
 
         fetched = store.fetch(ObjectRef("images", "empty.png"))
@@ -443,7 +420,6 @@ class TestTheAnswer:
         part: int,
         came_before: bool,
     ):
-        """Without this, a truncated image is kept, or a passing fault is taken for the last word."""
         if came_before:
             assert_whole(image.body, store.fetch(ref))
         asked_before = len(server.requests_of(image.path))
@@ -465,14 +441,12 @@ class TestTheAnswer:
     def test_more_bytes_than_announced_spoil_no_other_answer(
         self, store: Store, server: FaultServer, image: Image, ref: ObjectRef
     ):
-        """Without this, the byte too many is the begin of the next image."""
         server.inject(image.path, faults.long_body(extra_bytes=5_000))
 
         assert image.body == store.fetch(ref).body[: len(image.body)]
         assert_whole(image.body, store.fetch(ref))
 
     def test_no_header_whatever_it_holds_is_a_crash(self, store: Store, server: FaultServer, image: Image, ref: ObjectRef):
-        """Without this, one odd Last-Modified at one object ends the whole program."""
         names = (
             *("Last-Modified", "Expires", "Content-Length", "Content-Range", "Content-Type", "ETag", "Date", "Age"),
             *("x-amz-missing-meta", "x-amz-mp-parts-count", "x-amz-tagging-count", "x-amz-delete-marker", "x-amz-restore"),
@@ -558,7 +532,6 @@ class TestAnswersThatSayNo:
         fault: faults.Fault,
         expected: dict[str, object],
     ):
-        """Without this, the retry loop does the wrong thing about it; or a library retries behind our back."""
         server.inject(image.path, fault)
 
         said_no = store.fetch(ref)
@@ -572,7 +545,6 @@ class TestAnswersThatSayNo:
     def test_a_redirect_is_not_followed_by_the_store_itself(
         self, store: Store, server: FaultServer, image: Image, ref: ObjectRef
     ):
-        """Without this, botocore's redirector asks HeadBucket and sends the GET again, uncounted."""
         before = len(server.requests)
         with FaultServer() as elsewhere:
             for status in (301, 302, 307):
@@ -585,7 +557,6 @@ class TestAnswersThatSayNo:
     def test_no_secret_is_told_even_where_the_server_repeats_what_it_was_sent(
         self, store: Store, server: FaultServer, image: Image
     ):
-        """Without this, a proxy that quotes the URL in its refusal puts a presigned URL's signature into the log."""
         ref = presigned(server, image)
         assert ref.presigned_url is not None
         quoting = f"The requested URL {ref.presigned_url} was not found"
@@ -628,7 +599,6 @@ class TestAnswersThatSayNo:
         server.inject(image.path)
 
     def test_a_presigned_url_that_is_refused_blames_the_url_not_our_keys(self, store: Store, server: FaultServer, image: Image):
-        """Without this, its user is sent to look at AWS_ACCESS_SECRET, which had no part in it."""
         for s3_code in ("SignatureDoesNotMatch", "ExpiredToken", "AccessDenied"):
             server.inject(image.path, faults.s3_error(s3_code))
             hint = error_of(store.fetch(presigned(server, image))).hint or ""
@@ -641,14 +611,12 @@ class TestAnswersThatSayNo:
 
 class TestNoAnswer:
     def test_a_refused_connect_is_told_as_one(self, kind: str, process: StoreProcess):
-        """Without this, an endpoint that is out is never noticed."""
         with refusing_port() as port:
             error = error_of(process.open(kind, f"http://127.0.0.1:{port}").fetch(ObjectRef("b", "k")))
 
         assert ("ConnectFailed", "connect-failed", "connect") == (error.kind, error.code, error.treatment)
 
     def test_a_connect_that_is_not_answered_ends_at_its_time_out(self, kind: str, process: StoreProcess):
-        """Without this, a dead route holds a slot for two minutes."""
         with unanswering_port() as port:
             store = process.open(kind, f"http://127.0.0.1:{port}", connect_timeout=0.2)
             error = error_of(store.fetch(ObjectRef("b", "k")))
@@ -656,7 +624,6 @@ class TestNoAnswer:
         assert ("ConnectFailed", "connect") == (error.kind, error.treatment)
 
     def test_a_name_that_is_no_host_is_a_failed_connect(self, kind: str, process: StoreProcess):
-        """Without this, a typing error in --endpoint-url looks like a fault of S3."""
         error = error_of(process.open(kind, "http://no-such-host.invalid").fetch(ObjectRef("b", "k")))
 
         assert ("ConnectFailed", "connect") == (error.kind, error.treatment)
@@ -665,7 +632,6 @@ class TestNoAnswer:
     def test_silence_ends_at_the_read_time_out(
         self, kind: str, process: StoreProcess, server: FaultServer, image: Image, ref: ObjectRef, fault: faults.Fault
     ):
-        """Without this, a server that says nothing holds its slot for ever."""
         impatient = process.open(kind, server.endpoint_url, read_timeout=0.3)
         server.inject(image.path, fault)
 
@@ -691,7 +657,6 @@ def trusting(
 
 class TestTls:
     def test_a_certificate_that_is_trusted_serves(self, trusting: Store, tls_server: FaultServer):
-        """Without this, a store behind a private certificate cannot be used."""
         image = put_image(tls_server)
 
         for ref in (image.ref, presigned(tls_server, image)):
@@ -702,7 +667,6 @@ class TestTls:
     def test_a_certificate_that_nobody_trusts_is_a_failed_connect(
         self, kind: str, process: StoreProcess, tls_server: FaultServer
     ):
-        """Without this, anybody on the way may read the requests, or answer them."""
         image = put_image(tls_server)
         wary = process.open(kind, tls_server.endpoint_url)
 
@@ -712,7 +676,6 @@ class TestTls:
         assert () == tls_server.requests_of(image.path)
 
     def test_a_body_that_breaks_off_is_told(self, trusting: Store, tls_server: FaultServer):
-        """Without this, a truncated image passes for a whole one: TLS tells a reset as a plain end."""
         image = put_image(tls_server)
         tls_server.inject(image.path, faults.reset_mid_body(), faults.close_mid_body(), faults.reset_before_head())
 
@@ -732,7 +695,6 @@ class TestConnections:
 
     @pytest.mark.parametrize("way", ["signed", "presigned"])
     def test_a_hundred_fetches_in_turn_take_one(self, own: Store, fault_server: FaultServer, way: str):
-        """Without this, each image pays for a new connection, and over TLS for a handshake."""
         image = put_image(fault_server, 5_000)
         ref = image.ref if way == "signed" else presigned(fault_server, image)
 
@@ -742,7 +704,6 @@ class TestConnections:
         assert (100, 1) == (len(fault_server.requests), fault_server.connections)
 
     def test_many_at_once_get_each_its_own_image_over_no_more_than_one_each(self, own: Store, fault_server: FaultServer):
-        """Without this, bytes of one image end up in another, or sockets run out."""
         fault_server.latency_seconds = 0.02
         images = [put_image(fault_server, 20_000 + number) for number in range(50)]
 
@@ -756,7 +717,6 @@ class TestConnections:
 
     @pytest.mark.parametrize("way", ["signed", "presigned"])
     def test_a_fresh_one_carried_nothing_before(self, own: Store, fault_server: FaultServer, way: str):
-        """Without this, a proxy that damages one connection damages the second try too."""
         images = [put_image(fault_server, 5_000) for _ in range(5)]
         refs = [image.ref if way == "signed" else presigned(fault_server, image) for image in images]
         own.fetch_all(refs)
@@ -767,7 +727,6 @@ class TestConnections:
         assert fault_server.requests[-1].connection not in used
 
     def test_a_fresh_one_disturbs_none_that_is_under_way(self, own: Store, fault_server: FaultServer):
-        """Without this, one damaged image breaks off all others of the moment."""
         slow, quick = put_image(fault_server), put_image(fault_server)
         arrives = Event()
         fault_server.inject(slow.path, faults.held_until(arrives))
@@ -781,7 +740,6 @@ class TestConnections:
 
     @pytest.mark.parametrize("way", ["signed", "presigned"])
     def test_after_a_fresh_one_those_under_way_are_closed_when_they_end(self, own: Store, fault_server: FaultServer, way: str):
-        """Without this, each damaged image leaves idle connections behind, beyond what workers times actors allows."""
         images = [put_image(fault_server) for _ in range(6)]
         refs = [image.ref if way == "signed" else presigned(fault_server, image) for image in images]
         first_arrives, others_arrive = Event(), Event()
@@ -805,10 +763,6 @@ class TestConnections:
     def test_what_a_sink_raises_reaches_the_caller_and_the_next_answer_is_clean(
         self, own: Store, fault_server: FaultServer, sink_raises: str, fault: faults.Fault
     ):
-        """Without this, a full disk is told as a fault of the network; or the rest of one image begins the next.
-
-        Where the rest is silent, nothing but the store itself knows that the connection is half read.
-        """
         image, other = put_image(fault_server), put_image(fault_server)
         for ref in (image.ref, presigned(fault_server, image)):
             fault_server.inject(image.path, fault)
@@ -826,7 +780,6 @@ class TestConnections:
     def test_what_is_thrown_into_a_fetch_that_waits_comes_out_of_it_and_closes_its_connection(
         self, own: Store, fault_server: FaultServer, where: str, way: str
     ):
-        """Without this, a transfer that does not get on cannot be ended; or its connection is used again, or never closed."""
         image, other = put_image(fault_server), put_image(fault_server)
         waiting = {
             "before the head": faults.hang_before_head(),
@@ -848,7 +801,6 @@ class TestConnections:
         assert_whole(other.body, own.fetch(other.ref))
 
     def test_one_that_died_while_it_was_idle_is_not_used(self, own: Store, fault_server: FaultServer):
-        """Without this, each pause of a daemon costs a retry for every connection."""
         image = put_image(fault_server)
         fault_server.inject(ANY, faults.unannounced_close())
         assert_whole(image.body, own.fetch(image.ref))
@@ -857,7 +809,6 @@ class TestConnections:
         assert_whole(image.body, own.fetch(image.ref))
 
     def test_closing_closes_them_and_a_later_fetch_opens_its_own(self, own: Store, fault_server: FaultServer):
-        """Without this, a stopped daemon leaves its connections to the server's time-out."""
         image = put_image(fault_server)
         own.fetch_all([image.ref, presigned(fault_server, image)])
 
@@ -888,7 +839,6 @@ class TestRegions:
     def test_a_redirect_is_followed_when_asked_to_and_remembered_for_the_bucket(
         self, own: Store, server: FaultServer, image: Image, redirect: faults.Fault
     ):
-        """Without this, each image of the bucket costs two requests."""
         server.inject(image.path, redirect)
 
         assert own.follow(image.ref, own.fetch(image.ref))
@@ -900,20 +850,17 @@ class TestRegions:
         assert ["us-west-1", "eu-west-1", "eu-west-1", "eu-west-1", "us-west-1"] == signed_for
 
     def test_all_who_were_redirected_together_may_follow(self, own: Store, server: FaultServer, image: Image):
-        """Without this, the first of fifty images in flight goes on and the others fail."""
         server.inject(image.path, *[faults.redirect("eu-west-1")] * 10)
         redirected = own.fetch_all([image.ref] * 10)
 
         assert [True] * 10 == [own.follow(image.ref, each) for each in redirected]
 
     def test_a_redirect_that_names_nothing_new_is_not_followed(self, own: Store, server: FaultServer, image: Image):
-        """Without this, the same question is asked again and gets the same answer."""
         server.inject(image.path, faults.redirect(None), faults.redirect("us-west-1"), faults.redirect("evil.com/"))
 
         assert [False] * 3 == [own.follow(image.ref, own.fetch(image.ref)) for _ in range(3)]
 
     def test_a_presigned_url_cannot_follow(self, own: Store, server: FaultServer, image: Image):
-        """Without this, what would be sent again is the same URL."""
         ref = presigned(server, image)
         server.inject(image.path, faults.redirect("eu-west-1"))
 
@@ -922,7 +869,6 @@ class TestRegions:
     def test_what_is_up_or_down_as_one_is_named_without_its_bucket(
         self, kind: str, process: StoreProcess, own: Store, server: FaultServer, image: Image
     ):
-        """Without this, failed connects count against a host that was not asked."""
         aws = process.open(kind, None)
         ref = ObjectRef("bucket", "k", region="us-west-2")
         assert "https://s3.us-west-2.amazonaws.com" == aws.endpoint_of(ref)
@@ -951,7 +897,6 @@ class TestIdentity:
         return [text.partition("Credential=")[2].partition("/")[0] for text in credentials]
 
     def test_they_are_looked_for_once_and_only_when_a_signature_is_needed(self, own: Store, server: FaultServer, image: Image):
-        """Without this, presigned URLs need credentials, and every image a lookup."""
         assert_whole(image.body, own.fetch(presigned(server, image)))
         assert 0 == own.lookups
 
@@ -960,7 +905,6 @@ class TestIdentity:
         assert 1 == own.lookups
 
     def test_they_are_renewed_once_for_all_who_were_rejected(self, own: Store, server: FaultServer, image: Image):
-        """Without this, fifty images in flight ask the metadata service or the disk fifty times."""
         rejected = self.rejected(own, server, image, 20)
         own.give_credentials(*OTHER_PAIR)
 
@@ -972,7 +916,6 @@ class TestIdentity:
         assert [*[ACCESS_KEY] * 20, OTHER_PAIR[0]] == self.keys_used(server, image)
 
     def test_the_same_again_is_not_worth_asking_and_also_said_once_for_all(self, own: Store, server: FaultServer, image: Image):
-        """Without this, every image asks again with what was rejected, or looks again for what is not there."""
         rejected = self.rejected(own, server, image, 20)
 
         assert [False] * 10 == own.renew_identity_for_all(rejected[:10])
@@ -981,7 +924,6 @@ class TestIdentity:
         assert 2 == own.lookups
 
     def test_a_later_rejection_looks_again(self, own: Store, server: FaultServer, image: Image):
-        """Without this, a daemon whose keys expired once never notices new ones."""
         (first,) = self.rejected(own, server, image, 1)
         assert not own.renew_identity(first)
         own.give_credentials(*OTHER_PAIR)
@@ -995,7 +937,6 @@ class TestIdentity:
     def test_other_credentials_after_none_are_used(
         self, own: Store, server: FaultServer, image: Image, kind: str, process: StoreProcess
     ):
-        """Without this, keys that are missing for a moment (a .env being rewritten) leave the old ones in use for good."""
         (rejected,) = self.rejected(own, server, image, 1)
         own.give_credentials()
         with pytest.raises(StoreRaised) as raised:
@@ -1011,7 +952,6 @@ class TestIdentity:
     def test_none_at_all_is_said_before_anything_is_sent(
         self, kind: str, process: StoreProcess, server: FaultServer, image: Image
     ):
-        """Without this, a machine without credentials asks for every image, unsigned."""
         without = process.open(kind, server.endpoint_url, pair=None)
 
         missing = error_of(without.fetch(image.ref))
@@ -1025,7 +965,6 @@ class TestIdentity:
     def test_boto3s_own_chain_is_asked_where_the_settings_give_none(
         self, kind: str, process: StoreProcess, server: FaultServer, image: Image, folder: Path
     ):
-        """Without this, a profile does not work, and a renewed one is not noticed."""
         profile = folder / "credentials"
         store = process.open(kind, server.endpoint_url, pair=None)
         try:
@@ -1042,7 +981,6 @@ class TestIdentity:
     def test_a_profile_that_is_broken_is_said_to_be(
         self, kind: str, process: StoreProcess, server: FaultServer, image: Image, folder: Path
     ):
-        """Without this, half a profile is a crash, or looks like no profile."""
         profile = folder / "credentials"
         profile.write_text(f"[default]\naws_access_key_id={ACCESS_KEY}\n")
         try:

@@ -316,7 +316,6 @@ class TestAnswersThatTakeTheirTime:
             assert b"HTTP/1.1 200" == connection.sock.recv(12)
 
     def test_a_server_that_stops_leaves_no_thread_behind(self):
-        """Without this, one hanging test would keep the whole run from ending."""
         before = threading.active_count()
         with FaultServer() as server:
             server.objects[PATH] = BODY
@@ -516,7 +515,6 @@ class TestChildren:
         assert child.stdout.endswith("the end\n")
 
     def test_a_child_dies_when_we_are_killed(self, tmp_path: Path):
-        """Without this, a killed test run leaves servers behind."""
         parent = """if True:
             import os, signal
             from pathlib import Path

@@ -175,7 +175,6 @@ def test_every_way_to_write_a_manifest_gives_a_hint_when_it_is_whole(
 
 
 def test_replaced_manifest_is_hinted_at_within_milliseconds(big: tuple[WatchTree, WatchProcess]):
-    """Without this, batching would be paid by every change and not only in a flood."""
     tree, watched = big
     delays = []
     for number in range(20):
@@ -205,7 +204,6 @@ def test_rewritten_actors_data_is_hinted_at(watched: WatchProcess, tree: WatchTr
 
 
 def test_git_checkout_of_all_manifests_hints_at_each(tmp_path: Path):
-    """Without this, some of hundreds of files that change at once wait for a reconcile."""
     tree = WatchTree(tmp_path / "data", NAMES)
     git = ["git", "-C", tree.data, "-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "gc.auto=0"]
 
@@ -256,7 +254,6 @@ def test_folder_of_no_wanted_actor_hints_at_the_set(watched: WatchProcess, tree:
 
 
 def test_actor_that_is_moved_out_and_in_again(watched: WatchProcess, tree: WatchTree):
-    """Without this, what is written in a folder that is elsewhere now starts a sync of the actor that it was."""
     elsewhere = tree.data.parent / "elsewhere"
     mark = watched.mark()
     (tree.actors / A).rename(elsewhere)
@@ -274,7 +271,6 @@ def test_actor_that_is_moved_out_and_in_again(watched: WatchProcess, tree: Watch
 
 
 def test_actor_that_is_renamed_to_another(watched: WatchProcess, tree: WatchTree):
-    """Without this, the one inode's watch still speaks of the actor that it was."""
     mark = watched.mark()
     (tree.actors / A).rename(tree.actors / LATE)
     expect(watched, mark, A, None)
@@ -316,7 +312,6 @@ def test_training_data_that_is_swapped(watched: WatchProcess, tree: WatchTree):
 
 
 def test_two_training_data_that_are_exchanged(watched: WatchProcess, tree: WatchTree):
-    """Without this, each actor's events would be told as the other's."""
     middle = tree.data.parent / "middle"
     tree.replace(B, "of b")
     watched.settle()
@@ -334,7 +329,6 @@ def test_two_training_data_that_are_exchanged(watched: WatchProcess, tree: Watch
 
 
 def test_actors_who_are_links_to_one_folder_are_both_told(tree: WatchTree):
-    """Without this, the kernel's one watch of the folder speaks for the last who asked for it."""
     (tree.actors / LATE).symlink_to(tree.actors / A)
     with WatchProcess(tree.data) as watched:
         watched.begin(NAMES[:6])
@@ -349,7 +343,6 @@ def test_actors_who_are_links_to_one_folder_are_both_told(tree: WatchTree):
 
 
 def test_folder_that_is_watched_for_two_reasons_keeps_both(tree: WatchTree):
-    """Without this, the second reason's events are all that the kernel still tells of the folder."""
     (tree.actors / LATE).symlink_to(tree.folder(A))  # its folder, still without training_data, is A's training_data
     with WatchProcess(tree.data) as watched:
         watched.begin(NAMES[:6])
@@ -520,7 +513,6 @@ def test_data_directory_that_is_made_again_is_found(tree: WatchTree):
 
 
 def test_unmounted_folder_is_watched_as_what_it_covers(tmp_path: Path):
-    """Without this, a disk that goes away leaves watches that say nothing any more."""
     tree = WatchTree(tmp_path / "data", [A, B])
     mount = f'mount -t tmpfs none "{tree.folder(A)}" && exec "$@"'
     with WatchProcess(tree.data, prefix=["unshare", "-U", "-r", "-m", "sh", "-c", mount, "sh"]) as watched:
@@ -715,7 +707,6 @@ def test_idle_watcher_never_wakes_up_for_half_a_minute(big: tuple[WatchTree, Wat
 
 
 def test_overflow_is_told_once_and_every_swapped_folder_is_found(tmp_path: Path):
-    """Without this, a watch whose end was among the lost events stays silent for ever."""
     tree = WatchTree(tmp_path / "data", NAMES)
     gone, swapped, changed = NAMES[1], NAMES[2], NAMES[3]
     late = "late"
@@ -762,7 +753,6 @@ def limited(name: str, count: int) -> list[str]:
 
 
 def test_actors_above_the_watch_limit_are_polled_until_there_is_room(tmp_path: Path):
-    """Without this, a third of the actors silently waits for the reconcile; or the start fails."""
     tree = WatchTree(tmp_path / "data", NAMES)
     with WatchProcess(tree.data, prefix=limited("max_inotify_watches", 150)) as watched:
         watched.begin(NAMES)
@@ -837,7 +827,6 @@ def open_dir() -> Iterator[Path]:
 
 
 def test_folder_that_we_may_not_list_is_polled(open_dir: Path):
-    """Without this, inotify's refusal is silent, and so is the folder for ever after."""
     tree = WatchTree(open_dir / "data", NAMES[:4])
     tree.folder(A).chmod(0o311)
     tree.folder(B).chmod(0o000)
@@ -902,7 +891,6 @@ def test_link_to_a_disk_that_is_not_mounted_yet_is_polled(tree: WatchTree):
 @needs_fuse
 @pytest.mark.parametrize("where", ["data", "training_data"])
 def test_real_network_file_system_is_polled(tmp_path: Path, where: str):
-    """Without this, what another machine writes is never seen: inotify tells of this machine's writes only."""
     tree = WatchTree(tmp_path / "data", NAMES[:4])
     remote = tmp_path / "remote"
     place = tree.data if where == "data" else tree.folder(A)
@@ -936,7 +924,6 @@ def test_injected_network_file_system_is_polled(tree: WatchTree, kind: str):
 
 
 def test_crash_of_the_watcher_is_said_and_everything_polled_until_it_is_back(tree: WatchTree):
-    """Without this, one bug ends all hints and nobody knows. The crash is injected: a callback that raises."""
     with WatchProcess(tree.data, "--poll-seconds", 0.2) as watched:
         watched.begin(NAMES[:4])
         watched.call("fail_next_hint")
@@ -1011,7 +998,6 @@ def test_close_in_mid_setup_is_quick(thousand_folders: WatchTree, prefix: list[s
 
 
 def test_setup_lets_others_run(thousand_folders: WatchTree):
-    """Without this, a big tree at start holds the control socket, signals and systemd's watchdog."""
     with WatchProcess(thousand_folders.data) as watched:
         watched.call("start")
         watched.call("meter_gaps")
@@ -1023,7 +1009,6 @@ def test_setup_lets_others_run(thousand_folders: WatchTree):
 
 
 def test_child_neither_has_the_watches_nor_ends_them(watched: WatchProcess, tree: WatchTree):
-    """Without this, a process that we start reads our events: 296 of 300 were lost to one."""
     assert not [path for path in watched.call("child") if "inotify" in path]
     mark = watched.mark()
     tree.replace(A, "second")
@@ -1031,8 +1016,6 @@ def test_child_neither_has_the_watches_nor_ends_them(watched: WatchProcess, tree
 
 
 def test_watching_leaves_nothing_behind(watched: WatchProcess, tree: WatchTree):
-    """Without this, a daemon that runs for a year is slowly filled by folders that came and went."""
-
     def come_and_go(times: int) -> None:
         for _ in range(times):
             tree.add(LATE)
@@ -1176,8 +1159,6 @@ def test_contract_our_inotify_closes_everything_without_a_reader(tmp_path: Path)
 
 
 def test_no_descriptor_is_lost_when_there_is_none_left(monkeypatch: pytest.MonkeyPatch):
-    """Without this, each retry at the limit of open files would take one of them for ever. Injected: no pipe."""
-
     def refuse() -> None:
         raise OSError(24, "injected: too many open files")
 

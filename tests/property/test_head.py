@@ -33,7 +33,6 @@ def outcome(read: ReadHead, data: memoryview | bytearray | bytes) -> Head | str 
 
 
 def test_compiled_reader_is_there_wherever_it_can_be_compiled() -> None:
-    """Without this, it no longer compiles, and is not tested for ever."""
     if not can_compile():
         pytest.skip(NO_COMPILER)
     assert find_spec("http_head") is not None
@@ -51,7 +50,6 @@ def test_compiled_reader_is_there_wherever_it_can_be_compiled() -> None:
 @example(START + b"X: " + b"x" * 100_000 + b"\r\n\r\n")
 @example(START + b"x" * 5000 + b"\r\n\r\n")
 def test_both_readers_say_the_same_of_any_bytes(raw: bytes) -> None:
-    """Without this, what is believed of a server is a matter of whether there was a C compiler."""
     expected = outcome(read_head_in_python, raw)
     for data in (raw, bytearray(raw), memoryview(b"?" + raw)[1:]):
         assert expected == outcome(read_head, data) == outcome(read_head_in_python, data)
@@ -59,7 +57,6 @@ def test_both_readers_say_the_same_of_any_bytes(raw: bytes) -> None:
 
 @pytest.mark.parametrize("read", [read_head, read_head_in_python], ids=["compiled", "in Python"])
 def test_head_is_told_with_its_headers_and_its_size(read: ReadHead) -> None:
-    """Without this, both may be wrong together."""
     headers = {b"etag": b'"a", b', b"x": b"y \x80", b"x-empty": b""}
     assert (len(WHOLE) - 4, 1, 200, headers) == outcome(read, WHOLE)
     assert (20, 0, 999, {}) == outcome(read, b"HTTP/1.0 999 \xe4\t!\r\n\r\n\r\n\r\n")
@@ -68,7 +65,6 @@ def test_head_is_told_with_its_headers_and_its_size(read: ReadHead) -> None:
 
 
 def test_reading_leaves_no_object_behind() -> None:
-    """Without this, each image costs some bytes that are never given back."""
     before = allocated()
     for _ in range(2000):
         for raw in (WHOLE, WHOLE[:-5], START + b"a: b\r\nc d\r\n\r\n", b"?\r\n\r\n"):

@@ -62,7 +62,6 @@ def read(pieces: list[bytes]) -> tuple[object, ...]:
 @given(responses() | st.binary(max_size=60), st.data())
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", None)
 def test_segments_do_not_matter(raw: bytes, data: st.DataObject | None):
-    """Without this, an image is right or wrong by how the network was that day."""
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(raw) - 1)), max_size=6))) if data else [1, 20]
     pieces = [piece for piece in (raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)) if piece]
 
@@ -97,7 +96,6 @@ class Judged:
 @example(b"HTTP/1.1 200 OK\r\nETag: a\r\n b\r\n\r\n")
 @example(b"HTTP/1.1 200 OK\r\nA:\t b \x80\r\nA: c\r\n\r\n")
 def test_a_head_that_is_believed_is_one_to_llhttp_too(raw: bytes) -> None:
-    """Without this, our own grammar lets through what a parser that many eyes have looked at refuses."""
     head = raw[: raw.find(b"\r\n\r\n") + 4]
     response = Response()
     try:

@@ -56,7 +56,6 @@ def heads_of(body: bytes) -> list[tuple[Proof, ObjectHead]]:
 @quick
 @given(bodies, cuts)
 def test_right_bytes_are_accepted_in_whatever_pieces_they_come(body: bytes, cuts: list[int]) -> None:
-    """Without this, whether an image is taken depends on how the network cut it."""
     for proof, head in heads_of(body):
         assert proof is verified(body, cuts, head)
 
@@ -64,7 +63,6 @@ def test_right_bytes_are_accepted_in_whatever_pieces_they_come(body: bytes, cuts
 @quick
 @given(bodies, st.binary(max_size=300), cuts)
 def test_no_other_bytes_are_accepted(body: bytes, other: bytes, cuts: list[int]) -> None:
-    """Without this, some other bytes pass for the image."""
     assume(body != other)
     for proof, head in heads_of(body):
         if proof is not Proof.LENGTH or len(body) != len(other):
@@ -77,7 +75,6 @@ def test_no_other_bytes_are_accepted(body: bytes, other: bytes, cuts: list[int])
 @quick
 @given(bodies, st.integers(0), st.integers(1, 255), cuts)
 def test_one_changed_byte_is_noticed(body: bytes, at: int, change: int, cuts: list[int]) -> None:
-    """Without this, there is a place in an image where a change goes through."""
     at %= len(body)
     other = body[:at] + bytes([body[at] ^ change]) + body[at + 1 :]
     for proof, head in heads_of(body):
@@ -90,7 +87,6 @@ def test_one_changed_byte_is_noticed(body: bytes, at: int, change: int, cuts: li
 @given(st.sampled_from([b"", b"\n ", b'<?xml version="1.0" encoding="UTF-8"?>\n']), st.binary(max_size=100), cuts)
 @example(b"", b"", [3])
 def test_error_document_is_noticed_in_whatever_pieces_it_comes(prologue: bytes, message: bytes, cuts: list[int]) -> None:
-    """Without this, S3's error becomes an image when the network cuts it in the wrong place."""
     body = prologue + b"<Error><Code>SlowDown</Code><Message>" + message + b"</Message></Error>"
     with pytest.raises(StoreError) as error:
         verified(body, cuts, ObjectHead(len(body)))

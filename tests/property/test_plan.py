@@ -44,7 +44,6 @@ def plan_of(manifest: Manifest, disk: dict[str, FileKind]) -> Plan:
 @quick
 @given(manifests, disks)
 def test_planning_again_after_every_download_succeeded_finds_nothing(manifest: Manifest, disk: dict[str, FileKind]) -> None:
-    """Without this, an unchanged tree costs requests at every run."""
     first = plan_of(manifest, disk)
     second = plan_of(manifest, disk | {download.name: FileKind.IMAGE for download in first.downloads})
     assert () == second.downloads
@@ -55,7 +54,6 @@ def test_planning_again_after_every_download_succeeded_finds_nothing(manifest: M
 @quick
 @given(manifests, disks)
 def test_every_entry_goes_exactly_one_way(manifest: Manifest, disk: dict[str, FileKind]) -> None:
-    """Without this, an image is neither fetched nor reported, or counted twice."""
     plan = plan_of(manifest, disk)
     assert len(manifest.entries) == plan.total + plan.repeated
 
@@ -63,7 +61,6 @@ def test_every_entry_goes_exactly_one_way(manifest: Manifest, disk: dict[str, Fi
 @quick
 @given(manifests, disks)
 def test_no_two_downloads_are_one_file_and_none_is_a_strangers(manifest: Manifest, disk: dict[str, FileKind]) -> None:
-    """Without this, two downloads race for one name, or a file that is no image's is taken for one to replace."""
     plan = plan_of(manifest, disk)
     names = [download.name for download in plan.downloads] + list(plan.present)
     assert len(names) == len({folded(name) for name in names})
@@ -77,7 +74,6 @@ def test_no_two_downloads_are_one_file_and_none_is_a_strangers(manifest: Manifes
 @quick
 @given(st.data(), manifests, disks)
 def test_order_of_the_list_decides_nothing(data: st.DataObject, manifest: Manifest, disk: dict[str, FileKind]) -> None:
-    """Without this, whether an image is fetched depends on where in its list it stands."""
     shuffled = Manifest(tuple(data.draw(st.permutations(manifest.entries))))
     one, other = plan_of(manifest, disk), plan_of(shuffled, disk)
     assert {(d.name, d.reason, str(d.ref)) for d in one.downloads} == {(d.name, d.reason, str(d.ref)) for d in other.downloads}
@@ -89,7 +85,6 @@ def test_order_of_the_list_decides_nothing(data: st.DataObject, manifest: Manife
 @quick
 @given(manifests)
 def test_objects_that_are_fetched_are_those_of_the_list(manifest: Manifest) -> None:
-    """Without this, a spelling leads to an object that nobody listed."""
     listed = set()
     for entry in manifest.entries:
         try:
@@ -111,7 +106,6 @@ folders = st.sampled_from(
 @quick
 @given(folders, st.lists(segments, min_size=1, max_size=6), st.sampled_from([None, "http://127.0.0.1:9000"]))
 def test_a_usual_list_is_read_as_any_other(folder: str, names: list[str], endpoint: str | None) -> None:
-    """Without this, the quick way finds other objects, or other names, than the careful one."""
     entries = tuple(f"{folder}/{name}" for name in names)
     quickly = wanted_images(Manifest(entries), endpoint)
     carefully = wanted_images(Manifest((*entries, None)), endpoint)  # what is no text is never usual
@@ -122,7 +116,6 @@ def test_a_usual_list_is_read_as_any_other(folder: str, names: list[str], endpoi
 
 
 def test_a_usual_list_takes_the_quick_way() -> None:
-    """Without this, the property above compares the careful way with itself."""
     entries = tuple(f"{HOSTS[0]}/a/0001_{number}.png" for number in range(20))
     assert not isinstance(wanted_images(Manifest(entries)).images, dict)
     assert isinstance(wanted_images(Manifest((*entries, None))).images, dict)

@@ -38,7 +38,6 @@ def facts_of(tally: Tally) -> dict[str, object]:
 @quick
 @given(groups, st.data())
 def test_tallies_fold_to_the_same_sums_however_the_outcomes_are_split(found: list[list[Outcome]], data: st.DataObject) -> None:
-    """Without this, the totals of a run depend on which actor ended first."""
     whole = tally_of([outcome for group in found for outcome in group])
     sums = Tally()
     for group in data.draw(st.permutations(found)):
@@ -49,7 +48,6 @@ def test_tallies_fold_to_the_same_sums_however_the_outcomes_are_split(found: lis
 @quick
 @given(st.lists(outcomes))
 def test_every_outcome_is_counted_exactly_once(found: list[Outcome]) -> None:
-    """Without this, an outcome is lost, or counted as two things."""
     tally = tally_of(found)
     assert len(found) == tally.total == tally.downloaded + tally.skipped + tally.failed + tally.unattempted
     assert tally.downloaded == sum(tally.verified_by.values())
@@ -58,7 +56,6 @@ def test_every_outcome_is_counted_exactly_once(found: list[Outcome]) -> None:
 @quick
 @given(st.lists(st.lists(kinds_of_request, max_size=10), max_size=5))
 def test_requests_add_up_by_kind(found: list[list[str]]) -> None:
-    """Without this, a run that S3 throttled looks like a healthy one."""
     sums = Tally()
     for group in found:
         tally = Tally()
@@ -72,7 +69,6 @@ def test_requests_add_up_by_kind(found: list[list[str]]) -> None:
 @quick
 @given(groups)
 def test_totals_of_a_document_are_the_sums_of_its_results(found: list[list[Outcome]]) -> None:
-    """Without this, a reader of the report who adds it up finds other numbers."""
     report = RunReport("run1", "bulk", 0.0, 0.0, keep_results=True)
     for number, group in enumerate(found):
         shown = tuple(outcome for outcome in group if isinstance(outcome, Failure))
@@ -92,7 +88,6 @@ def test_totals_of_a_document_are_the_sums_of_its_results(found: list[list[Outco
 @quick
 @given(st.lists(st.floats(0.001, 900), min_size=1), st.floats(0.01, 1))
 def test_percentile_is_within_its_bin_and_grows_with_the_share(values: list[float], share: float) -> None:
-    """Without this, p95 can be below p50, or far from the truth."""
     histogram = Histogram()
     for value in values:
         histogram.record(value)

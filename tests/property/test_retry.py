@@ -20,7 +20,6 @@ retry_afters = st.none() | st.floats(-1e3, 1e9)
 @quick
 @given(attempts, jitters, retry_afters)
 def test_delay_is_always_within_bounds(attempt: int, jitter: float, retry_after: float | None) -> None:
-    """Without this, some attempt waits for hours, for less than nothing, or overflows."""
     delay = delay_seconds(attempt, jitter, retry_after)
     asked = min(max(retry_after or 0.0, 0.0), LONGEST_RETRY_AFTER_SECONDS)
     assert asked <= delay <= max(asked, LONGEST_DELAY_SECONDS)
@@ -33,7 +32,6 @@ def test_delay_is_always_within_bounds(attempt: int, jitter: float, retry_after:
 def test_more_attempts_and_more_jitter_never_wait_less(
     attempt: int, jitter: float, other: float, retry_after: float | None
 ) -> None:
-    """Without this, the delay is no back-off."""
     low, high = sorted((jitter, other))
     assert delay_seconds(attempt, low, retry_after) <= delay_seconds(attempt, high, retry_after)
     assert delay_seconds(attempt, jitter, retry_after) <= delay_seconds(attempt + 1, jitter, retry_after)
@@ -42,7 +40,6 @@ def test_more_attempts_and_more_jitter_never_wait_less(
 @quick
 @given(st.integers(100, 999), st.none() | st.text(max_size=20), st.text(max_size=50))
 def test_every_answer_means_something(status: int, s3_code: str | None, message: str) -> None:
-    """Without this, an answer that nobody thought of is a crash."""
     error = refusal(status, s3_code, message)
     assert isinstance(error, StoreError)
     assert error.treatment in Treatment

@@ -78,28 +78,24 @@ def refs(draw: st.DrawFn) -> ObjectRef:
 @quick
 @given(refs())
 def test_url_that_is_built_names_the_object_that_it_was_built_for(ref: ObjectRef) -> None:
-    """Without this, some key, bucket or variant is asked for under another name than the manifest's."""
     assert ref == parse_s3_url(build_s3_url(ref))
 
 
 @quick
 @given(refs(), st.sampled_from(ENDPOINTS))
 def test_so_does_the_url_at_an_endpoint(ref: ObjectRef, endpoint: str) -> None:
-    """Without this, some object of an S3-compatible store is asked for under another name."""
     assert ObjectRef(ref.bucket, ref.key, ref.version_id) == parse_s3_url(build_s3_url(ref, endpoint=endpoint), endpoint)
 
 
 @quick
 @given(refs())
 def test_key_is_encoded_as_sigv4_signs_it(ref: ObjectRef) -> None:
-    """Without this, S3 computes another canonical request than our signer, and says SignatureDoesNotMatch."""
     assert build_s3_url(ref).partition("?")[0].endswith("/" + percent_encode(ref.key, safe="/~"))
 
 
 @quick
 @given(refs())
 def test_request_goes_to_its_origin(ref: ObjectRef) -> None:
-    """Without this, failures count against a host that is not the one asked."""
     asked, origin = urlsplit(build_s3_url(ref)), urlsplit(origin_of(ref))
     assert origin.scheme == asked.scheme
     assert asked.netloc in (origin.netloc, f"{ref.bucket}.{origin.netloc}")
@@ -109,7 +105,6 @@ def test_request_goes_to_its_origin(ref: ObjectRef) -> None:
 @quick
 @given(buckets, keys)
 def test_s3_uri_is_taken_to_the_letter(bucket: str, key: str) -> None:
-    """Without this, a key with `%`, `?` or `#` in it cannot be named the way that aws-cli prints it."""
     assume(all(character.isprintable() or ord(character) > 0x9F for character in key) and key == key.rstrip())
     assume(not s3url._looks_like_host(bucket, None))
     assert ObjectRef(bucket, key) == parse_s3_url(f"s3://{bucket}/{key}")
@@ -118,7 +113,6 @@ def test_s3_uri_is_taken_to_the_letter(bucket: str, key: str) -> None:
 @quick
 @given(refs(), st.sampled_from(["X-Amz-Signature=0", "Expires=1&Signature=0&AWSAccessKeyId=A"]))
 def test_presigned_url_is_the_same_object_and_the_same_text(ref: ObjectRef, signature: str) -> None:
-    """Without this, a presigned image lands under another name, or its URL is altered and refused."""
     url = build_s3_url(ref)
     signed = f"{url}{'&' if '?' in url else '?'}{signature}"
     expected = ref._replace(presigned_url=signed)
@@ -177,7 +171,6 @@ def hosts_as_clients_read_them(url: str) -> set[tuple[str | None, str | None, in
 @settings(quick, max_examples=300)
 @given(st.sampled_from(["https", "http"]), authorities, queries)
 def test_host_that_is_not_s3_is_never_accepted(scheme: str, authority: str, query: str) -> None:
-    """Without this, a manifest makes us ask, and perhaps sign for, a host of its author's choice."""
     url = f"{scheme}://{authority}/b/k{query}"
     try:
         ref = parse_s3_url(url)
@@ -203,7 +196,6 @@ def test_host_that_is_not_s3_is_never_accepted(scheme: str, authority: str, quer
     st.sampled_from([".evil.com", "@evil.com", ".evil.com:443", ".amazonaws.com.evil.cn", "@[::1]"]),
 )
 def test_host_that_ends_elsewhere_is_never_accepted(start: str, end: str) -> None:
-    """Without this, the name of S3 at the front of somebody's host is enough."""
     assume(not set(start) & set("/?#"))
     for url in (f"https://{start}{end}/b/k", f"https://{start}{end}/b/k?X-Amz-Signature=0"):
         try:
@@ -235,7 +227,6 @@ endpoints = st.none() | st.sampled_from(ENDPOINTS)
 @settings(quick, max_examples=150)
 @given(texts | st.none() | st.integers() | st.binary() | st.lists(st.text()), endpoints)
 def test_whatever_stands_in_a_manifest_is_an_object_or_refused(url: object, endpoint: str | None) -> None:
-    """Without this, one odd entry ends its actor with a traceback."""
     try:
         ref = parse_s3_url(url, endpoint)
     except UrlRefused as refused:
@@ -258,7 +249,6 @@ def test_whatever_stands_in_a_manifest_is_an_object_or_refused(url: object, endp
     endpoints,
 )
 def test_no_error_holds_the_query_of_a_url(scheme: str, authority: str, key: str, question: str, endpoint: str | None) -> None:
-    """Without this, a presigned URL with a slip in it hands its signature to the log and the report."""
     for url in (
         f"{scheme}{authority}/{key}{question}{CANARY}",
         f"{scheme}{authority}{question}{CANARY}",

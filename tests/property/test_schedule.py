@@ -188,5 +188,4 @@ def sooner(one: Priority, other: Priority | None) -> Priority:
 
 
 def test_whatever_happens_every_actor_runs_and_none_runs_twice_at_once() -> None:
-    """Without this, some order of changes, ends and pauses loses a change, or syncs one folder twice at once."""
     run_state_machine_as_test(AnySchedule, settings=settings(max_examples=80, stateful_step_count=40, deadline=None))

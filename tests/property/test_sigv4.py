@@ -59,7 +59,6 @@ times = st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31))
 @settings(deadline=None)
 @given(refs, credentials, endpoints, extra_headers, times)
 def test_a_get_is_signed_as_botocore_signs_it(ref, credentials, endpoint, extra, moment):
-    """Without this, one odd key in a thousand is SignatureDoesNotMatch."""
     moment = moment.replace(microsecond=0, tzinfo=UTC)
     url = build_s3_url(ref, endpoint=endpoint)
     host = urlsplit(url).netloc

@@ -11,7 +11,6 @@ from daemon.pools.actor_pool import ActorPool
 
 
 def test_one_that_has_ended_its_work_does_the_next():
-    """Without this, each actor of an unchanged tree is a new greenlet, with a new stack: a tenth of its whole cost."""
     who: list[greenlet] = []
     runners = ActorPool()
 
@@ -24,7 +23,6 @@ def test_one_that_has_ended_its_work_does_the_next():
 
 
 def test_whoever_waits_holds_up_nobody():
-    """Without this, an actor that downloads keeps the next one from being begun."""
     first, second = Event(), Event()
     done: list[str] = []
     runners = ActorPool()
@@ -50,7 +48,6 @@ def test_whoever_waits_holds_up_nobody():
 
 
 def test_a_stray_wake_up_loses_nothing():
-    """Without this, an actor is never synced, and a --once never ends."""
     who: list[greenlet] = []
     done: list[str] = []
     runners = ActorPool()
@@ -67,7 +64,6 @@ def test_a_stray_wake_up_loses_nothing():
 
 
 def test_nothing_is_begun_before_the_loop_turns():
-    """Without this, what an actor does comes in the middle of what its starter does."""
     done: list[int] = []
     runners = ActorPool()
     for number in range(2):  # by a new one, and by one that has nothing to do
@@ -78,8 +74,6 @@ def test_nothing_is_begun_before_the_loop_turns():
 
 
 def test_what_was_done_is_forgotten():
-    """Without this, an idle greenlet keeps the images of its last actor, and what they were to be checked by, in memory."""
-
     class Actor:
         pass
 

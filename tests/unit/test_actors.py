@@ -21,25 +21,21 @@ WITHOUT_A_NAME = {
 
 
 def test_names_are_given_in_the_order_of_the_file() -> None:
-    """Without this, a run starts with other actors than the list does, or stumbles over the other facts of an actor."""
     content = b'[{"name": "b", "age": 25, "face": {"name": "no"}}, {"name": "a"}, {"age": 1, "name": "\xc3\xa9"}]'
     assert Actors(("b", "a", "é")) == parse_actors(content)
 
 
 def test_empty_list_names_nobody() -> None:
-    """Without this, a project without actors is an error."""
     assert Actors(()) == parse_actors(b"[]")
 
 
 def test_name_that_comes_again_is_one_actor() -> None:
-    """Without this, an actor is synced twice at once, into the same folder."""
     content = b'[{"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": "a"}]'
     assert Actors(("a", "b"), repeated=("a",)) == parse_actors(content)
 
 
 @pytest.mark.parametrize(("said", "entry"), WITHOUT_A_NAME.values(), ids=WITHOUT_A_NAME)
 def test_entry_without_a_usable_name_is_an_error_for_that_entry(said: str, entry: bytes) -> None:
-    """Without this, one bad entry hides all actors, or makes a folder outside the tree."""
     actors = parse_actors(b'[{"name": "a"}, ' + entry + b', {"name": "b"}]')
     assert ("a", "b") == actors.names
     [invalid] = actors.invalid
@@ -52,7 +48,6 @@ def test_entry_without_a_usable_name_is_an_error_for_that_entry(said: str, entry
 
 @pytest.mark.parametrize("content", [b"null", b"{}", b'{"actors": [{"name": "a"}]}', b'"a"', b"7"])
 def test_anything_but_a_list_is_rejected(content: bytes) -> None:
-    """Without this, a file of another format reads as a project without actors, and --once says that all is well."""
     with pytest.raises(ManifestRejected) as rejected:
         parse_actors(content)
     assert "manifest-wrong-type" == rejected.value.code
@@ -61,7 +56,6 @@ def test_anything_but_a_list_is_rejected(content: bytes) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"[", b'[{"name": "a"}', b"\xff\xfe[\0]\0", b"[" * 100_000])
 def test_half_a_file_is_rejected_as_torn(content: bytes) -> None:
-    """Without this, a list that is just being rewritten ends the run."""
     with pytest.raises(ManifestRejected) as rejected:
         parse_actors(content)
     assert rejected.value.torn
@@ -87,13 +81,11 @@ ALL = Actors(("0001_asian_20_male", "0002_asian_25_female", "0003_european_20_ma
     ],
 )
 def test_globs_select_whole_names_in_the_order_of_the_file(names: tuple[str, ...], globs: tuple[str, ...]) -> None:
-    """Without this, --actors syncs others than those asked for."""
     assert names == select_actors(ALL, globs).names
 
 
 @pytest.mark.parametrize("glob", ["0001", "asian", "*_ASIAN_*", "", "0001_asian_20_male/"])
 def test_glob_that_matches_none_is_an_error(glob: str) -> None:
-    """Without this, a slip in a name looks like a run in which everything was there."""
     with pytest.raises(ConfigError) as error:
         select_actors(ALL, ("*", glob))
     assert repr(glob) in str(error.value)
@@ -127,5 +119,4 @@ def test_exclude_that_leaves_no_actor_is_an_error(globs: tuple[str, ...], exclud
 
 
 def test_selection_keeps_what_was_wrong_with_the_file() -> None:
-    """Without this, --actors hides the entries without a name, one of which may be the one that was meant."""
     assert Actors(("Ö",), (BAD,), ("Ö",)) == select_actors(ALL, ("Ö",))

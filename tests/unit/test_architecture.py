@@ -30,28 +30,23 @@ def imports_of(module: Path) -> Iterator[str]:
 
 
 def test_layers_are_kept() -> None:
-    """Without this, the deciding code learns to touch the network, and no test can hold it without one."""
     assert_agrees("lint-imports")
 
 
 def test_types_fit() -> None:
-    """Without this, an adapter may promise other things than its port."""
     assert_agrees("mypy")
 
 
 def test_nothing_is_to_be_said_against_the_code() -> None:
-    """Without this, swallowed errors and asserts on tuples come in unseen."""
     assert_agrees("ruff", "check")
 
 
 def test_code_has_one_form() -> None:
-    """Without this, every change carries a reader's reformatting with it."""
     assert_agrees("ruff", "format", "--check")
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
 def test_adapters_are_named_only_where_things_are_put_together(module: Path) -> None:
-    """Without this, a second store or disk means changes all over the tree."""
     if module.stem in NAME_ADAPTERS or "adapters" in module.parts:
         return
     assert [] == [name for name in imports_of(module) if name.startswith("daemon.adapters")]
@@ -65,7 +60,6 @@ def test_module_says_what_it_is_for(module: Path) -> None:
 
 
 def test_ci_runs_what_the_readme_says() -> None:
-    """Without this, the command that people are told to run is not the one that is known to work."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     quick_start = re.split(r"^## ", readme.partition("## Quick start")[2], flags=re.MULTILINE)[0]
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", quick_start, re.MULTILINE | re.DOTALL)

@@ -26,20 +26,17 @@ def of(proof: Proof, *pieces: bytes) -> bytes:
 
 
 def test_every_proof_but_the_length_has_a_checksum() -> None:
-    """Without this, a checksum that S3 offers is a crash."""
     assert set(Proof) - {Proof.LENGTH} == set(SIZE_BYTES) == set(DIGESTS)
 
 
 @pytest.mark.parametrize(("proof", "digest"), DIGESTS.items())
 def test_digests_are_those_that_are_published(proof: Proof, digest: str) -> None:
-    """Without this, every image is a mismatch, or another polynomial vouches for it."""
     assert digest == of(proof, CHECK).hex()
     assert SIZE_BYTES[proof] == len(of(proof, CHECK))
 
 
 @pytest.mark.parametrize("proof", DIGESTS)
 def test_pieces_do_not_matter_and_may_be_empty_or_read_only_or_large(proof: Proof) -> None:
-    """Without this, the digest depends on how the network cut the body, or on a path for long pieces alone."""
     body = hashlib.shake_128(b"body").digest(700_001)
     whole = of(proof, body)
     assert whole == of(proof, body[:1], b"", body[1:64], body[64:300_000], bytes(body[300_000:]))
@@ -51,13 +48,11 @@ def test_pieces_do_not_matter_and_may_be_empty_or_read_only_or_large(proof: Proo
 
 @pytest.mark.parametrize("proof", DIGESTS)
 def test_of_nothing_it_is_what_the_algorithm_says_of_nothing(proof: Proof) -> None:
-    """Without this, the first piece is added to a wrong beginning."""
     hashed = proof in (Proof.MD5, Proof.SHA1, Proof.SHA256)
     assert (hashlib.new(proof.value, b"").digest() if hashed else bytes(SIZE_BYTES[proof])) == of(proof)
 
 
 def test_crc32_is_that_of_zlib_and_leading_zeros_are_kept() -> None:
-    """Without this, one image in 256 is a mismatch."""
     bodies = [b"%d" % number for number in range(2000)]
     assert any(zlib.crc32(body) < 2**24 for body in bodies)
     for body in bodies:
@@ -65,5 +60,4 @@ def test_crc32_is_that_of_zlib_and_leading_zeros_are_kept() -> None:
 
 
 def test_what_is_slow_is_what_the_hub_should_not_do() -> None:
-    """Without this, CRCs are handed to threads, which costs more than they do, and MD5s are not."""
     assert {Proof.MD5, Proof.SHA1, Proof.SHA256} == {proof for proof in DIGESTS if is_slow(proof)}

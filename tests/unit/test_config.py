@@ -96,12 +96,10 @@ def problems_of(
 
 
 def test_the_table_and_the_fields_of_config_are_the_same():
-    """Without this, a setting can be asked for that nobody can set, or set that nobody reads."""
     assert (*(row.name for row in SETTINGS), "dotenv", "dotenv_once", "sources") == Config._fields
 
 
 def test_every_setting_is_named_after_its_field():
-    """Without this, a flag or variable has a name that cannot be guessed from the others."""
     for row in SETTINGS:
         assert ("--" + row.name.replace("_", "-"), "ACTORSYNC_" + row.name.upper()) == (row.flag, row.env_names[0])
     names = [name for row in SETTINGS for name in row.env_names]
@@ -109,7 +107,6 @@ def test_every_setting_is_named_after_its_field():
 
 
 def test_defaults_are_those_of_the_design(tmp_path):
-    """Without this, a slip in the table changes what every user gets who sets nothing."""
     config = load_config({}, {}, tmp_path)
     assert {
         "data_dir": Path("data"),
@@ -146,7 +143,6 @@ def test_defaults_are_those_of_the_design(tmp_path):
 
 @pytest.mark.parametrize("row", SETTINGS, ids=lambda row: row.name)
 def test_a_default_is_a_value_that_could_have_been_set(row):
-    """Without this, copying a default from --help or .env.example is an error, or another value."""
     text = row.text(row.default)
     if text:
         assert row.default == row.from_variable(text)
@@ -159,13 +155,11 @@ def test_a_default_is_a_value_that_could_have_been_set(row):
 
 
 def test_there_are_samples_for_every_setting():
-    """Without this, the precedence test passes over a setting that was added."""
     assert {row.name for row in SETTINGS} - {"env_file"} == set(SAMPLES)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_flag_goes_before_environment_before_dotenv_before_default(name, tmp_path):
-    """Without this, what is typed for one run loses against what a file says for all."""
     row = setting(name)
     flag_text, environ_text, dotenv_text = SAMPLES[name]
     variable = row.env_names[0]
@@ -187,14 +181,12 @@ def test_flag_goes_before_environment_before_dotenv_before_default(name, tmp_pat
 
 
 def test_a_flag_takes_back_a_boolean_of_the_environment(tmp_path):
-    """Without this, ACTORSYNC_ANONYMOUS=yes in a profile cannot be undone for one run."""
     config = load_config(parse_flags("--no-anonymous"), {"ACTORSYNC_ANONYMOUS": "yes"}, tmp_path)
     assert (False, "flag --anonymous") == (config.anonymous, config.sources["anonymous"])
 
 
 @pytest.mark.parametrize("row", [row for row in SETTINGS if len(row.env_names) > 1], ids=lambda row: row.name)
 def test_other_names_are_tried_in_order_and_the_environment_before_the_file(row, tmp_path):
-    """Without this, an AWS_ENDPOINT_URL for other tools overrules ours, or a file overrules the environment."""
     texts = {name: f"http://host{i}" if row.name == "endpoint_url" else f"region-{i}" for i, name in enumerate(row.env_names)}
     for first in range(len(row.env_names)):
         left = {name: texts[name] for name in row.env_names[first:]}
@@ -206,14 +198,12 @@ def test_other_names_are_tried_in_order_and_the_environment_before_the_file(row,
 
 @pytest.mark.parametrize("empty", ["", " ", "\t"])
 def test_an_empty_variable_is_not_set(empty, tmp_path):
-    """Without this, `ACTORSYNC_DATA_DIR=` in a unit file means the working directory, or an error."""
     write_dotenv(tmp_path, "ACTORSYNC_WORKERS_PER_ACTOR=7\nACTORSYNC_REPORT=\n")
     config = load_config({}, {row.env_names[0]: empty for row in SETTINGS}, tmp_path)
     assert (7, Path("data"), None) == (config.workers_per_actor, config.data_dir, config.report)
 
 
 def test_keys_of_flags_that_are_no_settings_are_ignored(tmp_path):
-    """Without this, cli.py must take its mode flags out of the namespace first."""
     assert load_config({}, {}, tmp_path) == load_config({"once": True, "workers": None}, {}, tmp_path)
 
 
@@ -260,7 +250,6 @@ SECONDS = [row.name for row in SETTINGS if row.metavar == "SECONDS"]
     ],
 )
 def test_value_is_taken(name, text, expected, tmp_path):
-    """Without this, a spelling that .env.example promises is refused."""
     config = load_config({}, {setting(name).env_names[0]: text}, tmp_path)
     assert expected == getattr(config, name)
     assert type(expected) is type(getattr(config, name)) or isinstance(getattr(config, name), float)
@@ -298,7 +287,6 @@ def test_value_is_taken(name, text, expected, tmp_path):
     ],
 )
 def test_value_is_refused_wherever_it_comes_from(name, text, tmp_path, capsys):
-    """Without this, nonsense is found out in mid-run, or a host name is made from it."""
     row = setting(name)
     variable = row.env_names[0]
     (problem,) = problems_of(environ={variable: text}, folder=tmp_path)
@@ -316,14 +304,12 @@ def test_value_is_refused_wherever_it_comes_from(name, text, tmp_path, capsys):
 
 
 def test_the_message_names_variable_value_and_source(tmp_path):
-    """Without this, a user must guess which of four places holds the wrong value."""
     (problem,) = problems_of(environ={"ACTORSYNC_CONCURRENT_ACTORS": "many"}, folder=tmp_path)
     assert "ACTORSYNC_CONCURRENT_ACTORS='many' is not a whole number from 1 to 256 (in the environment)" == str(problem)
     assert "see .env.example" == problem.hint
 
 
 def test_a_wrong_flag_is_told_in_our_words(capsys):
-    """Without this, argparse says "invalid from_flag value", and no one knows what would be right."""
     with pytest.raises(SystemExit):
         parse_flags("--concurrent-actors", "many")
     expected = "error: argument --concurrent-actors: 'many' is not a whole number from 1 to 256 (see --help)"
@@ -332,14 +318,12 @@ def test_a_wrong_flag_is_told_in_our_words(capsys):
 
 @pytest.mark.parametrize("flag", ["--data-dir", "--report", "--env-file", "--actors", "--exclude", "--endpoint-url"])
 def test_an_empty_flag_is_a_usage_error(flag, capsys):
-    """Without this, --actors "$UNSET" syncs all actors."""
     with pytest.raises(SystemExit) as ended:
         parse_flags(flag, "")
     assert 2 == ended.value.code
 
 
 def test_a_nul_in_a_path_is_refused(tmp_path):
-    """Without this, the first open() ends in ValueError: a crash, not a configuration error."""
     write_dotenv(tmp_path, "ACTORSYNC_DATA_DIR=da\0ta\n")
     (problem,) = problems_of(folder=tmp_path)
     assert "ACTORSYNC_DATA_DIR" in str(problem)
@@ -369,7 +353,6 @@ def test_size_is_shown_as_it_is_given(size_bytes, text):
 
 
 def test_quiet_longer_than_max_wait_is_refused(tmp_path):
-    """Without this, a change is never quiet before it is overdue: one of the two does nothing."""
     flags = parse_flags("--quiet-seconds", "5")
     (problem,) = problems_of(flags, folder=tmp_path)
     assert "quiet_seconds 5 (flag --quiet-seconds) is more than max_wait_seconds 3 (default)" == str(problem)
@@ -378,7 +361,6 @@ def test_quiet_longer_than_max_wait_is_refused(tmp_path):
 
 
 def test_all_problems_are_told_at_once(tmp_path):
-    """Without this, three mistakes cost three restarts."""
     write_dotenv(tmp_path, "ACTORSYNC_LOG_LEVEL=loud\nnot a setting\nACTORSYNC_MAX_ATTEMPTS=0\n")
     environ = {"ACTORSYNC_WORKERS_PER_ACTOR": "x", "ACTORSYNC_QUIET_SECONDS": "9"}
     with pytest.raises(ConfigProblems) as caught:
@@ -395,12 +377,10 @@ def test_all_problems_are_told_at_once(tmp_path):
 
 
 def test_flags_that_were_not_given_are_none():
-    """Without this, a default of argparse overrules the environment."""
     assert {row.name: None for row in SETTINGS if row.flag} == parse_flags()
 
 
 def test_help_says_default_and_variable_of_every_flag():
-    """Without this, the environment's names must be looked up elsewhere; a stray % breaks --help altogether."""
     parser = argparse.ArgumentParser()
     add_setting_flags(parser)
     text = " ".join(parser.format_help().split())
@@ -414,7 +394,6 @@ def test_help_says_default_and_variable_of_every_flag():
 
 
 def test_env_file_by_flag_goes_before_environment_before_the_working_directory(tmp_path):
-    """Without this, a second .env cannot be tried beside the one in place."""
     write_dotenv(tmp_path, "ACTORSYNC_MAX_ATTEMPTS=1\n")
     (tmp_path / "two").write_text("ACTORSYNC_MAX_ATTEMPTS=2\n")
     (tmp_path / "three").write_text("ACTORSYNC_MAX_ATTEMPTS=3\n")
@@ -433,14 +412,12 @@ def test_env_file_by_flag_goes_before_environment_before_the_working_directory(t
 
 
 def test_a_dotenv_names_no_other_dotenv(tmp_path):
-    """Without this, which file is in force depends on which was read first."""
     write_dotenv(tmp_path, "ACTORSYNC_ENV_FILE=/nowhere\n")
     assert tmp_path / ".env" == load_config({}, {}, tmp_path).env_file
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory"])
 def test_a_named_env_file_that_cannot_be_read_is_a_problem(kind, tmp_path):
-    """Without this, a typing error in --env-file starts a run without its keys."""
     if kind == "directory":
         (tmp_path / "named").mkdir()
     for flags, environ in ((parse_flags("--env-file", "named"), {}), ({}, {"ACTORSYNC_ENV_FILE": "named"})):
@@ -451,7 +428,6 @@ def test_a_named_env_file_that_cannot_be_read_is_a_problem(kind, tmp_path):
 
 
 def test_an_unreadable_dotenv_is_a_problem_an_absent_one_is_none(tmp_path):
-    """Without this, keys behind a dangling link or a wrong mode look like keys that were never set."""
     (tmp_path / ".env").symlink_to("gone")
     (problem,) = problems_of(folder=tmp_path)
     assert ".env cannot be read: No such file or directory" in str(problem)
@@ -460,7 +436,6 @@ def test_an_unreadable_dotenv_is_a_problem_an_absent_one_is_none(tmp_path):
 
 
 def test_a_dotenv_without_permission_is_a_problem(tmp_path, monkeypatch):
-    """Without this, a .env of another user is passed over in silence."""
     write_dotenv(tmp_path, "")
 
     def injected_refusal(path: Path, flags: int) -> int:
@@ -472,7 +447,6 @@ def test_a_dotenv_without_permission_is_a_problem(tmp_path, monkeypatch):
 
 
 def test_a_virtual_environment_named_dotenv_is_no_problem(tmp_path):
-    """Without this, nothing starts in a directory whose virtual environment is called .env."""
     (tmp_path / ".env").mkdir()
     assert load_config({}, {}, tmp_path).env_file is None
 
@@ -492,7 +466,6 @@ def test_a_virtual_environment_named_dotenv_is_no_problem(tmp_path):
     ],
 )
 def test_dotenv_is_read_as_written(text, expected, tmp_path):
-    """Without this, a `$` in a secret is taken for a variable, and S3 answers SignatureDoesNotMatch."""
     assert expected == read_env_file(write_dotenv(tmp_path, text)).entries
 
 
@@ -508,7 +481,6 @@ def test_dotenv_is_read_as_written(text, expected, tmp_path):
     ],
 )
 def test_malformed_lines_are_told_by_number_and_never_shown(text, lines, tmp_path):
-    """Without this, a secret that lost its name in the editor stands in the journal."""
     path = write_dotenv(tmp_path, text)
     told = read_env_file(path).problems
     assert [f"{path} line {line} " for line in lines] == [re.match(r".* line \d+ ", str(problem))[0] for problem in told]
@@ -517,7 +489,6 @@ def test_malformed_lines_are_told_by_number_and_never_shown(text, lines, tmp_pat
 
 
 def test_keys_can_be_read_again(tmp_path):
-    """Without this, a daemon with expired keys must be restarted after .env was renewed."""
     absent = load_config({}, {}, tmp_path)
     assert {} == reread_dotenv(absent, tmp_path)
     path = write_dotenv(tmp_path, "AWS_ACCESS_KEY=new\n")
@@ -528,7 +499,6 @@ def test_keys_can_be_read_again(tmp_path):
 
 
 def test_a_named_file_that_is_gone_is_told_when_read_again(tmp_path):
-    """Without this, a daemon whose secret store failed goes on as if it had never had keys."""
     path = tmp_path / "named"
     path.write_text("AWS_ACCESS_KEY=old\n")
     config = load_config(parse_flags("--env-file", "named"), {}, tmp_path)
@@ -567,12 +537,10 @@ def test_a_named_file_that_is_gone_is_told_when_read_again(tmp_path):
     ],
 )
 def test_unknown_names_are_warned_of(environ, dotenv, expected):
-    """Without this, a typing error in a variable's name leaves the default in force, unseen."""
     assert expected == unknown_settings(environ, dotenv)
 
 
 def test_unknown_names_stop_nothing(tmp_path):
-    """Without this, a variable of a newer release stops an older one."""
     load_config({}, {"ACTORSYNC_FUTURE": "x"}, tmp_path)
 
 
@@ -593,7 +561,6 @@ def write_credentials(folder: Path, **texts: str) -> dict[str, str]:
 
 
 def test_credentials_come_from_the_first_complete_source(tmp_path):
-    """Without this, requests are signed by another identity than the one that was meant."""
     environ = write_credentials(tmp_path, aws_access_key="AKIAsystemd\n", aws_access_secret="secret-systemd\n")
     environ |= pair(OURS, "ours-environ") | pair(THEIRS, "theirs-environ")
     dotenv = pair(OURS, "ours-dotenv") | pair(THEIRS, "theirs-dotenv")
@@ -623,14 +590,12 @@ def test_credentials_come_from_the_first_complete_source(tmp_path):
     ],
 )
 def test_a_session_token_stays_with_the_pair_of_its_source(names, environ_token, dotenv_token, pair_in, expected):
-    """Without this, a left-over token of a shell is sent with long-lived keys, and S3 refuses both."""
     environ = {"AWS_SESSION_TOKEN": environ_token} | (pair(names, "x") if pair_in == "environ" else {})
     dotenv = {"AWS_SESSION_TOKEN": dotenv_token} | (pair(names, "x") if pair_in == "dotenv" else {})
     assert (Secret(expected) if expected else None) == find_static_credentials(environ, dotenv).session_token
 
 
 def test_systemd_credentials_have_a_token_of_their_own(tmp_path):
-    """Without this, temporary keys cannot be handed over by systemd."""
     environ = write_credentials(tmp_path, aws_access_key="AKIA", aws_access_secret="s") | {"AWS_SESSION_TOKEN": "other"}
     assert find_static_credentials(environ, {}).session_token is None
     write_credentials(tmp_path, aws_session_token="token\n")
@@ -638,7 +603,6 @@ def test_systemd_credentials_have_a_token_of_their_own(tmp_path):
 
 
 def test_a_credentials_directory_that_is_not_there_is_passed_over(tmp_path):
-    """Without this, a variable inherited from another unit stops a run by hand."""
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "gone")} | pair(OURS, "x")
     assert "AKIAx" == find_static_credentials(environ, {}).access_key
     assert () == incomplete_credentials(environ, {})
@@ -648,7 +612,6 @@ def test_a_credentials_directory_that_is_not_there_is_passed_over(tmp_path):
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("bad", ["two words", "two\nlines", "sch\u00f6n", "nul\0"])
 def test_a_key_that_cannot_be_one_is_refused_and_not_shown(where, place, bad, tmp_path):
-    """Without this, http.client refuses the header and quotes the token in its message."""
     texts = ["AKIAX", "secret-x", "token-x"]
     texts[place] = bad
     variables = dict(zip((*OURS, "AWS_SESSION_TOKEN"), texts, strict=True))
@@ -663,7 +626,6 @@ def test_a_key_that_cannot_be_one_is_refused_and_not_shown(where, place, bad, tm
 
 
 def test_space_around_a_key_is_dropped():
-    """Without this, the carriage return of a file made on Windows spoils the signature."""
     found = find_static_credentials({"AWS_ACCESS_KEY": " AKIAX\r", "AWS_ACCESS_SECRET": "secret\r"}, {})
     assert ("AKIAX", Secret("secret")) == (found.access_key, found.secret_key)
 
@@ -694,19 +656,16 @@ def test_space_around_a_key_is_dropped():
     ],
 )
 def test_halves_of_pairs_are_named(environ, dotenv, expected):
-    """Without this, "credentials not configured" is all that someone hears who set one of two names."""
     assert expected == incomplete_credentials(environ, dotenv)
 
 
 def test_half_a_systemd_pair_is_named(tmp_path):
-    """Without this, a LoadCredential= that was forgotten is not found."""
     environ = write_credentials(tmp_path, aws_access_key="AKIA", aws_access_secret="\n")
     expected = ("aws_access_key is set in $CREDENTIALS_DIRECTORY, but aws_access_secret is not",)
     assert expected == incomplete_credentials(environ, {})
 
 
 def test_what_boto3_looks_for_itself_is_handed_on():
-    """Without this, AWS_PROFILE or a proxy in .env does nothing; with more, keys and tokens of two sources mix."""
     handed_on = dict.fromkeys(
         [
             *("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
@@ -726,7 +685,6 @@ def test_what_boto3_looks_for_itself_is_handed_on():
 
 
 def test_no_secret_is_shown(tmp_path):
-    """Without this, `--check-config` pasted into an issue gives the keys away."""
     secrets = [SECRET, "hunter2-token", "proxy-password"]
     write_dotenv(
         tmp_path,
@@ -754,7 +712,6 @@ def test_no_secret_is_shown(tmp_path):
     ],
 )
 def test_an_endpoint_that_may_hold_a_secret_is_refused_without_showing_it(text, tmp_path, capsys):
-    """Without this, the password of a copied URL stands in the journal."""
     (problem,) = problems_of(environ={"AWS_ENDPOINT_URL": text}, folder=tmp_path)
     with pytest.raises(SystemExit):
         parse_flags("--endpoint-url", text)
@@ -767,14 +724,12 @@ def test_an_endpoint_that_may_hold_a_secret_is_refused_without_showing_it(text, 
     "row", [row for row in SETTINGS if row.metavar not in ("DIR", "FILE", "GLOB")], ids=lambda row: row.name
 )
 def test_a_secret_in_the_wrong_place_is_not_echoed(row, tmp_path):
-    """Without this, keys pasted one line too low in .env stand in the journal."""
     (problem,) = problems_of(environ={row.env_names[0]: SECRET}, folder=tmp_path)
     assert str(problem).startswith(f"{row.env_names[0]}=*** ")
     assert SECRET not in f"{problem!r}{problem.hint}"
 
 
 def test_effective_settings_are_complete_and_say_where_from(tmp_path):
-    """Without this, --check-config leaves the one setting out that someone is looking for."""
     write_dotenv(tmp_path, "ACTORSYNC_READ_TIMEOUT=20\n")
     environ = {"ACTORSYNC_ACTORS": "a,b", "AWS_DEFAULT_REGION": "eu-west-1", "ACTORSYNC_DATA_DIR": "a\nb"}
     config = load_config(parse_flags("--anonymous"), environ, tmp_path)
@@ -801,14 +756,12 @@ def test_effective_settings_are_complete_and_say_where_from(tmp_path):
     ],
 )
 def test_the_credentials_in_force_are_named(environ, value, part, tmp_path):
-    """Without this, nobody can see which of five sources signs the requests."""
     *_, (name, shown, source) = effective_settings(load_config({}, environ, tmp_path), environ)
     assert ("credentials", value) == (name, shown)
     assert part in source
 
 
 def test_the_table_of_settings_is_aligned():
-    """Without this, twenty lines of three facts each cannot be read."""
     table = settings_table([("a", "long value", "default"), ("longer_than_setting", "1", "flag --x")])
     assert (
         "setting              value       from\n"
@@ -818,7 +771,6 @@ def test_the_table_of_settings_is_aligned():
 
 
 def test_a_config_does_not_change(tmp_path):
-    """Without this, one greenlet's change of the configuration is every other's surprise."""
     config = load_config({}, {}, tmp_path)
     with pytest.raises(AttributeError):
         config.data_dir = Path("elsewhere")
@@ -841,7 +793,6 @@ def example_assignments() -> list[tuple[str, str]]:
 
 
 def test_the_example_has_every_name_once_and_no_other():
-    """Without this, .env.example promises a setting that nothing reads, or keeps one to itself."""
     known = {name for row in SETTINGS if row.in_dotenv for name in row.env_names}
     assert sorted(known | KEYS) == sorted(name for name, _ in example_assignments())
     text = EXAMPLE.read_text(encoding="utf-8")
@@ -849,7 +800,6 @@ def test_the_example_has_every_name_once_and_no_other():
 
 
 def test_the_example_shows_the_defaults_of_the_code():
-    """Without this, the example's defaults are those of an older release."""
     shown = dict(example_assignments())
     for row in SETTINGS:
         for name in row.env_names if row.in_dotenv else ():
@@ -857,7 +807,6 @@ def test_the_example_shows_the_defaults_of_the_code():
 
 
 def test_the_example_explains_every_setting_in_the_words_of_help():
-    """Without this, help and example drift apart, and one of them is wrong."""
     lines = example_lines()
     for row in SETTINGS:
         if row.in_dotenv:
@@ -870,7 +819,6 @@ def test_the_example_explains_every_setting_in_the_words_of_help():
 
 
 def test_the_example_is_valid_as_it_is_and_with_every_line_uncommented(tmp_path):
-    """Without this, the first thing a new user does, copying the example, fails."""
     text = EXAMPLE.read_text(encoding="utf-8")
     uncommented = re.sub(r"(?m)^#(?=[A-Z0-9_]+=)", "", text)
     (tmp_path / "none").mkdir()
@@ -888,7 +836,6 @@ def test_the_example_is_valid_as_it_is_and_with_every_line_uncommented(tmp_path)
 
 
 def test_the_example_takes_a_value_in_every_line(tmp_path):
-    """Without this, a line of the example is spelled so that a value written behind it does not arrive."""
     samples = {setting(name).env_names[0]: texts[2] for name, texts in SAMPLES.items()}
     lines = [
         f"{match[1]}={samples[match[1]]}" if (match := ASSIGNMENT.fullmatch(line)) and match[1] in samples else line
@@ -900,11 +847,9 @@ def test_the_example_takes_a_value_in_every_line(tmp_path):
 
 
 def test_the_example_puts_credentials_first():
-    """Without this, the two lines that everybody needs are below thirty that nobody does."""
     assert list(OURS) == [name for name, _ in example_assignments()][:2]
 
 
 def test_this_module_reads_the_environment_only_as_an_argument():
-    """Without this, a test or --demo picks up the keys of whoever runs it."""
     source = Path(config_module.__file__).read_text(encoding="utf-8")
     assert not re.findall(r"os\.environ|getenv|load_dotenv", source)

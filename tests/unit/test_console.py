@@ -478,7 +478,6 @@ def test_lines_stand_above_the_bar_and_never_in_it(terminal: Terminal, run: Run)
 
 
 def test_the_bar_is_drawn_at_most_ten_times_a_second(terminal: Terminal, run: Run):
-    """Without this, the terminal costs more than the downloads."""
     run.bar.start()
     started = time.monotonic()
     for n in range(300):
@@ -497,7 +496,6 @@ def test_a_bar_that_did_not_change_is_not_drawn_again(terminal: Terminal, run: R
 
 
 def test_a_bar_that_was_stopped_does_not_come_back(terminal: Terminal, run: Run):
-    """Without this, it is drawn over the last lines, or into the shell's prompt."""
     run.bar.start()
     look_until(terminal, lambda rows: "images/s" in rows[-1])
     run.bar.stop()

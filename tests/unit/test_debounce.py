@@ -33,7 +33,6 @@ def test_key_is_due_as_the_table_says(touches: list[float], due_at: float):
 
 
 def test_key_that_was_due_is_due_again_after_its_next_touch():
-    """Without this, the second change of a manifest waits for a rescan; or the first touch's maximum still counts."""
     debouncer = Debouncer(QUIET, MAX_WAIT)
     for now in (10.0, 10.4, 10.8):
         debouncer.touch("a", now)
@@ -61,7 +60,6 @@ def test_each_key_waits_for_itself():
 
 
 def test_hundred_thousand_keys_cost_microseconds_each():
-    """Without this, a git checkout of a big tree holds the hub: 100,000 x anything that grows with their number."""
     debouncer = Debouncer(QUIET, MAX_WAIT)
     keys = [f"actor_{number:06}" for number in range(100_000)]
     began = time.process_time()

@@ -65,13 +65,11 @@ def looks(error: ActorsyncError) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)
 def test_error_arrives_as_what_it_was(kind: type[ActorsyncError]) -> None:
-    """Without this, one error of a kind that takes more than a message ends the process that was told of it."""
     error = made(kind)
     assert looks(error) == looks(travelled(error))
 
 
 def test_the_kinds_are_all_found() -> None:
-    """Without this, the test above looks at three kinds and passes."""
     assert {"ActorsyncError", "IntegrityMismatch", "ManifestRejected", "ActorInvalid", "DiskFull", "CredentialsMissing"} <= {
         kind.__name__ for kind in every_kind()
     }
@@ -79,13 +77,11 @@ def test_the_kinds_are_all_found() -> None:
 
 @pytest.mark.parametrize("kind", every_kind(), ids=lambda kind: kind.__name__)
 def test_what_its_class_says_is_not_frozen_into_it(kind: type[ActorsyncError]) -> None:
-    """Without this, an error that says nothing of its own arrives without its code and hint."""
     error = made(kind, of_required_facts_only=True)
     assert looks(error) == looks(travelled(error))
 
 
 def test_what_was_added_after_it_was_made_arrives_too() -> None:
-    """Without this, credentials that were already renewed are renewed again, and a redirect is followed in circles."""
     rejected, redirect = IdentityRejected("injected", status=403), RegionRedirect("injected", region="eu-west-1")
     rejected.generation = 3
     redirect.tried_region = "us-west-1"
@@ -95,6 +91,5 @@ def test_what_was_added_after_it_was_made_arrives_too() -> None:
 
 
 def test_an_error_travels_twice() -> None:
-    """Without this, what one process tells another, which tells a third, ends there."""
     error = StoreUnavailable("injected", status=503, retry_after_seconds=2.0)
     assert looks(error) == looks(travelled(travelled(error)))

@@ -58,14 +58,12 @@ class TestTheBody:
         ],
     )
     def test_it_ends_where_its_framing_says(self, raw: bytes, status: int, announced: int | None, body: bytes, reusable: bool):
-        """Without this, bytes of one answer end up in another's image."""
         response, came = read(raw)
 
         assert response.complete
         assert (status, announced, body, reusable) == (response.status, response.announced_bytes, came, response.reusable)
 
     def test_without_any_framing_it_ends_with_the_connection(self):
-        """Without this, an answer of an old proxy hangs, or its connection is used again."""
         response, body = read(OK + b"\r\nabc")
         assert (b"abc", False, None) == (body, response.complete, response.announced_bytes)
 
@@ -86,12 +84,10 @@ class TestTheBody:
         ],
     )
     def test_a_connection_that_ends_too_early_is_told(self, raw: bytes, raised: type[Exception]):
-        """Without this, a truncated image is kept."""
         with pytest.raises(raised):
             read(raw, ended=True)
 
     def test_a_counted_body_is_not_copied(self):
-        """Without this, each image costs its size in memory traffic once more."""
         received = memoryview(bytearray(OK + b"Content-Length: 300000\r\n\r\n" + bytes(200_000)))
         response = Response()
 
@@ -158,7 +154,6 @@ class TestWhatIsRefused:
         ids=repr,
     )
     def test_an_answer_that_two_readers_could_read_differently(self, raw: bytes):
-        """Without this, a proxy in between can make us keep what S3 never sent."""
         with pytest.raises(StoreUnavailable) as raised:
             read(raw)
 
@@ -171,7 +166,6 @@ class TestWhatIsRefused:
     )
     @pytest.mark.parametrize("piece_bytes", [1, 1000, 256 * 1024])
     def test_a_head_without_end(self, line: bytes, piece_bytes: int):
-        """Without this, one server takes all our memory, or a slot for ever."""
         endless = memoryview((b"" if line.startswith(b"HTTP") else OK) + line * (2 * LARGEST_HEAD_BYTES // len(line)))
         response = Response()
 
@@ -181,7 +175,6 @@ class TestWhatIsRefused:
 
     @pytest.mark.parametrize("begin", [b"1;x=", b"0\r\nX: "], ids=["chunk extension", "trailer"])
     def test_framing_without_end(self, begin: bytes):
-        """Without this, one server takes all our memory, or a slot for ever."""
         response, _ = read(CHUNKED + b"1\r\na\r\n" + begin)
 
         with pytest.raises(StoreUnavailable, match="nothing in them"):
@@ -189,7 +182,6 @@ class TestWhatIsRefused:
                 response.receive(memoryview(b"x" * 1000))
 
     def test_a_head_as_long_as_allowed_is_read(self):
-        """Without this, the bound is another than it says."""
         head = OK + b"Content-Length: 1\r\nX: "
         head += b"x" * (LARGEST_HEAD_BYTES - len(head) - 4) + b"\r\n\r\n"
 
@@ -200,7 +192,6 @@ class TestWhatIsRefused:
 
 class TestHeaders:
     def test_they_are_found_whatever_their_case_and_not_within_others(self):
-        """Without this, the ETag is missed, or read from where a server quotes one."""
         response, _ = read(OK + b'X-ETag: no\r\nX: etag: no\r\nETAG:  "a B" \r\nx-empty:\r\nContent-Length: 0\r\n\r\n')
 
         assert b'"a B"' == response.headers.get(b"etag")
@@ -208,7 +199,6 @@ class TestHeaders:
         assert response.headers.get(b"tag") is None
 
     def test_repeated_ones_are_one_list(self):
-        """Without this, which of two ETags counts is chance."""
         response, _ = read(OK + b"ETag: a\r\nX: y\r\netag: b\r\nContent-Length: 0\r\n\r\n")
 
         assert b"a, b" == response.headers.get(b"etag")

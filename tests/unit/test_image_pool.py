@@ -104,7 +104,6 @@ def work() -> Iterator[Work]:
 
 
 def test_job_has_as_many_pieces_under_way_as_it_may_until_it_is_done(places: ImagePool, work: Work) -> None:
-    """Without this, --workers-per-actor bounds nothing, or images are fetched one by one."""
     batch = Batch(places, work, *"abcdefg")
     assert list("abc") == work.under_way
     work.end("b")
@@ -120,7 +119,6 @@ def test_job_has_as_many_pieces_under_way_as_it_may_until_it_is_done(places: Ima
 
 
 def test_next_batch_begins_piece_by_piece_as_the_former_ends(places: ImagePool, work: Work) -> None:
-    """Without this, the last image of each actor is waited for with all other places empty."""
     first = Batch(places, work, "a1", "a2", "a3", "a4")
     second = None
     for ended, begins in pairwise(["a1", "a3", "a2", "a4"]):
@@ -142,7 +140,6 @@ def test_next_batch_begins_piece_by_piece_as_the_former_ends(places: ImagePool, 
 
 
 def test_many_jobs_in_succession_have_never_more_under_way_and_never_less(places: ImagePool, work: Work) -> None:
-    """Without this, places are lost or won with each actor, and after a thousand there are none or too many."""
     batches: list[Batch] = []
     sizes = [1, 5, 2, 3, 1, 1, 4, 7, 1, 2] * 4
     for number, size in enumerate(sizes):
@@ -159,7 +156,6 @@ def test_many_jobs_in_succession_have_never_more_under_way_and_never_less(places
 
 
 def test_job_of_few_pieces_lets_the_next_in_at_once(places: ImagePool, work: Work) -> None:
-    """Without this, actors of one image each are synced one after another, whatever --workers-per-actor says."""
     for piece in "abc":
         assert 1 == Batch(places, work, piece).on_last_started
     assert list("abc") == work.under_way
@@ -172,7 +168,6 @@ def test_job_of_few_pieces_lets_the_next_in_at_once(places: ImagePool, work: Wor
 
 
 def test_jobs_at_the_same_time_have_each_no_more_than_their_own(work: Work) -> None:
-    """Without this, --concurrent-actors makes nothing any faster, or --workers-per-actor bounds nothing."""
     places = places_for(2 * WIDTH, WIDTH)
     batches = [Batch(places, work, *(f"{name}{number}" for number in range(9))) for name in "ab"]
     assert ["a0", "a1", "a2", "b0", "b1", "b2"] == work.under_way
@@ -185,7 +180,6 @@ def test_jobs_at_the_same_time_have_each_no_more_than_their_own(work: Work) -> N
 
 
 def test_width_of_one_is_strictly_one_after_another(work: Work) -> None:
-    """Without this, one image at a time is not to be had."""
     places = places_for(1, 1)
     first = Batch(places, work, "a1", "a2")
     work.end("a1")
@@ -199,7 +193,6 @@ def test_width_of_one_is_strictly_one_after_another(work: Work) -> None:
 
 
 def test_greenlets_are_made_once(places: ImagePool, work: Work) -> None:
-    """Without this, every image costs a new greenlet with a stack of its own."""
     alive = []
     for number in range(20):
         batch = Batch(places, work, *(f"{number}.{piece}" for piece in range(4)))
@@ -211,7 +204,6 @@ def test_greenlets_are_made_once(places: ImagePool, work: Work) -> None:
 
 
 def test_no_more_greenlets_are_made_than_there_are_pieces(monkeypatch: pytest.MonkeyPatch, work: Work) -> None:
-    """Without this, --workers-per-actor 256 costs 256 stacks for an actor with one image."""
     made: list[object] = []
     spawn = gevent.spawn
     with monkeypatch.context() as patched:
@@ -226,7 +218,6 @@ def test_no_more_greenlets_are_made_than_there_are_pieces(monkeypatch: pytest.Mo
 
 
 def test_that_the_last_is_begun_is_said_once_and_before_it_is_waited_for(places: ImagePool, work: Work) -> None:
-    """Without this, no next actor is let in, or one too early, or two for one place."""
     batch = Batch(places, work, *"abcd")
     assert 0 == batch.on_last_started
     work.end("c")
@@ -238,7 +229,6 @@ def test_that_the_last_is_begun_is_said_once_and_before_it_is_waited_for(places:
 
 @pytest.mark.parametrize("others", ["", "bcd", "bcdefg"], ids=["one piece", "some wait", "two rounds wait"])
 def test_looking_ahead_the_next_batch_is_wanted_once_and_when_the_first_piece_is_begun(work: Work, others: str) -> None:
-    """Without this, a process has nothing to begin when a place becomes free, until another one has sent it an actor."""
     places = ImagePool(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
     running = Batch(places, work, "x", "y", "z")
     batch = Batch(places, work, "a", *others)
@@ -251,7 +241,6 @@ def test_looking_ahead_the_next_batch_is_wanted_once_and_when_the_first_piece_is
 
 
 def test_long_job_does_not_look_ahead_before_its_last_two_rounds(work: Work) -> None:
-    """Without this, actors are bound to a process that is busy for minutes, while another has nothing to do."""
     places = ImagePool(lambda: WIDTH, lambda: WIDTH, look_ahead=True)
     batch = Batch(places, work, *(f"{number}" for number in range(20)))
     while 2 * WIDTH + 1 < len(batch.pieces):
@@ -268,7 +257,6 @@ def test_long_job_does_not_look_ahead_before_its_last_two_rounds(work: Work) -> 
 
 @pytest.mark.parametrize("former", [1, 2])
 def test_limits_that_are_raised_are_used_by_what_is_under_way(work: Work, former: int) -> None:
-    """Without this, a reload that raises --workers-per-actor has no effect before the next actor, or for ever."""
     limits = [6, 3]
     places = ImagePool(lambda: limits[0], lambda: limits[1])
     batches = [Batch(places, work, *(f"{name}{number}" for number in range(20))) for name in "ab"]
@@ -290,7 +278,6 @@ def test_limits_that_are_raised_are_used_by_what_is_under_way(work: Work, former
 
 
 def test_stopped_job_ends_with_what_it_has_begun_and_leaves_the_rest(places: ImagePool, work: Work) -> None:
-    """Without this, an actor that gives its slot up loses images, or keeps the live change waiting to its end."""
     batch = Batch(places, work, *"abcdefg")
     batch.stopped = True
     work.end("b")
@@ -302,14 +289,12 @@ def test_stopped_job_ends_with_what_it_has_begun_and_leaves_the_rest(places: Ima
 
 
 def test_job_that_is_stopped_before_it_began_ends_at_once(places: ImagePool, work: Work) -> None:
-    """Without this, an actor that was told to give its slot up as it began holds it for ever."""
     pieces = deque("abcd")
     places.run(pieces, work, lambda: True, lambda: pytest.fail("it was not begun"))
     assert (list("abcd"), []) == (list(pieces), work.begun)
 
 
 def test_slot_of_a_stopped_job_serves_the_next(places: ImagePool, work: Work) -> None:
-    """Without this, each actor that gives its slot up takes its places with it, or they are there twice."""
     first = Batch(places, work, *"abcdefg")
     first.stopped = True
     work.end("a")
@@ -324,7 +309,6 @@ def test_slot_of_a_stopped_job_serves_the_next(places: ImagePool, work: Work) ->
 
 
 def test_nothing_of_a_job_that_stopped_and_is_done_is_ever_begun(places: ImagePool, work: Work) -> None:
-    """Without this, the images of an actor that paused are fetched twice, the first time into a folder that is closed."""
     batch = Batch(places, work, *"abcdefg")
     batch.stopped = True
     work.end("a", "b", "c")
@@ -338,7 +322,6 @@ def test_nothing_of_a_job_that_stopped_and_is_done_is_ever_begun(places: ImagePo
 
 
 def test_stop_when_the_last_is_begun_changes_nothing(places: ImagePool, work: Work) -> None:
-    """Without this, an actor that was about to end is taken for one that has something left, or frees its slot twice."""
     batch = Batch(places, work, *"ab")
     batch.stopped = True
     work.end("a")
@@ -354,7 +337,6 @@ def test_stop_when_the_last_is_begun_changes_nothing(places: ImagePool, work: Wo
 
 
 def test_bug_is_raised_at_once_while_others_are_under_way(places: ImagePool, work: Work) -> None:
-    """Without this, a crash of ours is said when a server that hangs lets it be, or never."""
     work.errors["b"] = ZeroDivisionError("injected bug")
     batch = Batch(places, work, *"abc")
     work.end("b")
@@ -364,7 +346,6 @@ def test_bug_is_raised_at_once_while_others_are_under_way(places: ImagePool, wor
 
 
 def test_nothing_more_of_a_job_is_begun_after_a_bug_in_it(places: ImagePool, work: Work) -> None:
-    """Without this, its images are written into a folder that is closed, and the places of its actor given back twice."""
     work.errors["b"] = ZeroDivisionError("injected bug")
     batch = Batch(places, work, *"abcdef")
     work.end("b")
@@ -377,8 +358,6 @@ def test_nothing_more_of_a_job_is_begun_after_a_bug_in_it(places: ImagePool, wor
 
 
 def test_bug_that_no_library_may_catch_is_raised_too(places: ImagePool, work: Work) -> None:
-    """Without this, what is no Exception ends a place, and with it the batch never."""
-
     class Injected(BaseException):
         pass
 
@@ -394,7 +373,6 @@ def test_bug_that_no_library_may_catch_is_raised_too(places: ImagePool, work: Wo
 
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_width_of_now_is_that_of_jobs_to_come(work: Work, width: int) -> None:
-    """Without this, a reload with other --workers-per-actor changes nothing until the daemon starts again."""
     now = WIDTH
     places = ImagePool(lambda: now, lambda: now)
     Batch(places, work, *"abcd")
@@ -410,7 +388,6 @@ def test_width_of_now_is_that_of_jobs_to_come(work: Work, width: int) -> None:
 
 
 def test_greenlets_that_are_too_many_now_end(work: Work) -> None:
-    """Without this, each reload leaves greenlets behind that wait for ever."""
     now = WIDTH
     places = ImagePool(lambda: 2 * now, lambda: now)
     batches = [Batch(places, work, *(f"{name}{number}" for number in range(4))) for name in "ab"]
@@ -432,7 +409,6 @@ def test_greenlets_that_are_too_many_now_end(work: Work) -> None:
 
 
 def test_job_is_begun_though_all_greenlets_are_too_many(work: Work) -> None:
-    """Without this, the first change after a reload wakes those that are to end, and waits for ever."""
     now = 3
     places = ImagePool(lambda: now, lambda: now)
     Batch(places, work, *"abc")
@@ -447,7 +423,6 @@ def test_job_is_begun_though_all_greenlets_are_too_many(work: Work) -> None:
 
 
 def test_job_need_not_wait_for_another_where_there_are_places(work: Work) -> None:
-    """Without this, a change waits for the images of another actor that hang, while nobody else is at work."""
     places = places_for(2 * WIDTH, WIDTH)
     for name in "abc":
         Batch(places, work, *(f"{name}{number}" for number in range(2)))

@@ -72,19 +72,16 @@ def rows_of(documented: object) -> list[str]:
 
 
 def test_table_is_walked_whole() -> None:
-    """Without this, a row that is added to the docstring has no test."""
     assert rows_of(md5_of_etag) == list(ETAGS)
 
 
 @pytest.mark.parametrize(("md5", "etag", "encrypted"), CASES)
 def test_etag_is_an_md5_or_proves_nothing(md5: str | None, etag: str | None, encrypted: bool) -> None:
-    """Without this, every multipart or encrypted image is refused as damaged, or a damaged one is taken."""
     assert md5 == md5_of_etag(head_of(BODY, etag, encrypted=encrypted))
 
 
 @pytest.mark.parametrize(("md5", "etag", "encrypted"), CASES)
 def test_whole_body_is_proved_by_the_best_that_there_is(md5: str | None, etag: str | None, encrypted: bool) -> None:
-    """Without this, the report says of images that their MD5 was right where none was compared."""
     assert (Proof.MD5 if md5 else Proof.LENGTH) == verified(BODY, head_of(BODY, etag, encrypted=encrypted))
 
 
@@ -136,13 +133,11 @@ PROMISED = [row for rows in PROMISES.values() for row in rows]
 
 
 def test_table_of_proofs_is_walked_whole() -> None:
-    """Without this, a row that is added to the docstring has no test."""
     assert rows_of(promise_of) == list(PROMISES)
 
 
 @pytest.mark.parametrize(("proof", "checksums", "etag"), PROMISED, ids=str)
 def test_cheapest_sufficient_proof_is_taken(proof: Proof, checksums: Mapping[str, str], etag: str | None) -> None:
-    """Without this, an MD5 costs ten times what a CRC does; or a checksum of checksums condemns every large image."""
     head = ObjectHead(len(BODY), etag, checksums)
     assert Promise(proof, b"" if proof is Proof.LENGTH else DIGESTS[proof].digest()) == promise_of(head)
     assert proof is verified(BODY, head)
@@ -151,7 +146,6 @@ def test_cheapest_sufficient_proof_is_taken(proof: Proof, checksums: Mapping[str
 @pytest.mark.parametrize("encrypted", [False, True])
 @pytest.mark.parametrize("name", [*CRCS, "sha1", "sha256"])
 def test_checksum_is_of_the_bytes_whatever_the_etag_is_and_however_they_are_kept(name: str, encrypted: bool) -> None:
-    """Without this, images under KMS are verified by their length alone although S3 vouches for their bytes."""
     head = ObjectHead(len(BODY), '"opaque"', told(name), encrypted)
     assert Proof(name) is verified(BODY, head, accept_opaque_etags=True)
     with pytest.raises(IntegrityMismatch) as mismatch:
@@ -162,14 +156,12 @@ def test_checksum_is_of_the_bytes_whatever_the_etag_is_and_however_they_are_kept
 
 @pytest.mark.parametrize("name", [*CRCS, "sha1", "sha256"])
 def test_checksum_proves_a_body_of_unknown_length(name: str) -> None:
-    """Without this, a chunked answer is refused although it says what it must be."""
     assert Proof(name) is verified(BODY, ObjectHead(None, None, told(name)))
     with pytest.raises(IntegrityMismatch):
         verified(BODY[:-1], ObjectHead(None, None, told(name)))
 
 
 def test_checksum_may_be_computed_elsewhere() -> None:
-    """Without this, the threads that are there for it are never asked."""
     asked = []
 
     def elsewhere(proof: Proof, size_bytes: int | None) -> object:
@@ -189,7 +181,6 @@ def test_checksum_may_be_computed_elsewhere() -> None:
 @pytest.mark.parametrize("etag", [None, f'"{MD5}"'], ids=["length", "md5"])
 @pytest.mark.parametrize("body", [b"", BODY[:1], BODY[:-1], BODY + b"x", BODY * 2], ids=len)
 def test_other_length_is_another_image(etag: str | None, body: bytes) -> None:
-    """Without this, half an image is put under its final name."""
     with pytest.raises(ShortBody) as short:
         verified(body, head_of(BODY, etag))
     assert Treatment.TRANSIENT is short.value.treatment
@@ -198,7 +189,6 @@ def test_other_length_is_another_image(etag: str | None, body: bytes) -> None:
 
 @pytest.mark.parametrize("at", [0, 100, len(BODY) - 1])
 def test_one_wrong_byte_is_a_mismatch(at: int) -> None:
-    """Without this, bytes that a proxy or bad memory changed are trained on."""
     wrong = BODY[:at] + bytes([BODY[at] ^ 1]) + BODY[at + 1 :]
     with pytest.raises(IntegrityMismatch) as mismatch:
         verified(wrong, head_of(BODY, f'"{MD5}"'))
@@ -207,7 +197,6 @@ def test_one_wrong_byte_is_a_mismatch(at: int) -> None:
 
 
 def test_md5_proves_a_body_of_unknown_length() -> None:
-    """Without this, a chunked answer is refused although it says what it must be."""
     assert Proof.MD5 is verified(BODY, ObjectHead(None, f'"{MD5}"'))
     with pytest.raises(IntegrityMismatch):
         verified(BODY[:-1], ObjectHead(None, f'"{MD5}"'))
@@ -224,7 +213,6 @@ def test_md5_proves_a_body_of_unknown_length() -> None:
 )
 @pytest.mark.parametrize("body", [b"x", BODY, BODY * 3], ids=len)
 def test_body_that_nothing_could_prove_is_refused(head: ObjectHead, accept_opaque_etags: bool, body: bytes) -> None:
-    """Without this, an answer that a proxy cut looks whole."""
     with pytest.raises(RequestRefused) as refused:
         verified(body, head, accept_opaque_etags=accept_opaque_etags)
     assert "unverifiable" == refused.value.code
@@ -240,7 +228,6 @@ def test_body_that_nothing_could_prove_is_given_up_early() -> None:
 
 @pytest.mark.parametrize("etag", [None, f'"{EMPTY_MD5}"'])
 def test_empty_object_is_not_begun(etag: str | None) -> None:
-    """Without this, an empty file is put there, found empty by the next run, fetched again, and so for ever."""
     with pytest.raises(RequestRefused) as refused:
         Verifier(head_of(b"", etag))
     assert "object-empty" == refused.value.code
@@ -248,14 +235,12 @@ def test_empty_object_is_not_begun(etag: str | None) -> None:
 
 
 def test_empty_object_of_unknown_length_is_refused_at_its_end() -> None:
-    """Without this, the same happens where the answer is chunked."""
     with pytest.raises(RequestRefused) as refused:
         verified(b"", ObjectHead(None, f'"{EMPTY_MD5}"'))
     assert "object-empty" == refused.value.code
 
 
 def test_store_whose_etags_are_no_md5s_is_verified_by_length() -> None:
-    """Without this, --accept-opaque-etags changes nothing, and such a store cannot be mirrored."""
     assert Proof.LENGTH is verified(BODY, head_of(BODY, f'"{"0" * 32}"'), accept_opaque_etags=True)
     with pytest.raises(ShortBody):
         verified(BODY[:-1], head_of(BODY, f'"{"0" * 32}"'), accept_opaque_etags=True)
@@ -319,7 +304,6 @@ def test_version_in_message_is_short_and_printable() -> None:
     ],
 )
 def test_error_document_in_a_200_is_the_error(treatment: Treatment, s3_code: str, body: bytes, piece_bytes: int) -> None:
-    """Without this, an error of S3 is saved as an image, whole and for ever."""
     for head in (head_of(body), ObjectHead(None)):  # of a length, and chunked
         with pytest.raises(StoreError) as error:
             verified(body, head, piece_bytes=piece_bytes)
@@ -337,12 +321,10 @@ def test_error_document_in_a_200_is_the_error(treatment: Treatment, s3_code: str
     ],
 )
 def test_other_text_is_an_object_like_any(body: bytes) -> None:
-    """Without this, an object that merely speaks of errors cannot be had."""
     assert Proof.LENGTH is verified(body, head_of(body))
 
 
 def test_error_document_that_the_md5_vouches_for_is_the_object() -> None:
-    """Without this, an object that is such a document (somebody's fixture) is fetched for ever."""
     etag = f'"{hashlib.md5(ERROR_DOCUMENT).hexdigest()}"'
     assert Proof.MD5 is verified(ERROR_DOCUMENT, head_of(ERROR_DOCUMENT, etag))
 

@@ -47,7 +47,6 @@ def rejection(content: bytes) -> ManifestRejected:
 
 
 def test_table_is_walked_whole() -> None:
-    """Without this, a row that is added to the docstring has no test."""
     lines = [line for line in (parse_json.__doc__ or "").splitlines() if line.lstrip().startswith("|")][2:]
     rows = {tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines}
     assert rows == {(row, code) for row, cases in ROWS.items() for code in cases}
@@ -55,7 +54,6 @@ def test_table_is_walked_whole() -> None:
 
 @pytest.mark.parametrize(("code", "content"), CASES, ids=[f"{code}-{content[:20]!r}" for code, content in CASES])
 def test_text_that_gives_no_value_is_rejected_as_perhaps_half_written(code: str, content: bytes) -> None:
-    """Without this, a manifest that was read while its writer was at work ends its actor, or the program, for good."""
     error = rejection(content)
     assert code == error.code
     assert error.torn
@@ -71,7 +69,6 @@ def test_text_that_gives_no_value_is_rejected_as_perhaps_half_written(code: str,
     ],
 )
 def test_rejection_says_where(place: str, content: bytes) -> None:
-    """Without this, one wrong comma in a list of 10,000 URLs has to be looked for by eye."""
     assert place in str(rejection(content))
 
 
@@ -86,7 +83,6 @@ def test_rejection_says_where(place: str, content: bytes) -> None:
     ],
 )
 def test_value_is_given_as_it_stands_there(value: object, content: bytes) -> None:
-    """Without this, a file that every JSON tool reads is reported as broken."""
     assert value == parse_json(content, "response.json")
 
 
@@ -130,7 +126,6 @@ def test_any_text_can_be_written(text: str, value: object) -> None:
 
 
 def test_thousand_levels_are_no_trouble() -> None:
-    """Without this, the limit that guards the stack creeps down to what a writer may really nest."""
     assert parse_json(b"[" * 1000 + b"]" * 1000, "response.json")
 
 
@@ -147,5 +142,4 @@ def test_thousand_levels_are_no_trouble() -> None:
     ],
 )
 def test_every_kind_of_value_has_a_word(kind: str, text: bytes) -> None:
-    """Without this, the report about a manifest of the wrong kind is itself a crash."""
     assert kind == kind_of(parse_json(text, "response.json"))

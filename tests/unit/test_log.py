@@ -100,7 +100,6 @@ def fill(writer: LineWriter, fd: int) -> int:
 
 
 def test_line_begins_with_timestamp_level_and_event():
-    """Without this, people cannot scan the lines by eye, and `cut -c` in scripts gives something else each time."""
     line = json_line({"actor": "a", "level": "info", "failed": 0, "event": "actor.synced", "timestamp": "T"})
     assert b'{"timestamp":"T","level":"info","event":"actor.synced","actor":"a","failed":0}\n' == line
 
@@ -141,7 +140,6 @@ for _ in range(10_000):
     ],
 )
 def test_every_value_has_a_form_in_json(value: object, shown: object):
-    """Without this, a log call raises in the middle of the work that it reports."""
     assert shown == json.loads(json_line({"event": "e", "fact": value}))["fact"]
 
 
@@ -155,7 +153,6 @@ def test_a_secret_inside_a_dataclass_is_not_written():
 
 
 def test_a_long_value_is_cut_in_its_middle_and_says_so():
-    """Without this, journalctl shows the whole line as null; and a traceback says most at its end."""
     line = json_line({"event": "e", "actor": "a" * 60, "error": "start " + "x" * 9_000 + " end"})
     facts = json.loads(line)
     assert len(line) <= LINE_BYTES
@@ -269,8 +266,6 @@ def test_an_exception_is_a_fact_of_its_event(pipe: Pipe):
 
 
 def test_an_event_that_the_view_chokes_on_is_written_as_json(pipe: Pipe):
-    """Without this, a fact of an unexpected type ends the download that logged it."""
-
     def choke(event):
         raise KeyError("injected: a view with a defect")
 
@@ -279,7 +274,6 @@ def test_an_event_that_the_view_chokes_on_is_written_as_json(pipe: Pipe):
 
 
 def test_the_configuration_of_structlog_stays_untouched(pipe: Pipe):
-    """Without this, two logs in one process (tests, an embedding program) share their last configuration."""
     logged(pipe, lambda log: log.info("e"))
     assert not structlog.is_configured()
 
@@ -300,7 +294,6 @@ def test_lines_come_out_in_the_order_they_went_in(pipe: Pipe):
 
 @pytest.mark.parametrize("pause_seconds", [0, 0.0005])
 def test_many_lines_are_one_write(pause_seconds: float):
-    """Without this, each line costs a system call and a hand-over between threads, ten times its rendering."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # one packet for each write
     with ours, theirs:
         writer = LineWriter(ours.fileno(), lossless=True)
@@ -315,7 +308,6 @@ def test_many_lines_are_one_write(pause_seconds: float):
 
 
 def test_a_stalled_reader_costs_the_oldest_lines_but_no_error(pipe: Pipe):
-    """Without this, `| less` left open fills the memory of a daemon, or the one line that mattered is gone."""
     writer = LineWriter(pipe.fd, lossless=False, queue_bytes=50_000)
     log = make_log(json_line, writer, "info")
     filled = fill(writer, pipe.fd)
@@ -342,7 +334,6 @@ def test_a_stalled_reader_costs_the_oldest_lines_but_no_error(pipe: Pipe):
 
 
 def test_what_was_dropped_is_said_at_the_end_too(pipe: Pipe):
-    """Without this, a daemon that is stopped right after a stall leaves a gap that nobody can see."""
     writer = LineWriter(pipe.fd, lossless=False, queue_bytes=10_000)
     log = make_log(json_line, writer, "info")
     fill(writer, pipe.fd)
@@ -369,7 +360,6 @@ def test_a_storm_of_errors_is_bounded_and_its_beginning_is_kept(pipe: Pipe):
 
 
 def test_a_one_shot_run_loses_nothing_and_its_other_greenlets_go_on(pipe: Pipe):
-    """Without this, `--once | slow-program` shows fewer images than were synced."""
     read = Reader(pipe.reader, pause_seconds=0.005)
     writer = LineWriter(pipe.fd, lossless=True, queue_bytes=20_000)
     lines = [b"%d %s\n" % (n, b"x" * 80) for n in range(10_000)]
@@ -406,7 +396,6 @@ def test_the_hub_itself_never_waits_for_room(pipe: Pipe):
 
 
 def test_nobody_waits_any_more_once_a_stop_was_asked_for(pipe: Pipe):
-    """Without this, Ctrl-C on `--once | less` waits for less."""
     writer = LineWriter(pipe.fd, lossless=True, queue_bytes=10_000)
     run = gevent.spawn(lambda: [writer.write(PAGE, keep=False) for _ in range(50)])
     wait_until(lambda: stalled(pipe.fd))
@@ -434,7 +423,6 @@ def test_a_non_blocking_descriptor_is_written_to_its_end(pipe: Pipe):
 
 @pytest.mark.parametrize("lossless", [True, False])
 def test_a_reader_that_goes_away_is_told_to_the_hub_once(pipe: Pipe, lossless: bool):
-    """Without this, `python -m daemon --once | head` downloads on for nobody, or ends with a traceback."""
     calls: list[bool] = []
     writer = LineWriter(
         pipe.fd, lossless=lossless, queue_bytes=1_000, on_broken=lambda: calls.append(gevent.getcurrent() is gevent.get_hub())
@@ -536,7 +524,6 @@ def test_in_a_patched_process_every_line_arrives():
 
 
 def test_a_closed_pipe_ends_a_patched_process_without_a_word():
-    """Without this, `| head -3` leaves "Exception ignored ... BrokenPipeError" on the terminal."""
     process = patched("lossless", "20", "endless")
     assert process.stdout and process.stderr
     process.stdout.readline()

@@ -49,7 +49,6 @@ def changes_of(folder: Folder, *seen: str) -> ManifestTracker:
 
 
 def test_actor_is_due_when_its_content_is_another_and_it_was_quiet() -> None:
-    """Without this, each event is a run; or a change none."""
     folder = Folder(a=b"one", b=b"one")
     changes = changes_of(folder, "a", "b")
     folder.responses["a"] = b"two"
@@ -63,14 +62,12 @@ def test_actor_is_due_when_its_content_is_another_and_it_was_quiet() -> None:
 
 
 def test_actor_that_was_never_seen_is_due() -> None:
-    """Without this, a change before the first run of its actor does not overtake the bulk pass."""
     changes = changes_of(Folder(a=b"one"))
     changes.hint("a", 0.0)
     assert ["a"] == changes.settle(1.0, never)
 
 
 def test_same_content_with_another_stamp_is_remembered_and_not_due() -> None:
-    """Without this, a file that was touched once is read again at each rescan."""
     folder = Folder(a=b"one")
     changes = changes_of(folder, "a")
     folder.stamp = 1
@@ -81,7 +78,6 @@ def test_same_content_with_another_stamp_is_remembered_and_not_due() -> None:
 
 
 def test_manifest_that_goes_and_comes_is_a_change_each_time() -> None:
-    """Without this, an actor whose folder was moved away still counts as complete."""
     folder = Folder(a=b"one")
     changes = changes_of(folder, "a")
     for there, due in (
@@ -96,7 +92,6 @@ def test_manifest_that_goes_and_comes_is_a_change_each_time() -> None:
 
 
 def test_change_during_a_run_is_looked_at_when_the_run_has_ended() -> None:
-    """Without this, a run that saw the change itself is followed by one that finds nothing."""
     folder = Folder(a=b"one", b=b"one")
     changes = changes_of(folder, "a", "b")
     folder.responses |= {"a": b"two", "b": b"two"}
@@ -112,7 +107,6 @@ def test_change_during_a_run_is_looked_at_when_the_run_has_ended() -> None:
 
 
 def test_actor_that_is_gone_is_forgotten() -> None:
-    """Without this, memory grows with every actor that ever was; and one that comes back is not synced."""
     folder = Folder(a=b"one")
     changes = changes_of(folder, "a")
     changes.hint("a", 0.0)
@@ -127,7 +121,6 @@ def test_actor_that_is_gone_is_forgotten() -> None:
 
 
 def test_rescan_names_those_whose_stamp_is_another() -> None:
-    """Without this, what no event told of is never found."""
     folder = Folder(a=b"one", b=b"one", c=ManifestMissing("injected"), d=b"one", e=b"one")
     changes = changes_of(folder, "a", "b", "e")
     changes.saw("c", NO_MANIFEST)
@@ -138,7 +131,6 @@ def test_rescan_names_those_whose_stamp_is_another() -> None:
 
 
 def test_manifests_of_a_flood_are_read_some_at_a_time() -> None:
-    """Without this, a checkout of 100,000 manifests holds everything else for seconds."""
     names = [f"{number}" for number in range(2 * MOST_EXAMINED_AT_ONCE + 10)]
     folder = Folder(**{name: b"one" for name in names})
     changes = changes_of(folder)
@@ -155,7 +147,6 @@ def test_manifests_of_a_flood_are_read_some_at_a_time() -> None:
 
 
 def test_other_times_count_from_the_next_hint() -> None:
-    """Without this, a reload does not change how long is waited."""
     changes = changes_of(Folder(a=b"one"))
     changes.retime(5.0, 5.0)
     changes.hint("a", 0.0)

@@ -32,14 +32,12 @@ def values() -> dict[str, object]:
 
 @pytest.mark.parametrize("name", values())
 def test_value_that_holds_a_secret_does_not_show_it(name: str) -> None:
-    """Without this, a debug line, a failed assertion or a traceback prints a key that anybody may use."""
     value = values()[name]
     for shown in (repr(value), str(value), f"{value}", f"{[value]}", "%s" % (value,), ascii({"a": value})):  # noqa: UP031
         assert CANARY not in shown
 
 
 def test_secret_is_revealed_by_name_only() -> None:
-    """Without this, nothing can be signed; or everybody can read it by accident."""
     assert CANARY == Secret(CANARY).reveal()
     with pytest.raises(TypeError):
         json.dumps(Secret(CANARY))
@@ -52,7 +50,6 @@ def test_secret_is_revealed_by_name_only() -> None:
 
 
 def test_secrets_compare_by_what_they_hold() -> None:
-    """Without this, credentials that were not renewed look like new ones, and are tried again."""
     assert Secret("a") == Secret("a")
     assert Secret("a") != Secret("b")
     assert Secret("a") != "a"
@@ -60,7 +57,6 @@ def test_secrets_compare_by_what_they_hold() -> None:
 
 
 def test_credentials_show_who_they_are_by_the_last_four_characters() -> None:
-    """Without this, nobody can tell which of two keys was rejected."""
     assert "Credentials(access_key='****MPLE', source='AWS_ACCESS_KEY in .env')" == repr(CREDENTIALS)
 
 
@@ -73,18 +69,15 @@ def test_credentials_show_who_they_are_by_the_last_four_characters() -> None:
     ],
 )
 def test_object_is_shown_as_its_s3_uri(shown: str, ref: ObjectRef) -> None:
-    """Without this, an error names no object that can be pasted into aws s3 ls, or names too much."""
     assert shown == str(ref)
 
 
 @pytest.mark.parametrize(("name", "key"), [("0.png", "a/b/0.png"), ("0.png", "0.png"), ("", "a/"), ("..", "a/..")])
 def test_local_name_is_the_last_segment_of_the_key(name: str, key: str) -> None:
-    """Without this, folders of a bucket appear in training_data."""
     assert name == ObjectRef("b", key).name
 
 
 def test_values_are_frozen() -> None:
-    """Without this, a greenlet changes under another what both hold."""
     for value, name in ((REF, "key"), (Plan("a", (), (), ()), "downloads"), (Failure("0.png", "x", "y"), "code")):
         with pytest.raises(AttributeError):
             setattr(value, name, "other")

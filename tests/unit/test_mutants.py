@@ -7,10 +7,8 @@ from tests.mutants import MUTANTS, ROOT, Mutant
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_stands_once_in_its_file(mutant: Mutant) -> None:
-    """Without this, a line that is written anew takes the proof that its tests notice with it, unseen."""
     assert 1 == (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.text)
 
 
 def test_names_of_mutants_differ() -> None:
-    """Without this, one is taken for the other in what is printed."""
     assert len(MUTANTS) == len({mutant.name for mutant in MUTANTS})

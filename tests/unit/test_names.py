@@ -61,13 +61,11 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("name", USABLE)
 def test_plain_segment_is_given_back_unchanged(name: str) -> None:
-    """Without this, an image that S3 and Linux both take is never synced, or lands under another name."""
     assert name == plain_name(name, "image")
 
 
 @pytest.mark.parametrize("name", UNUSABLE.values(), ids=UNUSABLE)
 def test_anything_but_one_plain_segment_is_refused(name: object) -> None:
-    """Without this, a manifest writes outside its folder, over itself, or onto the operator's terminal."""
     with pytest.raises(NameUnusable) as refused:
         plain_name(name, "image")
     assert NameUnusable.code == refused.value.code
@@ -76,7 +74,6 @@ def test_anything_but_one_plain_segment_is_refused(name: object) -> None:
 
 @pytest.mark.parametrize("name", UNUSABLE.values(), ids=UNUSABLE)
 def test_the_refusal_is_itself_one_short_printable_line(name: object) -> None:
-    """Without this, the name that was refused for forging a line forges it in the error."""
     with pytest.raises(NameUnusable) as refused:
         plain_name(name, "actor")
     assert str(refused.value).isprintable()
@@ -96,18 +93,15 @@ def test_the_refusal_is_itself_one_short_printable_line(name: object) -> None:
     ],
 )
 def test_names_that_are_one_file_on_some_disk_fold_alike(one: str, other: str) -> None:
-    """Without this, two images overwrite each other on a Mac's disk, and each run fetches the other one again."""
     assert folded(one) == folded(other)
 
 
 @pytest.mark.parametrize(("one", "other"), [("a.png", "b.png"), ("a.png", "á.png"), ("ﬁ", "f"), ("①", "1"), ("a", "a ")])
 def test_names_that_are_two_files_everywhere_stay_apart(one: str, other: str) -> None:
-    """Without this, images that merely look alike are refused as a collision."""
     assert folded(one) != folded(other)
 
 
 def test_folding_is_done_after_one_pass() -> None:
-    """Without this, a folded name compared with a twice-folded one seems to be another file."""
     for code_point in range(0x10FFFF):
         character = chr(code_point)
         if unicodedata.category(character)[0] in "LMN" and not character.isascii():

@@ -28,7 +28,6 @@ def rows_of(docstring: str | None) -> list[str]:
 
 
 def test_tables_are_the_ones_that_are_walked_here() -> None:
-    """Without this, a row that is added to a docstring has no test."""
     assert 4 == len(rows_of(wanted_images.__doc__))  # the last two lines are one row
     assert ["nothing", "a regular file of no bytes", "a regular file, a link to one", "anything else"] == rows_of(
         make_plan.__doc__
@@ -60,7 +59,6 @@ UNUSABLE = {
 
 
 def test_image_is_called_by_the_last_segment_of_its_decoded_key() -> None:
-    """Without this, images land under names that the training does not look for."""
     found = wanted(f"{AT}/a/0%20%2B.png", f"{AT}/a+b.png", "s3://b/deep/er/c.png", f"{AT}//%C3%A9.png")
     assert {
         "0 +.png": ref("a/0 +.png"),
@@ -73,7 +71,6 @@ def test_image_is_called_by_the_last_segment_of_its_decoded_key() -> None:
 
 @pytest.mark.parametrize(("label", "code", "entry"), UNUSABLE.values(), ids=UNUSABLE)
 def test_unusable_entry_fails_by_its_code_and_the_others_go_on(label: str, code: str, entry: object) -> None:
-    """Without this, one bad entry ends its actor, or is fetched to a place of its author's choice."""
     found = wanted(f"{AT}/0.png", entry, f"{AT}/1.png")
     assert [(label, code)] == labels(found.failures)
     assert ["0.png", "1.png"] == list(found.images)
@@ -94,7 +91,6 @@ def test_unusable_entry_fails_by_its_code_and_the_others_go_on(label: str, code:
     ],
 )
 def test_failure_tells_no_secret_of_its_entry(entry: str) -> None:
-    """Without this, a presigned URL with a slip in it, or a password before a host, is in the log and in the report."""
     [failure] = wanted(entry).failures
     assert CANARY not in repr(failure)
 
@@ -114,21 +110,18 @@ def test_failure_tells_no_secret_of_its_entry(entry: str) -> None:
     ],
 )
 def test_same_object_again_is_counted_and_fetched_once(again: str) -> None:
-    """Without this, an object that is listed twice is fetched twice, or refused as a collision with itself."""
     found = wanted(f"{AT}/a/x%20y.png", again, again)
     assert ["x y.png"] == list(found.images)
     assert ((), 2) == (found.failures, found.repeated)
 
 
 def test_bad_entry_again_is_one_failure() -> None:
-    """Without this, a list with one bad URL ten times has ten failures for one cause."""
     found = wanted("https://evil.example/x.png", "https://evil.example/x.png", f"{AT}/0.png")
     assert [("x.png", "url-not-s3")] == labels(found.failures)
     assert 1 == found.repeated
 
 
 def test_entries_that_are_no_text_fail_each_in_its_place() -> None:
-    """Without this, a list of nulls has one failure, and the count of images is wrong."""
     assert [("#1", "url-not-text"), ("#2", "url-not-text"), ("#3", "url-not-text")] == labels(wanted(None, None, []).failures)
 
 
@@ -147,7 +140,6 @@ def test_entries_that_are_no_text_fail_each_in_its_place() -> None:
     ],
 )
 def test_of_several_objects_for_one_file_none_is_fetched(names: list[str], entries: list[str]) -> None:
-    """Without this, which of two objects an image is depends on which came last, and each run fetches the other one."""
     found = wanted(*entries, f"{AT}/other.png")
     assert [(name, "name-collision") for name in names] == labels(found.failures)
     assert ["other.png"] == list(found.images)
@@ -158,7 +150,6 @@ def test_of_several_objects_for_one_file_none_is_fetched(names: list[str], entri
 
 
 def test_endpoint_is_a_host_of_s3_too() -> None:
-    """Without this, the URLs of a local store are refused."""
     entry = "http://minio.example:9000/b/a/0.png"
     assert [("0.png", "url-not-s3")] == labels(wanted(entry).failures)
     assert {"0.png": ObjectRef("b", "a/0.png")} == wanted(entry, endpoint="http://minio.example:9000").images
@@ -170,7 +161,6 @@ def test_images_of_a_vpc_endpoint_are_asked_for_there() -> None:
 
 
 def test_many_objects_for_one_file_take_no_longer_than_as_many_files() -> None:
-    """Without this, a generator that calls each image 0.png, in a folder of its own, stops the program for minutes."""
     manifest = Manifest(tuple(f"{AT}/{number}/0.png" for number in range(20_000)))
     before = time.process_time()
     assert 20_000 == len(wanted_images(manifest).failures)
@@ -193,17 +183,14 @@ def plan_for(kinds: dict[str, FileKind]) -> Plan:
     ],
 )
 def test_what_is_not_there_or_empty_is_downloaded(reason: Reason, kinds: dict[str, FileKind]) -> None:
-    """Without this, missing images stay missing, or an empty file that a broken script left counts as an image for ever."""
     assert Plan("0001", (Download(ref("a/x.png"), "x.png", reason),), (), ()) == plan_for(kinds)
 
 
 def test_image_that_is_there_is_left_alone() -> None:
-    """Without this, every run downloads everything."""
     assert Plan("0001", (), ("x.png",), ()) == plan_for({"x.png": FileKind.IMAGE})
 
 
 def test_what_occupies_the_name_is_an_error_and_is_left_alone() -> None:
-    """Without this, a folder under an image's name is downloaded over, in vain, at every run."""
     plan = plan_for({"x.png": FileKind.OCCUPIED})
     assert ((), ()) == (plan.downloads, plan.present)
     assert [("x.png", "name-occupied")] == labels(plan.failures)
@@ -211,7 +198,6 @@ def test_what_occupies_the_name_is_an_error_and_is_left_alone() -> None:
 
 
 def test_plan_counts_every_image_once() -> None:
-    """Without this, "20 of 20" is said of an actor that lacks one."""
     manifest = [f"{AT}/{n}.png" for n in range(4)] + [f"{AT}/0.png", None, f"{AT}/a/9.png", f"{AT}/b/9.png"]
     kinds = {"1.png": FileKind.IMAGE, "2.png": FileKind.EMPTY, "3.png": FileKind.OCCUPIED, "stranger.png": FileKind.IMAGE}
     plan = make_plan("0001", wanted(*manifest), kinds)

@@ -67,7 +67,6 @@ def exact_percentile(values: list[float], share: float) -> float:
     ids=["one", "ends", "alike", "even", "long tail", "edges"],
 )
 def test_percentile_is_exact_within_its_bin(values: list[float], share: float) -> None:
-    """Without this, the p95 by which people choose --workers-per-actor is somebody's guess."""
     histogram = Histogram()
     for value in values:
         histogram.record(value)
@@ -78,7 +77,6 @@ def test_percentile_is_exact_within_its_bin(values: list[float], share: float) -
 
 @pytest.mark.parametrize(("p50", "values"), [(0.0, []), (0.0, [0.0, 0.0]), (0.0002, [0.0002]), (4000.0, [2000.0, 4000.0])])
 def test_percentile_is_never_above_the_maximum(p50: float, values: list[float]) -> None:
-    """Without this, a report has a median that no image took."""
     histogram = Histogram()
     for value in values:
         histogram.record(value)
@@ -86,7 +84,6 @@ def test_percentile_is_never_above_the_maximum(p50: float, values: list[float]) 
 
 
 def test_histogram_is_as_big_after_a_million_images_as_before() -> None:
-    """Without this, memory grows with the number of images."""
     histogram = Histogram()
     for number in range(20_000):
         histogram.record(number / 7)
@@ -97,7 +94,6 @@ def test_histogram_is_as_big_after_a_million_images_as_before() -> None:
 
 
 def test_every_outcome_is_counted_once() -> None:
-    """Without this, the sums of a report do not add up to the images of the manifests."""
     tally = tally_of(
         received(size_bytes=10, seconds=0.25),
         received(size_bytes=20, proof=Proof.LENGTH),
@@ -113,7 +109,6 @@ def test_every_outcome_is_counted_once() -> None:
 
 
 def test_image_that_appeared_meanwhile_is_nobodys_download() -> None:
-    """Without this, a speed is reported that counts what somebody else put there."""
     tally = tally_of(appeared())
     assert (0, 1, 0) == (tally.downloaded, tally.skipped, tally.size_bytes)
     assert {} == tally.verified_by
@@ -127,7 +122,6 @@ def test_mislabelled_and_suspect_images_are_counted() -> None:
 
 
 def test_tallies_add_up_to_the_tally_of_all() -> None:
-    """Without this, the totals of a run differ from the sum of its actors."""
     one = [received(0, seconds=0.1)._replace(suspect="cut"), failure(1), appeared(2)]
     other = [
         received(3, seconds=7.0, proof=Proof.LENGTH)._replace(mislabelled=True),
@@ -166,7 +160,6 @@ def result_of(*outcomes: Outcome, actor: str = "0001") -> ActorResult:
 
 
 def test_actor_is_documented_by_the_contract() -> None:
-    """Without this, the scripts that read the report of the old tool find other keys."""
     assert {
         "actor": "0001",
         "success": False,
@@ -182,7 +175,6 @@ def test_actor_is_documented_by_the_contract() -> None:
 
 @pytest.mark.parametrize(("shown", "failed"), [(1, 1), (20, 20), (20, 21), (20, 5000)])
 def test_errors_are_twenty_and_then_a_count(shown: int, failed: int) -> None:
-    """Without this, a bucket without permission makes a report of a gigabyte, or one that hides how many failed."""
     errors = result_of(*(failure(n) for n in range(failed))).document()["errors"]
     assert isinstance(errors, list)
     rest = [{"code": "more", "error": f"and {failed - shown} more"}] if failed > shown else []
@@ -191,7 +183,6 @@ def test_errors_are_twenty_and_then_a_count(shown: int, failed: int) -> None:
 
 
 def test_images_that_were_not_tried_are_no_errors_and_hide_none() -> None:
-    """Without this, Ctrl-C fills the report with images that nothing is wrong with, and drops what is."""
     interrupted = [failure(n, FailureScope.INTERRUPTED) for n in range(18)]
     document = result_of(*interrupted, *(failure(n) for n in range(100, 110))).document()
     assert (10, 28, False) == (document["failed"], document["total"], document["success"])
@@ -228,7 +219,6 @@ def test_empty_list_is_among_the_errors_of_the_report() -> None:
 
 
 def test_problem_of_the_manifest_is_among_the_errors() -> None:
-    """Without this, the report says that an actor failed, with 0 of 0 images and no reason."""
     document = ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True).document()
     assert [{"code": "manifest-empty", "error": "response.json is empty", "hint": "write it again"}] == document["errors"]
 
@@ -244,7 +234,6 @@ def report_of(*results: ActorResult, keep_results: bool = True) -> RunReport:
 
 
 def test_facts_of_a_completed_run_are_the_contracts() -> None:
-    """Without this, the dashboards that read run.completed go blank."""
     report = report_of(
         result_of(received(size_bytes=1000), received(size_bytes=500, proof=Proof.LENGTH, seconds=2.0), appeared())
     )
@@ -285,7 +274,6 @@ def test_facts_of_a_completed_run_are_the_contracts() -> None:
 
 
 def test_document_of_a_run_is_its_totals_results_and_facts() -> None:
-    """Without this, --report lacks what the old tool's report had."""
     report = report_of(result_of(received(), failure(), actor="a"), result_of(appeared(), actor="b"))
     facts = report.completed_facts(104.0, 3.5, 1)
     document = report.document(facts)
@@ -297,7 +285,6 @@ def test_document_of_a_run_is_its_totals_results_and_facts() -> None:
 
 
 def test_results_are_kept_only_for_a_report() -> None:
-    """Without this, a daemon that runs for months remembers every actor of every run."""
     assert [] == report_of(result_of(received()), keep_results=False).results
 
 
@@ -322,7 +309,6 @@ def test_results_are_kept_only_for_a_report() -> None:
     ],
 )
 def test_status_says_whether_all_is_there(status: Status, results: list[ActorResult], changes: dict[str, object]) -> None:
-    """Without this, --once exits with 0 although something is missing."""
     report = report_of(*results)
     for name, value in changes.items():
         setattr(report, name, value)
@@ -398,7 +384,6 @@ def report_facts(report: RunReport) -> dict[str, object]:
 
 
 def test_run_of_no_time_has_no_speed_that_no_parser_reads() -> None:
-    """Without this, an empty run divides by zero."""
     facts = report_of().completed_facts(100.0, 2.0, 1)
     assert (0.0, 0, 0.0) == (facts["images_per_second"], facts["bytes_per_second"], facts["image_seconds_p50"])
 
@@ -408,5 +393,4 @@ def test_run_of_no_time_has_no_speed_that_no_parser_reads() -> None:
     [(50, 10, 10), (50, 10, 0), (100, 10, 5), (500, 10, 1), (50, 0, 0)],
 )
 def test_images_of_actors_that_were_not_read_yet_are_taken_to_be_as_many(expected: int, total: int, known: int) -> None:
-    """Without this, the time left is that of the five actors that run now."""
     assert expected == Progress(7, 50, 1000, 3, total, known).images_expected

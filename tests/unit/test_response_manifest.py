@@ -39,23 +39,19 @@ GIVE_THE_LIST = {
 
 @pytest.mark.parametrize("content", GIVE_THE_LIST.values(), ids=GIVE_THE_LIST)
 def test_first_of_the_three_places_that_is_a_list_gives_the_images(content: bytes) -> None:
-    """Without this, what one version of the generator writes is synced and what another writes is not."""
     assert tuple(URLS) == parse_response(content.replace(b"@", LIST)).entries
 
 
 @pytest.mark.parametrize("content", GIVE_THE_LIST.values(), ids=GIVE_THE_LIST)
 def test_empty_list_is_a_list(content: bytes) -> None:
-    """Without this, an actor without images takes those of another place, or counts as failed."""
     assert () == parse_response(content.replace(b"@", b"[]")).entries
 
 
 def test_entries_are_given_as_they_stand_there() -> None:
-    """Without this, one entry that is no URL takes the whole list with it."""
     assert ("x", None, 7, ["x"], {}, "x") == parse_response(b'{"s3_image_urls": ["x", null, 7, ["x"], {}, "x"]}').entries
 
 
 def test_urls_of_a_manifest_do_not_show_themselves() -> None:
-    """Without this, a crash that prints a manifest prints the signatures of its presigned URLs."""
     manifest = parse_response(b'{"s3_image_urls": ["https://b.s3.amazonaws.com/k?X-Amz-Signature=hunter2"]}')
     assert "hunter2" not in f"{manifest} {manifest!r}"
 
@@ -195,7 +191,6 @@ def come_out(readings: Readings, stopping: Stopping, log: Lines, disk: object = 
 def test_manifest_without_a_list_comes_out_by_the_table(
     content: bytes | None, level: str, event: str, code: str, failed: bool
 ) -> None:
-    """Without this, a job that is still running fails the run, or a broken manifest does not."""
     log = Lines()
     result = come_out(Readings(content), Stopping(), log)
     assert [(level, event)] == [line[:2] for line in log.lines]
@@ -208,7 +203,6 @@ def test_manifest_without_a_list_comes_out_by_the_table(
 
 
 def test_no_warning_looks_like_a_failure_and_no_failure_like_a_warning() -> None:
-    """Without this, the table above could say anything of both."""
     assert {ManifestPending, ManifestRejected, ManifestMissing} == set(ManifestError.__subclasses__())
     for content in (*NO_LIST, *WRONG_TYPE, *TORN):
         with pytest.raises(ManifestRejected):
@@ -219,7 +213,6 @@ def test_no_warning_looks_like_a_failure_and_no_failure_like_a_warning() -> None
 
 
 def test_empty_list_is_synced_with_nothing() -> None:
-    """Without this, an actor that has no images yet is reported as a problem."""
     result = come_out(Readings(b'{"s3_image_urls": []}'), Stopping(), log := Lines())
     assert [] == log.lines
     assert "no-images" == result.not_ready
@@ -227,7 +220,6 @@ def test_empty_list_is_synced_with_nothing() -> None:
 
 
 def test_half_written_manifest_is_read_again_until_it_is_whole() -> None:
-    """Without this, a run that meets a generator at work reports its actor as failed, and fetches nothing for it."""
     readings, stopping, log = Readings(LIST[:-9], b"", b'{"s3_image_urls": ' + LIST + b"}"), Stopping(), Lines()
     result = come_out(readings, stopping, log)
     assert 2 == result.tally.skipped
@@ -239,27 +231,23 @@ def test_half_written_manifest_is_read_again_until_it_is_whole() -> None:
 
 
 def test_it_is_read_three_times_within_two_seconds() -> None:
-    """Without this, one file that stays broken holds its actor's slot."""
     come_out(readings := Readings(b"{"), stopping := Stopping(), Lines())
     assert 3 == readings.count
     assert sum(stopping.waited) <= 2
 
 
 def test_whole_manifest_of_the_wrong_kind_is_read_once() -> None:
-    """Without this, each broken manifest of a big tree costs 1.5 s."""
     for content in (b"[]", b"{}", b'{"status": "IN_PROGRESS"}', None):
         come_out(readings := Readings(content), Stopping(), Lines())
         assert 1 == readings.count
 
 
 def test_stop_is_not_kept_waiting_by_a_torn_manifest() -> None:
-    """Without this, Ctrl-C takes 1.5 s longer for no use."""
     come_out(readings := Readings(b"{"), Stopping(told_to_stop=True), Lines())
     assert 1 == readings.count
 
 
 def test_folder_that_cannot_be_opened_fails_its_actor_alone() -> None:
-    """Without this, one folder without permission ends the run."""
     result = come_out(Readings(b'{"s3_image_urls": []}'), Stopping(), log := Lines(), NoFolder())
     assert [("error", "folder.failed")] == [line[:2] for line in log.lines]
     assert result.manifest_failed
@@ -274,7 +262,6 @@ def test_folder_that_cannot_be_opened_fails_its_actor_alone() -> None:
     ],
 )
 def test_rejection_says_what_stands_there_instead(said: str, content: bytes) -> None:
-    """Without this, "invalid manifest" sends people to the source code."""
     with pytest.raises(ManifestRejected) as rejected:
         parse_response(content)
     assert said in str(rejected.value)
@@ -282,7 +269,6 @@ def test_rejection_says_what_stands_there_instead(said: str, content: bytes) -> 
 
 
 def test_status_that_a_stranger_wrote_is_cut() -> None:
-    """Without this, a status of a megabyte is a log line of a megabyte."""
     with pytest.raises(ManifestPending) as pending:
         parse_response(b'{"status": "' + b"x" * 1_000_000 + b'"}')
     assert len(str(pending.value)) < 200
@@ -305,7 +291,6 @@ class Failing:
 
 
 def test_yield_that_came_too_late_does_not_stop_the_next_run() -> None:
-    """Without this, an actor that had nothing to give up pauses at the begin of its next run, before its first image."""
     folders = [FullFolder(), EmptyFolder()]
     disk = SimpleNamespace(open_folder=lambda actor: folders.pop(0))
     live = LiveConfig(SimpleNamespace(workers_per_actor=1, concurrent_actors=1, endpoint_url=None))  # type: ignore[arg-type]

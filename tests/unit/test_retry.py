@@ -99,7 +99,6 @@ TREATMENTS = {
     ("kind", "status", "s3_code"), [(kind, *row) for kind, rows in BY_S3_CODE.items() for row in rows], ids=str
 )
 def test_error_code_of_s3_decides_first(kind: type[StoreError], status: int, s3_code: str) -> None:
-    """Without this, a time-out that S3 calls 400 fails an image, and an expired token is asked again for every image."""
     error = refusal(status, s3_code, "in its own words")
     assert kind is type(error)
     assert TREATMENTS[kind] is error.treatment
@@ -111,14 +110,12 @@ def test_error_code_of_s3_decides_first(kind: type[StoreError], status: int, s3_
 @pytest.mark.parametrize("s3_code", [None, "", "NeverHeardOf"])
 @pytest.mark.parametrize(("kind", "status"), [(kind, status) for kind, rows in BY_STATUS.items() for status in rows], ids=str)
 def test_status_decides_where_there_is_no_code_that_is_known(kind: type[StoreError], status: int, s3_code: str | None) -> None:
-    """Without this, the 502 of a load balancer, which has no S3 code, fails an image at once."""
     error = refusal(status, s3_code, "")
     assert kind is type(error)
     assert TREATMENTS[kind] is error.treatment
 
 
 def test_archived_object_is_no_matter_of_permission() -> None:
-    """Without this, "allow s3:GetObject" is the advice for an object in Glacier."""
     error = refusal(403, "InvalidObjectState", "")
     assert ("object-archived", Treatment.PERMANENT) == (error.code, error.treatment)
     assert "restore" in error.hint
@@ -138,7 +135,6 @@ def test_archived_object_is_no_matter_of_permission() -> None:
     ],
 )
 def test_hint_says_what_to_do_about_this_code(word: str, s3_code: str) -> None:
-    """Without this, people renew their keys when their clock is wrong."""
     assert word in refusal(403, s3_code, "").hint
 
 
@@ -217,7 +213,6 @@ def test_hint_speaks_of_an_error_code_only_where_there_is_one(status: int) -> No
 
 
 def test_what_the_server_asks_for_goes_with_the_error() -> None:
-    """Without this, Retry-After and the bucket's region are read and dropped."""
     error = refusal(503, "SlowDown", "", retry_after_seconds=7.0, region="eu-west-1")
     assert (7.0, "eu-west-1") == (error.retry_after_seconds, error.region)
 
@@ -232,7 +227,6 @@ ALMOST_ONE = 1 - 2**-53
     [(0.2, 1), (0.4, 2), (0.8, 3), (1.6, 4), (3.2, 5), (6.4, 6), (12.8, 7), (20.0, 8), (20.0, 9), (20.0, 10_000)],
 )
 def test_delay_is_uniform_below_a_ceiling_that_doubles(ceiling: float, attempt: int) -> None:
-    """Without this, 50 images that S3 slowed down together come back together."""
     assert 0 == delay_seconds(attempt, 0.0)
     assert ceiling / 2 == pytest.approx(delay_seconds(attempt, 0.5))
     assert ceiling == pytest.approx(delay_seconds(attempt, ALMOST_ONE))
@@ -243,7 +237,6 @@ def test_delay_is_uniform_below_a_ceiling_that_doubles(ceiling: float, attempt: 
     [(0.1, None), (0.1, 0.0), (0.1, 0.05), (1.0, 1.0), (59.9, 59.9), (60.0, 60.0), (60.0, 61.0), (60.0, 1e9), (0.1, -5.0)],
 )
 def test_retry_after_is_honoured_up_to_a_minute(delay: float, retry_after: float | None) -> None:
-    """Without this, we ask sooner than the server can bear, or sleep for a day because a proxy said so."""
     assert delay == pytest.approx(delay_seconds(1, 0.5, retry_after))
 
 
@@ -251,7 +244,6 @@ def test_retry_after_is_honoured_up_to_a_minute(delay: float, retry_after: float
 
 
 def test_healthy_image_costs_one_request() -> None:
-    """Without this, a run costs more requests, and money, than it has images."""
     run = Run(ScriptedStore((WHOLE, BODY)))
     received = run.received()
     assert ("0.png", len(BODY), Proof.MD5, 1, Reason.MISSING) == (
@@ -303,7 +295,6 @@ def test_page_instead_of_an_image_fails_after_one_request() -> None:
     ],
 )
 def test_passing_fault_is_tried_again(fault: Answer) -> None:
-    """Without this, one hiccup in 5,740 images fails the run."""
     run = Run(ScriptedStore(fault, (WHOLE, BODY)))
     assert 2 == run.received().attempts
     assert {"first": 1, "retry": 1} == run.trial.requests
@@ -313,7 +304,6 @@ def test_passing_fault_is_tried_again(fault: Answer) -> None:
 
 @pytest.mark.parametrize("fault", [refusal(500, "InternalError", "injected"), TimedOut("injected"), (WHOLE, BODY[:-1])])
 def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Answer) -> None:
-    """Without this, an image that can never be had is asked for to the end of days, or given up too early."""
     run = Run(ScriptedStore(fault))
     assert FailureScope.OWN is run.failure().kind
     assert 5 == run.store.requests
@@ -326,14 +316,12 @@ def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Ans
 
 @pytest.mark.parametrize("s3_code", ["NoSuchKey", "NoSuchBucket", "AccessDenied", "InvalidObjectState", "NeverHeardOf"])
 def test_answer_that_will_not_change_is_asked_for_once(s3_code: str) -> None:
-    """Without this, a thousand missing images cost five thousand requests and the waits between them."""
     run = Run(ScriptedStore(refusal(400, s3_code, "injected")))
     assert FailureScope.OWN is run.failure().kind
     assert (1, []) == (run.store.requests, run.stopping.waited)
 
 
 def test_long_wait_gives_the_slot_back() -> None:
-    """Without this, one slow bucket holds every slot for its Retry-After."""
     run = Run(ScriptedStore(refusal(503, "SlowDown", "injected", retry_after_seconds=30.0), (WHOLE, BODY)))
     began = run.clock.now
     assert run.trial is run.downloader.run(run.log, run.folder, run.trial)  # type: ignore[arg-type]
@@ -346,7 +334,6 @@ def test_long_wait_gives_the_slot_back() -> None:
 
 
 def test_stop_ends_the_waiting() -> None:
-    """Without this, Ctrl-C waits for every retry first."""
     run = Run(ScriptedStore(SLOW_DOWN), stopping=Stopping(after=1))
     assert ("interrupted", FailureScope.INTERRUPTED) == ((failure := run.failure()).code, failure.kind)
     assert 1 == run.store.requests
@@ -354,14 +341,12 @@ def test_stop_ends_the_waiting() -> None:
 
 
 def test_bytes_that_miss_the_etag_are_asked_for_on_a_new_connection() -> None:
-    """Without this, the proxy connection that spoiled the bytes spoils them again."""
     run = Run(ScriptedStore((WHOLE, BODY[:-1] + b"x"), (WHOLE, BODY[:-1] + b"y"), (WHOLE, BODY)))
     assert 3 == run.received().attempts
     assert [False, True, True] == run.store.fresh
 
 
 def test_same_wrong_bytes_twice_are_a_store_with_other_etags() -> None:
-    """Without this, every image of such a store is fetched five times, and nothing says what to set."""
     run = Run(ScriptedStore((WHOLE, BODY[:-1] + b"x")))
     failure = run.failure()
     assert "etag-not-md5" == failure.code
@@ -370,7 +355,6 @@ def test_same_wrong_bytes_twice_are_a_store_with_other_etags() -> None:
 
 
 def test_same_wrong_bytes_twice_under_a_checksum_are_damaged() -> None:
-    """Without this, --accept-opaque-etags is advised, which has no part in it, or the image is fetched five times."""
     run = Run(ScriptedStore((ObjectHead(len(BODY), None, {"crc32": "AAAAAA=="}), BODY)))
     failure = run.failure()
     assert ("integrity-mismatch", 2) == (failure.code, run.store.requests)
@@ -378,7 +362,6 @@ def test_same_wrong_bytes_twice_under_a_checksum_are_damaged() -> None:
 
 
 def test_redirect_is_followed_once() -> None:
-    """Without this, a bucket in another region cannot be had, or two servers send us to one another for ever."""
     run = Run(ScriptedStore(REDIRECT, (WHOLE, BODY)))
     assert 1 == run.received().attempts
     assert {"first": 1, "region": 1} == run.trial.requests
@@ -388,14 +371,12 @@ def test_redirect_is_followed_once() -> None:
 
 
 def test_redirect_to_nowhere_is_not_followed() -> None:
-    """Without this, an image is asked for again at the place that just sent us away."""
     run = Run(ScriptedStore(refusal(301, "PermanentRedirect", "injected")))
     assert "region-redirect" == run.failure().code
     assert 1 == run.store.requests
 
 
 def test_rejected_identity_is_renewed_and_asked_again() -> None:
-    """Without this, a daemon whose session token ran out needs a restart."""
     run = Run(ScriptedStore(EXPIRED, (WHOLE, BODY), renews=True))
     assert 1 == run.received().attempts
     assert {"first": 1, "identity": 1} == run.trial.requests
@@ -403,7 +384,6 @@ def test_rejected_identity_is_renewed_and_asked_again() -> None:
 
 @pytest.mark.parametrize(("requests", "renews"), [(1, False), (3, True)])
 def test_identity_that_stays_rejected_stops_all_who_use_it_and_is_said_once(requests: int, renews: bool) -> None:
-    """Without this, wrong keys send a rejected request, and log an error, for each of 5,740 images."""
     run = Run(ScriptedStore(EXPIRED, renews=renews))
     assert FailureScope.SHARED is run.failure().kind
     assert "identity-rejected" == run.failure(Run.new_trial()).code
@@ -413,7 +393,6 @@ def test_identity_that_stays_rejected_stops_all_who_use_it_and_is_said_once(requ
 
 @pytest.mark.parametrize("identity", ["presigned", "anonymous"])
 def test_who_does_not_sign_fails_alone(identity: str) -> None:
-    """Without this, one presigned URL that ran out stops every other."""
     run = Run(ScriptedStore(EXPIRED, (WHOLE, BODY), identity=identity, renews=True))
     assert FailureScope.OWN is run.failure().kind
     assert 0 == run.store.renewals
@@ -421,7 +400,6 @@ def test_who_does_not_sign_fails_alone(identity: str) -> None:
 
 
 def test_missing_credentials_are_said_once_for_all() -> None:
-    """Without this, a machine without keys logs one error for each image."""
     run = Run(ScriptedStore(CredentialsMissing("AWS credentials not configured")))
     assert ["credentials-not-configured"] * 3 == [run.failure(Run.new_trial()).code for _ in range(3)]
     assert (1, ["identity.failed"]) == (run.store.requests, run.log.said)
@@ -429,7 +407,6 @@ def test_missing_credentials_are_said_once_for_all() -> None:
 
 @pytest.mark.parametrize("error", [EXPIRED, CredentialsMissing("AWS credentials not configured")])
 def test_images_that_were_under_way_say_it_no_second_time(error: ActorsyncError) -> None:
-    """Without this, one wrong key is 50 error lines: one for each connection."""
     run = Run(SlowStore(error))
     images = [gevent.spawn(run.failure, Run.new_trial()) for _ in range(3)]
     gevent.joinall(images, raise_error=True)
@@ -438,7 +415,6 @@ def test_images_that_were_under_way_say_it_no_second_time(error: ActorsyncError)
 
 
 def test_full_disk_is_said_once_and_asks_for_nothing_more() -> None:
-    """Without this, a full disk downloads everything to throw it away."""
     run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(full=True))
     assert [("disk-full", FailureScope.SHARED)] * 3 == [
         (f.code, f.kind) for f in (run.failure(Run.new_trial()) for _ in range(3))
@@ -447,7 +423,6 @@ def test_full_disk_is_said_once_and_asks_for_nothing_more() -> None:
 
 
 def test_file_that_got_there_first_is_kept() -> None:
-    """Without this, an image that somebody put there meanwhile is overwritten, or counted as ours."""
     run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder({"0.png": b"theirs"}))
     outcome = run.outcome()
     assert isinstance(outcome, Received)
@@ -456,7 +431,6 @@ def test_file_that_got_there_first_is_kept() -> None:
 
 
 def test_refusal_of_the_disk_is_not_tried_again() -> None:
-    """Without this, a folder under an image's name costs five downloads a run."""
     run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(refuses=NameOccupied("injected")))
     assert "name-occupied" == run.failure().code
     assert 1 == run.store.requests

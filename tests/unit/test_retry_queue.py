@@ -19,7 +19,6 @@ FULL = Failure.of("4.png", DiskFull("injected"), FailureScope.SHARED, DISK)
     ],
 )
 def test_delays_double_up_to_a_bound(permanent: bool, delays: list[float]) -> None:
-    """Without this, a missing image is asked for every five seconds for years; or a good one tomorrow."""
     times = range(1, len(delays) + 1)
     assert delays == [retry_seconds(n, permanent=permanent, jitter=1.0) for n in times]
     assert [0.75 * delay for delay in delays] == [retry_seconds(n, permanent=permanent, jitter=0.0) for n in times]
@@ -27,7 +26,6 @@ def test_delays_double_up_to_a_bound(permanent: bool, delays: list[float]) -> No
 
 
 def test_codes_that_time_alone_may_mend_are_those_of_transient_errors() -> None:
-    """Without this, a new error of the store is tried again as rarely as a missing image."""
     from daemon.core import errors
 
     known = {cls.code for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.ActorsyncError)}
@@ -38,7 +36,6 @@ def test_codes_that_time_alone_may_mend_are_those_of_transient_errors() -> None:
 
 
 def test_actor_is_due_once_its_delay_has_passed_and_only_once() -> None:
-    """Without this, a failing actor runs without end, or never again."""
     failing = RetryQueue()
     assert (None, []) == (failing.next_due(), failing.due(1e9))
     failing.failed("a", [LATER], now=100.0, jitter=1.0)
@@ -54,7 +51,6 @@ def test_actor_is_due_once_its_delay_has_passed_and_only_once() -> None:
 
 
 def test_success_starts_the_delays_again() -> None:
-    """Without this, an actor that had a bad day years ago waits for hours at the next hiccup."""
     failing = RetryQueue()
     for _ in range(5):
         failing.failed("a", [LATER], now=0.0, jitter=1.0)
@@ -66,7 +62,6 @@ def test_success_starts_the_delays_again() -> None:
 
 
 def test_run_in_between_puts_the_next_one_off() -> None:
-    """Without this, an actor that a change has run just now is run again at the time that its last failure set."""
     failing = RetryQueue()
     failing.failed("a", [LATER], now=0.0, jitter=1.0)
     failing.failed("a", [LATER], now=4.0, jitter=1.0)  # the entry for 5.0 is stale from here on
@@ -76,7 +71,6 @@ def test_run_in_between_puts_the_next_one_off() -> None:
 
 
 def test_what_was_stopped_by_something_that_is_down_waits_for_that() -> None:
-    """Without this, a day without a network makes each actor wait for hours afterwards."""
     failing = RetryQueue()
     failing.failed("a", [LATER], now=0.0, jitter=1.0)
     for now in range(10):
@@ -92,7 +86,6 @@ def test_what_was_stopped_by_something_that_is_down_waits_for_that() -> None:
 
 
 def test_those_who_look_whether_it_is_up_take_turns() -> None:
-    """Without this, an actor that waits for another thing is the only one that ever looks."""
     failing = RetryQueue()
     for actor in "abc":
         failing.failed(actor, [DOWN], now=0.0, jitter=1.0)
@@ -125,7 +118,6 @@ def test_end_of_one_outage_releases_only_whom_it_stopped() -> None:
 
 
 def test_table_does_not_grow_with_the_number_of_failures() -> None:
-    """Without this, an actor that fails at each of a million changes takes all the memory."""
     failing = RetryQueue()
     for now in range(10 * FEW):
         failing.failed("a", [NEVER], now=float(now), jitter=1.0)

@@ -10,7 +10,6 @@ from tests.support.runs import Lines, result
 
 
 def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
-    """Without this, the lines of two runs cannot be told apart."""
     log = Lines()
     runs = RunTracker(log, None)
     for _ in range(2):
@@ -26,7 +25,6 @@ def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
 
 
 def test_run_that_is_open_grows_by_what_comes() -> None:
-    """Without this, a change in mid-run opens a second run, and the count of actors is that of the first."""
     log = Lines()
     runs = RunTracker(log, None)
     first = runs.begin("bulk", 2, workers_per_actor=10)
@@ -48,7 +46,6 @@ def test_run_that_is_open_grows_by_what_comes() -> None:
     ],
 )
 def test_run_is_complete_if_nothing_failed(end: ActorResult, complete: bool) -> None:
-    """Without this, --once beside a daemon ends with 0 though images are missing."""
     runs = RunTracker(Lines(), None)
     runs.begin("bulk", 1)
     runs.fold(end)
@@ -58,7 +55,6 @@ def test_run_is_complete_if_nothing_failed(end: ActorResult, complete: bool) -> 
 
 
 def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> None:
-    """Without this, each rejected manifest is two lines, and one of them is wrong."""
     log = Lines()
     runs = RunTracker(log, None)
     runs.begin("bulk", 1)
@@ -67,7 +63,6 @@ def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> No
 
 
 def test_what_was_not_tried_is_told_with_the_actor() -> None:
-    """Without this, an actor that was interrupted looks done."""
     log = Lines()
     runs = RunTracker(log, None)
     runs.begin("bulk", 1)
@@ -80,7 +75,6 @@ def test_what_was_not_tried_is_told_with_the_actor() -> None:
 
 
 def test_rejected_list_of_actors_counts_as_failure_of_the_run() -> None:
-    """Without this, a run without a list of actors is a success."""
     log = Lines()
     runs = RunTracker(log, None)
     runs.begin("bulk", 0)
@@ -91,7 +85,6 @@ def test_rejected_list_of_actors_counts_as_failure_of_the_run() -> None:
 
 
 def test_totals_are_those_of_all_runs() -> None:
-    """Without this, service.alive forgets everything with each run."""
     runs = RunTracker(Lines(), None)
     for trigger in ("bulk", "change", "change"):
         runs.begin(trigger, 1)
@@ -102,7 +95,6 @@ def test_totals_are_those_of_all_runs() -> None:
 
 
 def test_report_is_published_after_each_run_with_its_results() -> None:
-    """Without this, --report is empty."""
     published: list[dict[str, Any]] = []
     runs = RunTracker(Lines(), published.append)
     runs.begin("bulk", 1)
@@ -112,7 +104,6 @@ def test_report_is_published_after_each_run_with_its_results() -> None:
 
 
 def test_results_are_kept_only_where_somebody_wants_them() -> None:
-    """Without this, a pass over 100,000 actors takes a gigabyte for a report that nobody reads."""
     runs = RunTracker(Lines(), None)
     runs.begin("bulk", 1)
     runs.fold(result("a"))
@@ -123,8 +114,6 @@ def test_results_are_kept_only_where_somebody_wants_them() -> None:
 
 
 def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
-    """Without this, a full disk under the report is the end of the daemon; or nobody learns of it."""
-
     def refuse(_: dict[str, object]) -> None:
         raise DiskError("injected: the disk is full", hint="make room")
 
@@ -137,7 +126,6 @@ def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
 
 
 def test_only_a_run_of_changes_can_be_too_long() -> None:
-    """Without this, a bulk pass of an hour is cut in six; or a stream of changes is never reported."""
     runs = RunTracker(Lines(), None)
     assert not runs.is_overlong(1e12)
     for trigger, overlong in (("bulk", False), ("change", True), ("reload", False)):

@@ -36,7 +36,6 @@ def refusal(url: object, endpoint: str | None = None) -> UrlRefused:
 
 
 def test_tables_are_walked_whole() -> None:
-    """Without this, a table that the test no longer finds would pass as an empty one."""
     assert len(UNDERSTOOD) > 30
     assert len(AT_VPC_ENDPOINTS) > 3
     assert {code for code, _ in REFUSED} == s3url._HINTS.keys() - {"url-not-text"}
@@ -45,7 +44,6 @@ def test_tables_are_walked_whole() -> None:
 @pytest.mark.parametrize("endpoint", [None, MINIO], ids=["AWS", "endpoint"])
 @pytest.mark.parametrize(("url", "path", "region", "variant"), UNDERSTOOD, ids=[row[0] for row in UNDERSTOOD])
 def test_every_form_of_the_table_is_understood(url: str, path: str, region: str, variant: str, endpoint: str | None) -> None:
-    """Without this, images that a manifest lists in one of S3's forms are refused, or another object is fetched."""
     bucket, _, key = path.partition("/")
     expected = ObjectRef(bucket, key, None, None if region == "-" else region, EndpointVariant(variant))
     assert expected == parse_s3_url(url, endpoint)
@@ -68,7 +66,6 @@ def test_every_form_of_a_vpc_endpoint_is_asked_there_path_style(
 @pytest.mark.parametrize("endpoint", [None, MINIO], ids=["AWS", "endpoint"])
 @pytest.mark.parametrize(("code", "url"), REFUSED, ids=[row[1] or "empty" for row in REFUSED])
 def test_every_refusal_of_the_table_has_its_code(code: str, url: str, endpoint: str | None) -> None:
-    """Without this, a manifest sends requests, and perhaps a signature, to whatever host it names."""
     error = refusal(url, endpoint)
     assert code == error.code
     assert error.hint
@@ -78,7 +75,6 @@ def test_every_refusal_of_the_table_has_its_code(code: str, url: str, endpoint: 
     "url", [None, True, 7, 1.5, b"https://b.s3.amazonaws.com/k", ["s3://b/k"], {"url": "s3://b/k"}], ids=repr
 )
 def test_entry_that_is_no_text_is_refused_by_its_type(url: object) -> None:
-    """Without this, one null in a list of URLs ends the actor with a TypeError."""
     expected = "url-not-text"
     assert expected == refusal(url).code
     assert type(url).__name__ in str(refusal(url))
@@ -89,7 +85,6 @@ def test_entry_that_is_no_text_is_refused_by_its_type(url: object) -> None:
     "shape", ["https://b.s3.ama{}zonaws.com/k", "https://b.s3.amazonaws.com/a{}b", "{}s3://b/k", "s3://b/a{}b"]
 )
 def test_control_character_is_refused_wherever_it_stands(shape: str, character: str) -> None:
-    """Without this, urlsplit's habit returns: a tab or newline is dropped in silence, and another object is meant."""
     expected = "url-malformed"
     assert expected == refusal(shape.format(character)).code
 
@@ -99,7 +94,6 @@ def test_control_character_is_refused_wherever_it_stands(shape: str, character: 
     "shape", ["{}https://b.s3.amazonaws.com/k", "https://b.s3.amazonaws.com/k{}", "s3://b/k{}", "{}s3://b/k"]
 )
 def test_white_space_at_an_end_is_refused(shape: str, space: str) -> None:
-    """Without this, a sloppy entry asks for an object whose key ends in a blank, and S3 says that it is missing."""
     expected = "url-malformed"
     assert expected == refusal(shape.format(space)).code
 
@@ -108,14 +102,12 @@ def test_white_space_at_an_end_is_refused(shape: str, space: str) -> None:
     "url", ["https://b.s3.amazonaws.com/\ud800", "https://b.s3.amazonaws.com/%41\udfff", "s3://b/\ud800"], ids=ascii
 )
 def test_lone_surrogate_in_a_key_is_an_encoding_error(url: str) -> None:
-    """Without this, JSON's "\\ud800" ends the actor with a UnicodeEncodeError."""
     expected = "url-encoding"
     assert expected == refusal(url).code
 
 
 @pytest.mark.parametrize("bucket", ["a" * 255, "A", "a", "-a_", "..a"])
 def test_longest_and_oddest_buckets_are_taken_in_a_path(bucket: str) -> None:
-    """Without this, buckets from before S3 had naming rules are refused."""
     expected = ObjectRef(bucket, "k")
     assert expected == parse_s3_url(f"https://s3.amazonaws.com/{bucket}/k")
     assert expected == parse_s3_url(f"s3://{bucket}/k")
@@ -123,20 +115,17 @@ def test_longest_and_oddest_buckets_are_taken_in_a_path(bucket: str) -> None:
 
 @pytest.mark.parametrize("bucket", ["a" * 256, ".", "..", "a b", "a%20b", "é", "a:b", "a%00b", "a\\b"])
 def test_what_no_bucket_was_ever_called_is_refused(bucket: str) -> None:
-    """Without this, a path-style request for the bucket `..` reaches something that is no bucket."""
     expected = "url-malformed"
     assert expected == refusal(f"https://s3.amazonaws.com/{bucket}/k").code
     assert expected == refusal(f"s3://{bucket}/k").code
 
 
 def test_kelvin_sign_is_no_k() -> None:
-    """Without this, lower() makes an ASCII host of one that DNS resolves as somebody else's."""
     expected = "url-not-s3"
     assert expected == refusal("https://s3.dualstac\u212a.us-west-2.amazonaws.com/b/k").code
 
 
 def test_local_name_is_the_last_piece_of_the_decoded_key() -> None:
-    """Without this, %2F smuggles a folder into a name, or a folder's marker object gets its folder's name."""
     expected = ["d.png", ""]
     assert expected == [parse_s3_url(f"https://b.s3.amazonaws.com/{key}").name for key in ("a/b%2Fc%2fd.png", "folder/")]
 
@@ -164,7 +153,6 @@ def test_local_name_is_the_last_piece_of_the_decoded_key() -> None:
     ],
 )
 def test_version_in_the_query_is_honoured(query: str, version_id: str | None) -> None:
-    """Without this, a manifest that pins a version gets the latest one."""
     assert version_id == parse_s3_url(f"https://b.s3.amazonaws.com/k?{query}").version_id
 
 
@@ -226,7 +214,6 @@ def test_bucket_that_is_no_host_of_ours_is_taken(bucket: str) -> None:
     ],
 )
 def test_presigned_url_is_kept_to_the_letter(base: str, query: str) -> None:
-    """Without this, a URL that carries its own right to the object is signed again, or altered, and S3 says 403."""
     url = f"{base}?{query}"
     ref = parse_s3_url(f"{url}#top", MINIO)
     assert ObjectRef("b", "a k", None, ref.region, ref.variant, url) == ref
@@ -238,13 +225,11 @@ def test_presigned_url_is_kept_to_the_letter(base: str, query: str) -> None:
     "query", ["Signature=00", "AWSAccessKeyId=A", "x-amz-signature=00", "X-Amz-Credential=A", "k=X-Amz-Signature"]
 )
 def test_query_that_does_not_sign_is_dropped(query: str) -> None:
-    """Without this, an object that needs our signature is asked for without one."""
     assert ObjectRef("b", "k") == parse_s3_url(f"https://b.s3.amazonaws.com/k?{query}")
 
 
 @pytest.mark.parametrize("path", ["a b", "é", "\u202e"], ids=ascii)
 def test_presigned_url_that_cannot_be_sent_as_it_is_is_refused(path: str) -> None:
-    """Without this, the blank ends the request line early, and what follows is read as the protocol."""
     expected = "url-malformed"
     assert expected == refusal(f"https://b.s3.amazonaws.com/{path}?X-Amz-Signature=0").code
 
@@ -252,7 +237,6 @@ def test_presigned_url_that_cannot_be_sent_as_it_is_is_refused(path: str) -> Non
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 @pytest.mark.parametrize("style", ["virtual", "path"])
 def test_urls_that_boto3_presigns_are_known_as_presigned(version: str, style: str) -> None:
-    """Without this, the real thing, with all its parameters, could differ from the ones that we made up."""
     session = botocore.session.Session()
     session.set_credentials("AKIAEXAMPLE", "secret", "token")
     config = Config(signature_version=version, s3={"addressing_style": style})
@@ -282,7 +266,6 @@ def test_urls_that_boto3_presigns_are_known_as_presigned(version: str, style: st
     ],
 )
 def test_url_at_the_endpoint_is_read_path_style(endpoint: str, url: str) -> None:
-    """Without this, a manifest made for MinIO or a VPC endpoint is refused although --endpoint-url names its host."""
     assert ObjectRef("b", "a//k") == parse_s3_url(url, endpoint)
 
 
@@ -342,13 +325,11 @@ def test_presigned_url_of_a_bucket_before_the_endpoints_host_is_sent_as_it_is() 
     ],
 )
 def test_anything_beside_the_endpoint_is_refused(endpoint: str, url: str) -> None:
-    """Without this, an endpoint opens its neighbours' ports to whoever writes a manifest."""
     expected = "url-not-s3"
     assert expected == refusal(url, endpoint).code
 
 
 def test_presigned_elsewhere_is_refused_with_an_endpoint_too() -> None:
-    """Without this, "sent as it is, to its own host" would mean any host."""
     expected = "url-not-s3"
     assert expected == refusal("https://evil.com/b/k?X-Amz-Signature=0", MINIO).code
 
@@ -381,7 +362,6 @@ def test_presigned_elsewhere_is_refused_with_an_endpoint_too() -> None:
     ],
 )  # fmt: skip
 def test_request_goes_to_the_bucket_and_key(ref: ObjectRef, region: str | None, url: str) -> None:
-    """Without this, a request misses its object, its certificate, or the signature that S3 computes for it."""
     assert url == build_s3_url(ref, region=region)
 
 
@@ -389,7 +369,6 @@ def test_request_goes_to_the_bucket_and_key(ref: ObjectRef, region: str | None, 
     "ref", [ObjectRef("b", "k v"), ObjectRef("b", "k v", region="us-west-2", variant=EndpointVariant.ACCELERATE)], ids=str
 )
 def test_endpoint_takes_every_unsigned_request(ref: ObjectRef) -> None:
-    """Without this, a run against MinIO reaches out to AWS for the URLs that were written for AWS."""
     expected = f"{MINIO}/b/k%20v?versionId=1"
     assert expected == build_s3_url(ref._replace(version_id="1"), region="eu-west-1", endpoint=MINIO + "/")
     assert MINIO == origin_of(ref, region="eu-west-1", endpoint=MINIO + "/")
@@ -409,12 +388,10 @@ def test_endpoint_takes_every_unsigned_request(ref: ObjectRef) -> None:
     ],
 )
 def test_origin_is_the_host_without_the_bucket(url: str, region: str | None, origin: str) -> None:
-    """Without this, each bucket has an outage of its own, and a dead endpoint is tried for each."""
     assert origin == origin_of(parse_s3_url(url, MINIO), region=region)
 
 
 def test_hosts_are_those_that_botocore_would_ask() -> None:
-    """Without this, our table of hosts could drift from AWS's own rules, in both directions."""
     loader = botocore.session.Session().get_component("data_loader")
     rules = EndpointProvider(loader.load_service_model("s3", "endpoint-rule-set-1"), loader.load_data("partitions"))
     flags = {

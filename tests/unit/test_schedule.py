@@ -15,7 +15,6 @@ def scheduled(concurrent_actors: int, lane: Priority, *actors: str) -> Schedule:
 
 
 def test_no_more_actors_run_at_once_than_were_asked_for() -> None:
-    """Without this, --concurrent-actors bounds neither connections nor memory."""
     schedule = scheduled(2, Priority.BULK, "a", "b", "c")
     assert ["a", "b"] == started(schedule)
     assert [] == started(schedule)
@@ -24,7 +23,6 @@ def test_no_more_actors_run_at_once_than_were_asked_for() -> None:
 
 
 def test_actors_start_in_the_order_in_which_they_became_due() -> None:
-    """Without this, an actor at the end of the list may never have its turn while others come again."""
     schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     order = []
     while not schedule.idle:
@@ -35,7 +33,6 @@ def test_actors_start_in_the_order_in_which_they_became_due() -> None:
 
 
 def test_change_goes_before_a_rest_that_before_a_retry_and_that_before_the_backlog() -> None:
-    """Without this, an image that was just made waits for 5,740 that are a year old."""
     schedule = scheduled(1, Priority.BULK, "paused")
     started(schedule)
     schedule.paused("paused", 5.0, "the rest")
@@ -56,7 +53,6 @@ def test_change_goes_before_a_rest_that_before_a_retry_and_that_before_the_backl
 
 
 def test_change_of_an_actor_in_the_backlog_moves_it_to_the_front_and_runs_it_once() -> None:
-    """Without this, a change made during the first pass waits for its end, or is synced twice."""
     schedule = scheduled(3, Priority.BULK, "a", "b", "c")
     schedule.add("c", Priority.CHANGE)
     assert [Job("c", Priority.CHANGE), Job("a", Priority.BULK), Job("b", Priority.BULK)] == schedule.start(0.0)
@@ -66,7 +62,6 @@ def test_change_of_an_actor_in_the_backlog_moves_it_to_the_front_and_runs_it_onc
 
 
 def test_backlog_does_not_move_a_changed_actor_back() -> None:
-    """Without this, a rescan slows down what it finds already on its way."""
     schedule = scheduled(1, Priority.BULK, "a")
     schedule.add("b", Priority.CHANGE)
     schedule.add("b", Priority.BULK)
@@ -75,7 +70,6 @@ def test_backlog_does_not_move_a_changed_actor_back() -> None:
 
 @pytest.mark.parametrize("changes", [1, 2, 10])
 def test_change_during_a_sync_runs_the_actor_once_more(changes: int) -> None:
-    """Without this, an edit made mid-download waits for the next rescan, or runs once for each event."""
     schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
     for _ in range(changes):
@@ -89,7 +83,6 @@ def test_change_during_a_sync_runs_the_actor_once_more(changes: int) -> None:
 
 
 def test_that_run_is_in_the_first_of_the_lanes_that_asked_for_it() -> None:
-    """Without this, a change that a rescan saw as well waits behind the backlog."""
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.add("a", Priority.CHANGE)
@@ -99,7 +92,6 @@ def test_that_run_is_in_the_first_of_the_lanes_that_asked_for_it() -> None:
 
 
 def test_paused_actor_gives_its_slot_up_and_goes_on_when_it_is_due() -> None:
-    """Without this, one slow bucket holds all slots, or its images are never fetched."""
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.paused("a", 30.0, "the rest of a")
@@ -115,7 +107,6 @@ def test_paused_actor_gives_its_slot_up_and_goes_on_when_it_is_due() -> None:
 
 
 def test_change_of_a_paused_actor_runs_it_once_more_after_its_rest() -> None:
-    """Without this, the change is lost, or a new run begins while the rest of the old one waits."""
     schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
@@ -129,7 +120,6 @@ def test_change_of_a_paused_actor_runs_it_once_more_after_its_rest() -> None:
 
 
 def test_pause_of_a_run_that_was_asked_for_again_does_not_forget_it() -> None:
-    """Without this, a change that came just before a long retry is lost."""
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.add("a", Priority.CHANGE)
@@ -141,7 +131,6 @@ def test_pause_of_a_run_that_was_asked_for_again_does_not_forget_it() -> None:
 
 
 def test_loop_sleeps_until_the_first_pause_ends_or_an_event_comes() -> None:
-    """Without this, the loop spins, or sleeps past what is due."""
     schedule = scheduled(3, Priority.BULK, "a", "b", "c")
     assert schedule.wait_seconds(0.0) is None
     started(schedule)
@@ -157,7 +146,6 @@ def test_loop_sleeps_until_the_first_pause_ends_or_an_event_comes() -> None:
 
 
 def test_stop_starts_nothing_more_and_says_what_was_left() -> None:
-    """Without this, a stop waits for the backlog, or images that waited for a retry are not in the report."""
     schedule = scheduled(2, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
@@ -184,7 +172,6 @@ def test_actors_that_only_wait_for_their_turn_are_not_begun() -> None:
 
 
 def test_lanes_are_numbered_in_the_order_in_which_they_go() -> None:
-    """Without this, the comparison of two lanes says the opposite of what their queues do."""
     assert [Priority.CHANGE, Priority.RESUME, Priority.RETRY, Priority.BULK] == sorted(Priority) == list(Priority)
 
 
@@ -192,7 +179,6 @@ def test_lanes_are_numbered_in_the_order_in_which_they_go() -> None:
 
 
 def test_actor_that_has_begun_all_lets_the_next_one_start() -> None:
-    """Without this, all places but one are empty while an actor's last image is on its way."""
     schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.slot_freed("a")
@@ -202,7 +188,6 @@ def test_actor_that_has_begun_all_lets_the_next_one_start() -> None:
 
 
 def test_actor_that_is_ending_still_runs() -> None:
-    """Without this, a run is closed, and --once ends, before the last image of each actor is there."""
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
@@ -216,7 +201,6 @@ def test_actor_that_is_ending_still_runs() -> None:
 
 
 def test_end_of_an_actor_that_was_ending_frees_no_second_slot() -> None:
-    """Without this, one more actor runs at once with each that ended."""
     schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.slot_freed("a")
@@ -228,7 +212,6 @@ def test_end_of_an_actor_that_was_ending_frees_no_second_slot() -> None:
 
 
 def test_change_of_an_actor_that_is_ending_runs_it_once_more_after_its_end() -> None:
-    """Without this, an edit made while the last image is on its way is lost, or syncs one folder twice at once."""
     schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
     schedule.add("a", Priority.RETRY)
@@ -243,7 +226,6 @@ def test_change_of_an_actor_that_is_ending_runs_it_once_more_after_its_end() -> 
 
 
 def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
-    """Without this, an image whose retry takes long is lost when it was among the last to be begun."""
     schedule = scheduled(1, Priority.RETRY, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
@@ -260,7 +242,6 @@ def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
 
 
 def test_loop_wakes_for_a_rest_that_can_have_the_slot_of_an_actor_that_is_ending() -> None:
-    """Without this, a rest that is due waits for another actor's last image."""
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
@@ -271,7 +252,6 @@ def test_loop_wakes_for_a_rest_that_can_have_the_slot_of_an_actor_that_is_ending
 
 
 def test_actor_that_is_ending_need_not_yield() -> None:
-    """Without this, a change that has a slot already stops a second actor of the backlog, or one that has nothing to stop."""
     schedule = scheduled(2, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
@@ -282,7 +262,6 @@ def test_actor_that_is_ending_need_not_yield() -> None:
 
 
 def test_actor_that_was_to_yield_and_is_ending_has_done_so() -> None:
-    """Without this, the next change is thought to get the slot that this one has, and waits for the backlog."""
     schedule = scheduled(2, Priority.BULK, "a", "b")
     started(schedule)
     schedule.add("x", Priority.CHANGE)
@@ -294,7 +273,6 @@ def test_actor_that_was_to_yield_and_is_ending_has_done_so() -> None:
 
 
 def test_actor_that_went_away_while_it_was_ending_does_not_start_again() -> None:
-    """Without this, an actor that was taken out of actorsData.json is synced once more."""
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.slot_freed("a")
@@ -306,7 +284,6 @@ def test_actor_that_went_away_while_it_was_ending_does_not_start_again() -> None
 
 
 def test_stop_waits_for_actors_that_are_ending() -> None:
-    """Without this, images that were begun are cut off by a stop though the grace is not over."""
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
@@ -322,7 +299,6 @@ def test_stop_waits_for_actors_that_are_ending() -> None:
 
 @pytest.mark.parametrize("lane", [Priority.BULK, Priority.RETRY])
 def test_backlog_yields_to_a_change(lane: Priority) -> None:
-    """Without this, an image that was just made waits until an actor with 10,000 images is done."""
     schedule = scheduled(2, lane, "a", "b", "c")
     started(schedule)
     assert [] == schedule.to_yield()
@@ -337,7 +313,6 @@ def test_backlog_yields_to_a_change(lane: Priority) -> None:
 
 
 def test_as_many_yield_as_changes_have_no_slot() -> None:
-    """Without this, one change stops the whole backlog."""
     schedule = scheduled(4, Priority.BULK, "a", "b", "c")
     started(schedule)
     for actor in "xyz":
@@ -348,7 +323,6 @@ def test_as_many_yield_as_changes_have_no_slot() -> None:
 
 
 def test_change_does_not_yield_to_a_change() -> None:
-    """Without this, two changes stop one another for ever."""
     schedule = scheduled(1, Priority.CHANGE, "a", "b")
     started(schedule)
     assert [] == schedule.to_yield()
@@ -361,7 +335,6 @@ def test_change_does_not_yield_to_a_change() -> None:
 
 
 def test_actor_that_went_away_wants_no_slot() -> None:
-    """Without this, an actor of the backlog is stopped in mid-run for one that is taken out of actorsData.json."""
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.add("gone", Priority.CHANGE)
@@ -371,7 +344,6 @@ def test_actor_that_went_away_wants_no_slot() -> None:
 
 @pytest.mark.parametrize("lane", Priority)
 def test_actor_that_went_away_does_not_start_again(lane: Priority) -> None:
-    """Without this, an actor that was taken out of actorsData.json is synced once more, or for ever."""
     schedule = scheduled(1, Priority.BULK, "runs")
     started(schedule)
     for actor in ("runs", "waits"):
@@ -386,7 +358,6 @@ def test_actor_that_went_away_does_not_start_again(lane: Priority) -> None:
 
 
 def test_rest_of_an_actor_that_went_away_is_brought_to_its_end() -> None:
-    """Without this, images that waited for a retry are neither fetched nor reported."""
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
@@ -398,7 +369,6 @@ def test_rest_of_an_actor_that_went_away_is_brought_to_its_end() -> None:
 
 
 def test_fewer_slots_interrupt_nobody() -> None:
-    """Without this, a reload with fewer --concurrent-actors stops runs that are half done."""
     schedule = scheduled(3, Priority.BULK, "a", "b", "c", "d")
     started(schedule)
     schedule.slots = 1
@@ -411,7 +381,6 @@ def test_fewer_slots_interrupt_nobody() -> None:
 
 
 def test_more_slots_are_taken_at_once() -> None:
-    """Without this, a reload with more --concurrent-actors helps only after a run has ended."""
     schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.slots = 3
@@ -420,7 +389,6 @@ def test_more_slots_are_taken_at_once() -> None:
 
 
 def test_backlog_waits_while_very_many_are_put_off() -> None:
-    """Without this, a server that is too busy is asked for a million images, and all of them wait in our memory."""
     schedule = scheduled(1, Priority.BULK, *(f"{number}" for number in range(MOST_RESTING + 1)))
     for number in range(MOST_RESTING):
         assert [f"{number}"] == started(schedule)

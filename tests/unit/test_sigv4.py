@@ -24,7 +24,6 @@ def signature_of(lines: str) -> str:
 
 class TestAwsExamples:
     def test_get_object(self):
-        """Without this, S3 answers SignatureDoesNotMatch to every image."""
         signer = Signer(PAIR, "us-east-1", {"Range": "bytes=0-9"})
 
         headers = headers_of(signer.header_lines(EXAMPLE_HOST, "/test.txt", EXAMPLE_TIME))
@@ -46,14 +45,12 @@ class TestAwsExamples:
         ],
     )
     def test_other_gets_with_a_query(self, target: str, signature: str):
-        """Without this, every URL with a versionId is refused."""
         assert signature == signature_of(Signer(PAIR, "us-east-1").header_lines(EXAMPLE_HOST, target, EXAMPLE_TIME))
 
 
 class TestWhatIsKept:
     @pytest.mark.parametrize("later", [0.0, 0.9, 1.0, 86_399.0, 86_400.0, 31 * 86_400.0, -1.0, -86_400.0])
     def test_a_signer_that_signed_before_signs_as_a_new_one(self, later: float):
-        """Without this, a daemon's requests fail from midnight on, or after its clock was set."""
         used = Signer(PAIR, "eu-west-1")
         used.header_lines("host", "/a", EXAMPLE_TIME)
 
@@ -61,7 +58,6 @@ class TestWhatIsKept:
         assert expected == used.header_lines("other.host:9000", "/b?versionId=1", EXAMPLE_TIME + later)
 
     def test_the_token_of_a_session_is_sent_and_signed(self):
-        """Without this, roles and SSO do not work."""
         session = Credentials(ACCESS_KEY, Secret(SECRET_KEY), Secret("token+/="), "the test")
 
         headers = headers_of(Signer(session, "us-east-1").header_lines("host", "/a", EXAMPLE_TIME))
@@ -70,5 +66,4 @@ class TestWhatIsKept:
         assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token," in headers["Authorization"]
 
     def test_the_secret_is_in_nothing_that_is_sent(self):
-        """Without this, who reads the wire has the account."""
         assert SECRET_KEY not in Signer(PAIR, "us-east-1").header_lines("host", "/a", EXAMPLE_TIME)

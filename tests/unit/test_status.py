@@ -40,7 +40,6 @@ def failing_of(count: int, name: str = "{:04}_european_25_male") -> RetryQueue:
 
 
 def test_idle_daemon_says_what_there_is() -> None:
-    """Without this, --status is a guess."""
     status = document()
     expected = {"actors": 10, "ready": 8, "not_ready": 2, "failing": 0, "run": None, "uptime_seconds": 13, "down": []}
     assert expected == {name: status[name] for name in expected}
@@ -50,7 +49,6 @@ def test_idle_daemon_says_what_there_is() -> None:
 
 
 def test_run_that_is_open_counts_with_the_closed_ones() -> None:
-    """Without this, the totals stand still for the hours of a bulk pass."""
     runs = RunTracker(Lines(), None)
     runs.begin("bulk", 1)
     runs.fold(result("a", downloaded=2))
@@ -68,7 +66,6 @@ def test_run_that_is_open_counts_with_the_closed_ones() -> None:
 
 
 def test_failing_actors_are_told_with_their_reasons() -> None:
-    """Without this, somebody has to search the log for what is wrong."""
     status = document(failing=failing_of(3), down=(EndpointDown("x cannot be reached"),))
     assert (3, {"object-not-found": 3, "store-unavailable": 2}) == (status["failing"], status["failing_by_code"])
     assert {"object-not-found": 2} == status["failing_actors"]["0001_european_25_male"]["codes"]
@@ -77,7 +74,6 @@ def test_failing_actors_are_told_with_their_reasons() -> None:
 
 
 def test_hundreds_of_failing_actors_are_one_line_of_the_log() -> None:
-    """Without this, journald cuts it in pieces."""
     status = document(failing=failing_of(500), down=tuple(EndpointDown("x" * 200) for _ in range(3)))
     assert (500, MOST_FAILING_SHOWN) == (status["failing"], len(status["failing_actors"]))
     line = json_line({"timestamp": "2026-11-22T11:59:32.362476Z", "level": "info", "event": "service.status", **status})
@@ -86,7 +82,6 @@ def test_hundreds_of_failing_actors_are_one_line_of_the_log() -> None:
 
 
 def test_table_shows_every_count_and_every_reason() -> None:
-    """Without this, people get less than programs do."""
     table = status_table(document(failing=failing_of(2), down=(EndpointDown("x cannot be reached"),)))
     lines = table.splitlines()
     assert lines[0].startswith("8 of 10 actors ready; 2 failing")

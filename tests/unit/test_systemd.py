@@ -54,7 +54,6 @@ def _notifier(manager: Manager) -> Notifier:
 
 
 def test_every_word_is_the_one_that_systemd_knows(manager: Manager) -> None:
-    """Without this, systemd ignores what it does not understand, and the start waits for its time-out."""
     notifier = _notifier(manager)
     notifier.ready("287 actors, watching")
     notifier.status("syncing 3 of 287")
@@ -74,7 +73,6 @@ def test_every_word_is_the_one_that_systemd_knows(manager: Manager) -> None:
 
 
 def test_the_abstract_namespace_is_spoken_to(tmp_path: Path) -> None:
-    """Without this, containers and old managers, whose address begins with @, never hear READY."""
     with contextlib.closing(Manager(f"@actorsync-test-{os.getpid()}")) as manager:
         _notifier(manager).ping()
         assert ["WATCHDOG=1"] == manager.message()
@@ -92,14 +90,12 @@ def test_the_abstract_namespace_is_spoken_to(tmp_path: Path) -> None:
     ],
 )
 def test_a_status_is_one_printable_line(manager: Manager, text: str, shown: str) -> None:
-    """Without this, an actor's name could speak to systemd, or silence the whole message."""
     notifier = _notifier(manager)
     notifier.status(text)
     assert [f"STATUS={shown}"] == manager.message()
 
 
 def test_the_longest_status_fits_into_one_message(manager: Manager) -> None:
-    """Without this, READY is lost with a status that is too long: systemd drops messages over 4,096 bytes."""
     notifier = _notifier(manager)
     notifier.ready("🚀" * 10_000)
     assert len("\n".join(manager.message()).encode()) < 4096
@@ -109,14 +105,12 @@ def test_the_longest_status_fits_into_one_message(manager: Manager) -> None:
 
 
 def test_children_inherit_nothing(manager: Manager) -> None:
-    """Without this, whatever we start could say READY or ping in our name."""
     environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "HOME": "/"}
     Notifier.from_environment(environ)
     assert {"HOME": "/"} == environ
 
 
 def test_the_socket_stays_here(manager: Manager) -> None:
-    """Without this, a child holds a descriptor that it can speak through."""
     notifier = _notifier(manager)
     assert notifier._socket is not None
     assert not notifier._socket.get_inheritable()
@@ -135,12 +129,10 @@ def test_the_socket_stays_here(manager: Manager) -> None:
     ],
 )
 def test_the_watchdog_is_ours_or_none(manager: Manager, environ: dict[str, str], seconds: float | None) -> None:
-    """Without this, a wrapper's watchdog is taken for ours, or ours is never pinged."""
     assert seconds == Notifier.from_environment({"NOTIFY_SOCKET": manager.address, **environ}).watchdog_seconds
 
 
 def test_without_a_manager_nothing_happens() -> None:
-    """Without this, the daemon cannot run in a terminal or a container."""
     notifier = Notifier.from_environment({"WATCHDOG_USEC": "1000"})
     told: list[str] = []
     notifier.on_failed = told.append
@@ -156,7 +148,6 @@ def test_without_a_manager_nothing_happens() -> None:
 
 
 def test_a_lost_send_hurts_nobody_and_is_said_once(manager: Manager) -> None:
-    """Without this, systemd's own restart takes the daemon down, or fills its log."""
     notifier = _notifier(manager)
     told: list[str] = []
     notifier.on_failed = told.append
@@ -167,7 +158,6 @@ def test_a_lost_send_hurts_nobody_and_is_said_once(manager: Manager) -> None:
 
 
 def test_a_new_outage_is_said_again(manager: Manager) -> None:
-    """Without this, only the first outage of a daemon's life is known."""
     notifier = _notifier(manager)
     told: list[str] = []
     notifier.on_failed = told.append
@@ -181,7 +171,6 @@ def test_a_new_outage_is_said_again(manager: Manager) -> None:
 
 
 def test_a_lost_state_goes_along_with_the_next_word(manager: Manager) -> None:
-    """Without this, a READY that met a restarting systemd leaves the unit "activating" until it is killed."""
     notifier = _notifier(manager)
     notifier.on_failed = lambda problem: None
     os.rename(manager.address, f"{manager.address}.away")
@@ -195,7 +184,6 @@ def test_a_lost_state_goes_along_with_the_next_word(manager: Manager) -> None:
 
 
 def test_a_full_queue_does_not_hold_the_loop(manager: Manager) -> None:
-    """Without this, a systemd that does not read stops every download. Under gevent as well."""
     program = f"""
 from gevent import monkey; monkey.patch_all()
 from daemon.adapters.systemd import Notifier
@@ -239,13 +227,11 @@ HARDENING = (
 
 @pytest.mark.parametrize("unit", SERVICES[1:])
 def test_every_service_is_as_hardened_as_the_first(unit: str) -> None:
-    """Without this, a directive that is added to one unit is forgotten in the others."""
     first, other = _section(SERVICES[0], "Service"), _section(unit, "Service")
     assert {name: first[name] for name in HARDENING} == {name: other.get(name) for name in HARDENING}
 
 
 def test_stopping_is_given_longer_than_the_grace_period() -> None:
-    """Without this, systemd kills a daemon that is finishing its images as it was told to."""
     from daemon.config import setting
 
     for unit in SERVICES:

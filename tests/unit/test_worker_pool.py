@@ -271,7 +271,6 @@ def without_reports(sent: list[Any]) -> list[Any]:
 
 
 def test_actors_that_never_wait_are_all_synced_here_and_nobody_is_woken() -> None:
-    """Without this, a run over an unchanged tree wakes processes that have nothing to do for longer than they are worth."""
     party = Party(3)
     actors = [f"{number:04}" for number in range(20)]
     for begun in [gevent.spawn(party.worker_pool.begin, actor, party.log) for actor in actors]:
@@ -282,14 +281,12 @@ def test_actors_that_never_wait_are_all_synced_here_and_nobody_is_woken() -> Non
 
 
 def test_actor_goes_to_who_has_the_fewest_and_ties_go_here() -> None:
-    """Without this, one process does all the work while the other cores look on."""
     party = Party(2)
     party.begin_gated("1", "2", "3", "4", "5", "6", "7")
     assert [["1", "4", "7"], ["2", "5"], ["3", "6"]] == party.who_began()
 
 
 def test_place_that_is_free_again_is_given_away_again() -> None:
-    """Without this, a process whose actors ended gets no others, or too many."""
     party = Party(2)
     begun = party.begin_gated("1", "2", "3")
     party.gates["2"].set()
@@ -304,7 +301,6 @@ def test_place_that_is_free_again_is_given_away_again() -> None:
 
 
 def test_actor_that_fails_here_gives_its_place_back() -> None:
-    """Without this, this process seems to be busy for ever after a bug."""
     party = Party(1)
 
     def injected_bug(log: Log) -> ActorResult:
@@ -318,7 +314,6 @@ def test_actor_that_fails_here_gives_its_place_back() -> None:
 
 
 def test_actor_whose_last_image_is_begun_frees_its_place_here() -> None:
-    """Without this, the next actor goes to a process that has no place left, and a core rests at each end of an actor."""
     party = Party(1)
     party.begin_gated("1", "2", "3")
     assert [["1", "3"], ["2"]] == party.who_began()
@@ -329,7 +324,6 @@ def test_actor_whose_last_image_is_begun_frees_its_place_here() -> None:
 
 
 def test_actor_whose_last_image_is_begun_frees_its_place_in_its_mate() -> None:
-    """Without this, as above, for every process but this one."""
     party = Party(2)
     party.begin_gated("1", "2", "3")
     party.begin_last_image_of("3")
@@ -347,7 +341,6 @@ def test_actor_whose_last_image_is_begun_frees_its_place_in_its_mate() -> None:
     ids=["here", "in a worker"],
 )
 def test_place_is_given_back_once(actor: str, who_began: list[list[str]]) -> None:
-    """Without this, a process seems to have more places with each actor that ends there, and gets all the others."""
     party = Party(1)
     begun = dict(zip("1234", party.begin_gated("1", "2", "3", "4"), strict=True))
     assert [["1", "3"], ["2", "4"]] == party.who_began()
@@ -364,7 +357,6 @@ def test_place_is_given_back_once(actor: str, who_began: list[list[str]]) -> Non
     ids=["has images to begin", "has none"],
 )
 def test_rest_of_an_actor_holds_a_place_until_its_last_image_is_begun(last_is_begun: bool, who_began: list[list[str]]) -> None:
-    """Without this, actors crowd where others wait, or a rest holds its place to the last byte."""
     party = Party(1)
     gate = Event()
     paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
@@ -381,7 +373,6 @@ def test_rest_of_an_actor_holds_a_place_until_its_last_image_is_begun(last_is_be
 
 
 def test_of_processes_with_as_many_slots_that_with_fewer_actors_has_the_next() -> None:
-    """Without this, the first process takes whatever comes before the others have woken, and they have nothing to do."""
     party = Party(1)
     for actor in "123456":
         party.begin_gated(actor)
@@ -390,7 +381,6 @@ def test_of_processes_with_as_many_slots_that_with_fewer_actors_has_the_next() -
 
 
 def test_places_of_a_mate_that_is_lost_are_ours() -> None:
-    """Without this, a run goes on at half its speed once a process of it was killed."""
     party = Party(2)
     assert 18 == party.worker_pool.share(52)
     party.begin_gated("1", "2", "3")
@@ -400,7 +390,6 @@ def test_places_of_a_mate_that_is_lost_are_ours() -> None:
 
 
 def test_places_of_processes_that_could_not_be_made_are_ours() -> None:
-    """Without this, a system that refuses a process takes its places with it."""
     party = Party(1)
     worker_pool = WorkerPool(party.here, [ends()[0]], Outages(), Event(), processes=4)  # type: ignore[arg-type]
     assert 50 - 13 == worker_pool.share(50)
@@ -408,7 +397,6 @@ def test_places_of_processes_that_could_not_be_made_are_ours() -> None:
 
 @pytest.mark.parametrize("actor", ["1", "2"], ids=["here", "in a worker"])
 def test_that_the_last_image_is_begun_is_passed_on_once(actor: str) -> None:
-    """Without this, the loop never lets the next actor into the places that become free, or lets in two."""
     party = Party(1)
     heard: list[str] = []
     party.gate("1")
@@ -424,7 +412,6 @@ def test_that_the_last_image_is_begun_is_passed_on_once(actor: str) -> None:
 
 
 def test_rest_of_an_actor_in_a_mate_says_that_its_last_image_is_begun_too() -> None:
-    """Without this, as above, for actors that had paused."""
     party = Party(1)
     gate = Event()
     paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
@@ -440,7 +427,6 @@ def test_rest_of_an_actor_in_a_mate_says_that_its_last_image_is_begun_too() -> N
 
 
 def test_without_mates_all_is_done_here() -> None:
-    """Without this, the daemon, and --processes 1, do nothing."""
     party = Party(0)
     assert "1" == party.worker_pool.begin("1", party.log).actor  # type: ignore[union-attr]
     paused = Paused(5.0, Rest("2", lambda: result("2")))
@@ -455,7 +441,6 @@ def test_without_mates_all_is_done_here() -> None:
 
 
 def test_result_of_a_mate_is_what_it_would_have_been_here() -> None:
-    """Without this, a part of the report, or of why an actor failed, is lost on the way."""
     problem = ManifestRejected("injected", code="manifest-unparsable", hint="look at it", torn=True)
     whole = result("2", downloaded=3, failed=2, problem=problem, manifest_failed=True, seen=ManifestFingerprint(7, b"digest"))
     party = Party(1)
@@ -473,7 +458,6 @@ def test_result_of_a_mate_is_what_it_would_have_been_here() -> None:
 
 
 def test_what_a_mate_says_is_in_the_log_of_the_run_before_the_actor_ends() -> None:
-    """Without this, an image's failure is nowhere to be read, or has no run_id."""
     party = Party(1)
     party.begin_gated("1")
 
@@ -495,8 +479,6 @@ def test_what_a_mate_says_is_in_the_log_of_the_run_before_the_actor_ends() -> No
 
 
 def test_each_event_keeps_its_level() -> None:
-    """Without this, a failure over there is an info here."""
-
     class Levels(Lines):
         def bind(self, **_: object) -> "Levels":
             return self
@@ -522,7 +504,6 @@ def test_each_event_keeps_its_level() -> None:
 
 
 def test_bug_in_a_mate_is_raised_here_with_its_traceback() -> None:
-    """Without this, the run waits for ever for the actor that met it, or ends as if all were well."""
     party = Party(1)
     party.begin_gated("1")
 
@@ -536,7 +517,6 @@ def test_bug_in_a_mate_is_raised_here_with_its_traceback() -> None:
 
 
 def test_bug_in_the_rest_of_a_run_is_raised_too() -> None:
-    """Without this, as above, for actors that had paused."""
     party = Party(1)
     party.begin_gated("1")
 
@@ -550,7 +530,6 @@ def test_bug_in_the_rest_of_a_run_is_raised_too() -> None:
 
 
 def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
-    """Without this, the images that were under way beside a bug hide it, and all that the worker says later."""
     party = Party(1)
     party.begin_gated("1")
     worker = party.remote[0].theirs
@@ -577,8 +556,6 @@ def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
 
 
 def test_bug_in_hearing_a_mate_is_raised_by_who_waits_for_it() -> None:
-    """Without this, a bug of this side is a traceback that nobody sees, and a run that waits for ever."""
-
     class InjectedBug(Lines):
         def bind(self, **_: object) -> "InjectedBug":
             return self
@@ -607,7 +584,6 @@ def paused_on_a_mate(party: Party, script: Callable[[], ActorResult | Paused], a
 
 
 def test_paused_actor_goes_on_where_it_was_begun() -> None:
-    """Without this, what was done and counted before the pause is lost, or an image's attempts begin anew."""
     party = Party(2)
     paused = paused_on_a_mate(party, lambda: result("2", downloaded=3))
     party.gates["1"].set()  # now there is more room here
@@ -620,7 +596,6 @@ def test_paused_actor_goes_on_where_it_was_begun() -> None:
 
 
 def test_actor_may_pause_again_and_again() -> None:
-    """Without this, the second Retry-After of an image is its last."""
     party = Party(1)
     last = Paused(3.0, Rest("2", lambda: result("2", downloaded=1)))
     paused: ActorResult | Paused = paused_on_a_mate(party, lambda: Paused(2.0, Rest("2", lambda: last)))
@@ -634,14 +609,12 @@ def test_actor_may_pause_again_and_again() -> None:
 
 
 def test_paused_actor_that_is_given_up_counts_as_the_mate_says() -> None:
-    """Without this, a stop loses what a worker had done for actors that wait."""
     paused = paused_on_a_mate(Party(1), lambda: result("2"))
     given_up = paused.attempt.given_up(0.0)
     assert (2, 1) == (given_up.tally.downloaded, given_up.tally.failed)
 
 
 def test_paused_actor_holds_no_place() -> None:
-    """Without this, a worker whose actors wait for a minute gets nothing else to do meanwhile."""
     party = Party(1)
     paused_on_a_mate(party, lambda: result("2"))
     party.begin_gated("3")
@@ -649,7 +622,6 @@ def test_paused_actor_holds_no_place() -> None:
 
 
 def test_actor_that_paused_here_goes_on_here() -> None:
-    """Without this, a worker is asked for what it never had."""
     party = Party(1)
     party.script("2", lambda log: Paused(1.0, Rest("2", lambda: result("2"))))
     paused = party.worker_pool.begin("2", party.log)
@@ -662,7 +634,6 @@ def test_actor_that_paused_here_goes_on_here() -> None:
 
 
 def test_actors_of_a_lost_mate_are_synced_by_those_who_are_left() -> None:
-    """Without this, one process that the kernel kills for want of memory takes its actors, or the run, along."""
     party = Party(2)
     begun = party.begin_gated("1", "2", "3", "4", "5")
     assert [["1", "4"], ["2", "5"], ["3"]] == party.who_began()
@@ -681,7 +652,6 @@ def test_actors_of_a_lost_mate_are_synced_by_those_who_are_left() -> None:
 
 
 def test_lost_mate_is_given_nothing_more() -> None:
-    """Without this, every further actor is begun twice, and each time a warning says so."""
     party = Party(1)
     party.begin_gated("1", "2")
     party.remote[0].injected_kill()
@@ -699,7 +669,6 @@ def test_lost_mate_is_given_nothing_more() -> None:
 
 
 def test_mate_that_died_in_its_sleep_is_noticed_when_it_is_needed() -> None:
-    """Without this, the first actor that goes to it is waited for for ever."""
     party = Party(1)
     party.remote[0].injected_kill()
     begun = party.begin_gated("1", "2")
@@ -711,7 +680,6 @@ def test_mate_that_died_in_its_sleep_is_noticed_when_it_is_needed() -> None:
 
 
 def test_paused_actor_of_a_lost_mate_is_begun_again_and_it_is_said() -> None:
-    """Without this, an actor that waits for a Retry-After is never finished, or nobody learns that a process was lost."""
     party = Party(1)
     paused = paused_on_a_mate(party, lambda: result("2"))
     party.remote[0].injected_kill()
@@ -725,7 +693,6 @@ def test_paused_actor_of_a_lost_mate_is_begun_again_and_it_is_said() -> None:
 
 
 def test_mate_that_is_lost_while_a_paused_actor_goes_on_loses_nothing() -> None:
-    """Without this, as above, for the moment after the pause."""
     party = Party(1)
     forever = Event()
     paused = paused_on_a_mate(party, lambda: forever.wait() and result("2"))  # type: ignore[func-returns-value]
@@ -739,7 +706,6 @@ def test_mate_that_is_lost_while_a_paused_actor_goes_on_loses_nothing() -> None:
 
 
 def test_closing_ends_all_mates_and_begins_nothing_anew() -> None:
-    """Without this, after a crash the actors of the workers are begun once more while everything is being closed."""
     party = Party(2)
     begun = party.begin_gated("1", "2", "3", "4")
     party.worker_pool.close()
@@ -752,7 +718,6 @@ def test_closing_ends_all_mates_and_begins_nothing_anew() -> None:
 
 
 def test_mates_that_were_never_woken_are_closed_too() -> None:
-    """Without this, they sleep on when the run is over."""
     party = Party(2)
     party.worker_pool.dismiss()
     assert [True, True] == [remote.ours.closed for remote in party.remote]
@@ -781,7 +746,6 @@ def meet_down(party: Party, which: int, error: ActorsyncError = REJECTED) -> Scr
 
 
 def test_failure_that_a_mate_meets_is_said_once_and_stops_everybody() -> None:
-    """Without this, one expired token is an error line of every process, and the others ask on with it."""
     party = Party(3)
     party.begin_gated("1")
     party.gate("3")
@@ -804,7 +768,6 @@ def test_failure_that_a_mate_meets_is_said_once_and_stops_everybody() -> None:
 
 
 def test_same_failure_of_two_mates_is_said_once() -> None:
-    """Without this, processes that meet it in the same moment both say it."""
     party = Party(2)
     party.begin_gated("1")
     party.remote[0].sync.scripts["2"] = meet_down(party, 0)
@@ -817,7 +780,6 @@ def test_same_failure_of_two_mates_is_said_once() -> None:
 
 
 def test_failure_that_was_met_here_before_is_not_said_again_for_a_mate() -> None:
-    """Without this, as above, where this process was first."""
     party = Party(1)
     party.begin_gated("1")
     assert party.outages.begin(KEYS, REJECTED, 0.0)
@@ -828,7 +790,6 @@ def test_failure_that_was_met_here_before_is_not_said_again_for_a_mate() -> None
 
 
 def test_failure_that_is_met_here_is_told_to_those_who_are_awake() -> None:
-    """Without this, the workers fill a disk that is full, each until it finds out for itself."""
     party = Party(2)
     party.begin_gated("1", "2")
     full = DiskFull("injected: 3 MB are free")
@@ -842,7 +803,6 @@ def test_failure_that_is_met_here_is_told_to_those_who_are_awake() -> None:
 
 
 def test_reason_to_stop_keeps_its_kind() -> None:
-    """Without this, missing credentials that a worker finds out about are no reason to stop, and the exit status is 1."""
     party = Party(1)
     party.begin_gated("1")
     party.script("2", meet_down(party, 0, CredentialsMissing("injected", hint="set them")))
@@ -852,7 +812,6 @@ def test_reason_to_stop_keeps_its_kind() -> None:
 
 
 def test_mate_that_is_woken_late_knows_what_is_down() -> None:
-    """Without this, it asks with credentials that all others know to be bad, or waits for a host that is down."""
     party = Party(2)
     party.begin_gated("1", "2")
     assert party.outages.begin(KEYS, REJECTED, 0.0)
@@ -864,7 +823,6 @@ def test_mate_that_is_woken_late_knows_what_is_down() -> None:
 
 
 def test_crew_without_mates_keeps_no_failure() -> None:
-    """Without this, a daemon whose endpoint is down for a month keeps an error, with all its frames, of each probe."""
     worker_pool = WorkerPool(ScriptedSync(), [], Outages(), Event(), lambda *_: None)  # type: ignore[arg-type]
     error = DiskFull("injected")
     kept = weakref.ref(error)
@@ -935,7 +893,6 @@ def test_mate_that_is_woken_late_hears_nothing_of_what_is_over() -> None:
 
 
 def test_stop_reaches_who_is_awake_and_wakes_nobody() -> None:
-    """Without this, workers begin image after image though we were told to stop."""
     party = Party(2)
     party.begin_gated("1", "2")
     party.stopping.set()
@@ -947,7 +904,6 @@ def test_stop_reaches_who_is_awake_and_wakes_nobody() -> None:
 
 
 def test_abandoning_reaches_who_is_awake_and_wakes_nobody() -> None:
-    """Without this, a server that hangs keeps a worker, and so the run, from ending."""
     party = Party(2)
     party.begin_gated("1", "2")
     party.worker_pool.abandon_all()
@@ -959,7 +915,6 @@ def test_abandoning_reaches_who_is_awake_and_wakes_nobody() -> None:
 
 
 def test_mate_that_is_woken_after_the_stop_knows_of_it() -> None:
-    """Without this, the actor of a worker that is lost while we stop is downloaded by one that nobody told."""
     party = Party(2)
     begun = party.begin_gated("1", "2")
     party.stopping.set()
@@ -975,7 +930,6 @@ def test_mate_that_is_woken_after_the_stop_knows_of_it() -> None:
 
 
 def test_counts_and_usage_are_those_of_all() -> None:
-    """Without this, the live bar shows the images of one process, and the report its CPU time alone."""
     party = Party(2)
     party.here.counted = Counts(1, 10, 100, 1000)
     party.remote[0].sync.counted = Counts(2, 20, 200, 2000)
@@ -994,7 +948,6 @@ def test_counts_and_usage_are_those_of_all() -> None:
 
 
 def test_counts_of_a_mate_come_while_its_actors_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without this, the live bar stands still until a whole actor is done."""
     monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 0.002)
     party = Party(1)
     party.begin_gated("1", "2")
@@ -1003,7 +956,6 @@ def test_counts_of_a_mate_come_while_its_actors_are_under_way(monkeypatch: pytes
 
 
 def test_mate_with_nothing_to_do_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without this, processes that wait for the last actor of another wake this one five times a second."""
     monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 0.002)
     party = Party(1)
     _, second = party.begin_gated("1", "2")
@@ -1034,7 +986,6 @@ def next_end(remote: FarProcess) -> Ended:
 
 
 def test_mate_begins_what_comes_while_others_are_under_way(remote: FarProcess) -> None:
-    """Without this, a worker syncs its actors one after another."""
     gate = Event()
     remote.sync.scripts["1"] = lambda log: gate.wait() and result("1")  # type: ignore[func-returns-value]
     remote.ours.send(Begin("1"))
@@ -1045,7 +996,6 @@ def test_mate_begins_what_comes_while_others_are_under_way(remote: FarProcess) -
 
 
 def test_mate_reports_its_counts_before_each_end(remote: FarProcess) -> None:
-    """Without this, the sums of the last actor are missing from the report."""
     remote.sync.counted = Counts(1, 2, 3, 4)
     remote.ours.send(Begin("1"))
     next_end(remote)
@@ -1055,8 +1005,6 @@ def test_mate_reports_its_counts_before_each_end(remote: FarProcess) -> None:
 
 
 def test_mate_says_that_the_last_image_of_an_actor_is_begun(remote: FarProcess) -> None:
-    """Without this, the places that become free in a worker stay empty until the whole actor is done."""
-
     def begin_last() -> ActorResult:
         remote.sync.on_last_started["1"]()
         return result("1")
@@ -1073,7 +1021,6 @@ def test_mate_says_that_the_last_image_of_an_actor_is_begun(remote: FarProcess) 
 
 
 def test_mate_keeps_what_waits_and_goes_on_with_it(remote: FarProcess) -> None:
-    """Without this, the rest of a paused actor is sent about, with all that it holds open."""
     remote.sync.scripts["1"] = lambda log: Paused(9.5, Rest("1", lambda: result("1", downloaded=4)))
     remote.ours.send(Begin("1"))
     waiting = next_end(remote).end
@@ -1086,7 +1033,6 @@ def test_mate_keeps_what_waits_and_goes_on_with_it(remote: FarProcess) -> None:
 
 
 def test_mate_does_as_it_is_told_about_what_all_share(remote: FarProcess) -> None:
-    """Without this, a worker goes on when all others have stopped."""
     remote.ours.send(OutageBegan("1", KEYS, REJECTED))
     remote.ours.send(Stop())
     remote.ours.send(Abandon())
@@ -1098,8 +1044,6 @@ def test_mate_does_as_it_is_told_about_what_all_share(remote: FarProcess) -> Non
 
 
 def test_mate_goes_on_after_a_bug_and_says_whose_it_was(remote: FarProcess) -> None:
-    """Without this, the traceback of a bug is lost with the process that had it."""
-
     def injected_bug(log: Log) -> ActorResult:
         raise ZeroDivisionError("injected bug")
 
@@ -1112,7 +1056,6 @@ def test_mate_goes_on_after_a_bug_and_says_whose_it_was(remote: FarProcess) -> N
 
 
 def test_mate_ends_when_there_is_nobody_to_work_for(remote: FarProcess) -> None:
-    """Without this, processes of a run that was killed download on."""
     remote.ours.send(Begin("1"))
     next_end(remote)
     remote.ours.close()
@@ -1126,7 +1069,6 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @pytest.mark.parametrize("lowest", LEVELS)
 def test_only_what_would_be_shown_is_sent(lowest: str) -> None:
-    """Without this, every image of a run costs a message that is thrown away, or a failure is never said."""
     sent: list[Any] = []
     log = RemoteLog("1", lowest, sent.append).bind(a=1)
     for level in LEVELS:
@@ -1135,7 +1077,6 @@ def test_only_what_would_be_shown_is_sent(lowest: str) -> None:
 
 
 def test_bound_facts_are_those_of_the_log_that_they_were_bound_to() -> None:
-    """Without this, the facts of one image are said of the next one."""
     sent: list[Any] = []
     log = RemoteLog("1", "info", sent.append)
     bound = log.bind(image="a.png", code="old")
@@ -1152,7 +1093,6 @@ def test_bound_facts_are_those_of_the_log_that_they_were_bound_to() -> None:
 
 
 def test_failure_is_told_with_the_actor_that_met_it() -> None:
-    """Without this, the one line that explains a failed run does not say where it began."""
     ours, _ = ends()
     forward_outage(ours)(RemoteLog("1", "info", lambda _: None).bind(actor="1"), KEYS, REJECTED)
     assert [OutageBegan("1", KEYS, REJECTED)] == ours.sent
