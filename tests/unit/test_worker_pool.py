@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event
 from gevent.queue import Queue
 
-from daemon import worker_pool as crew_module
+from daemon.workers import pool as pool_module
 from daemon.actor_sync import Counts, Paused, Unfinished
 from daemon.core.errors import ActorsyncError, CredentialsMissing, DiskFull, IdentityRejected, ManifestRejected
 from daemon.core.model import ManifestFingerprint, ObjectRef
@@ -260,7 +260,7 @@ def deadline() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_reports_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 60.0)
+    monkeypatch.setattr(pool_module, "COUNTS_SECONDS", 60.0)
 
 
 def without_reports(sent: list[Any]) -> list[Any]:
@@ -948,7 +948,7 @@ def test_counts_and_usage_are_those_of_all() -> None:
 
 
 def test_counts_of_a_mate_come_while_its_actors_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 0.002)
+    monkeypatch.setattr(pool_module, "COUNTS_SECONDS", 0.002)
     party = Party(1)
     party.begin_gated("1", "2")
     party.remote[0].sync.counted = Counts(1, 20, 7, 12345)
@@ -956,7 +956,7 @@ def test_counts_of_a_mate_come_while_its_actors_are_under_way(monkeypatch: pytes
 
 
 def test_mate_with_nothing_to_do_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "COUNTS_SECONDS", 0.002)
+    monkeypatch.setattr(pool_module, "COUNTS_SECONDS", 0.002)
     party = Party(1)
     _, second = party.begin_gated("1", "2")
     until(lambda: len(party.remote[0].theirs.sent) >= 2)  # while it had something to do, it did
