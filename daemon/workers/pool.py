@@ -16,8 +16,8 @@ from daemon.core.outages import Outages, Scope, Thing
 from daemon.core.ports import Channel, Log
 from daemon.core.report import ActorResult
 from daemon.outage_detector import OnFirstRead, OnOutage, OnRecovery, report_outage, report_recovery
+from daemon.pools.actor_pool import ActorPool
 from daemon.process_stats import ProcessStats, own_process_stats
-from daemon.runners import ActorPool
 
 MOST_READ = 20  # objects, of as many endpoints and identities, that all processes are told of
 COUNTS_SECONDS = 0.2  # between two counts that a worker sends for the live view
@@ -380,7 +380,7 @@ class _WorkerHandle:
                 self.report = message
             case FirstRead(ref):
                 self._worker_pool.take_first_read(ref)
-            case LogRecord(actor) | OutageBegan(actor) | OutageOver(actor) | NextWanted(actor) | Ended(actor) if (
+            case LogRecord(actor) | OutageBegan(actor) | OutageOver(actor) | LastImageStarted(actor) | Ended(actor) if (
                 actor not in self.running
             ):
                 pass  # a bug broke it, which was told, with images under way

@@ -406,5 +406,5 @@ def test_images_that_stay_refused_are_no_outage_where_another_process_read_one()
     run.downloader.detector.first_read(REF._replace(key="theirs.png"))
     trials = [run.new_trial(f"{number}.png") for number in range(3)]
     outcomes = [run.to_the_end(trial) for trial in trials]
-    assert {("store-unavailable", Kind.OWN)} == {(outcome.code, outcome.kind) for outcome in outcomes}
+    assert {("store-unavailable", FailureScope.OWN)} == {(outcome.code, outcome.kind) for outcome in outcomes}
     assert "endpoint.failed" not in run.log.said

@@ -11,7 +11,6 @@ import pytest
 from gevent.event import Event
 from gevent.queue import Queue
 
-from daemon.workers import pool as pool_module
 from daemon.actor_sync import Counts, Paused, Unfinished
 from daemon.core.errors import ActorsyncError, CredentialsMissing, DiskFull, IdentityRejected, ManifestRejected
 from daemon.core.model import ManifestFingerprint, ObjectRef
@@ -20,6 +19,7 @@ from daemon.core.ports import Log
 from daemon.core.report import ActorResult
 from daemon.outage_detector import report_outage, report_recovery
 from daemon.process_stats import ProcessStats, own_process_stats
+from daemon.workers import pool as pool_module
 from daemon.workers.pool import (
     Abandon,
     Begin,
@@ -33,6 +33,9 @@ from daemon.workers.pool import (
     Report,
     Stop,
     Waiting,
+    Worker,
+    WorkerCrashed,
+    WorkerPool,
     forward_first_read,
     forward_outage,
     forward_recovery,
