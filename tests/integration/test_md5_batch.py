@@ -10,7 +10,7 @@ from gevent import monkey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.adapters import lanes as lanes_module
+from daemon.adapters import md5_batch as md5_module
 from daemon.adapters.md5_batch import ARENA_BYTES, SHARE_BYTES, SMALLEST_BYTES, SMALLEST_PIECE_BYTES, Md5Batch, find_compress
 from daemon.core.checksums import Checksum, new_checksum
 from daemon.core.model import Proof
@@ -42,7 +42,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
         calls.append([len(pieces) for _, *pieces in messages])
         compress(messages)
 
-    monkeypatch.setattr(lanes_module, "find_compress", lambda: spied)
+    monkeypatch.setattr(md5_module, "find_compress", lambda: spied)
     yield calls
 
 
@@ -279,7 +279,7 @@ def test_what_would_not_pay_is_made_elsewhere(proof: Proof, size_bytes: int | No
 
 
 def test_without_the_compiled_part_all_is_made_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes_module, "find_compress", lambda: None)
+    monkeypatch.setattr(md5_module, "find_compress", lambda: None)
     asked = []
     lanes = Md5Batch(otherwise=lambda *what: asked.append(what) or new_checksum(*what))
     checksum = md5(lanes)
