@@ -47,7 +47,7 @@ class Attempt:
 
     def count(self, outcome: Outcome) -> None:
         self.tally.count(outcome)
-        if isinstance(outcome, Failure) and outcome.kind is not FailureScope.INTERRUPTED:
+        if isinstance(outcome, Failure) and outcome.scope is not FailureScope.INTERRUPTED:
             if self.causes is None:
                 self.causes = Causes()
             self.causes.add(outcome, self.actor)

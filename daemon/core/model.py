@@ -152,11 +152,11 @@ class Download(NamedTuple):
 
 
 class FailureScope(Enum):
-    """What sort of failure: who says it, and how it counts."""
+    """What a failure concerns. It decides who reports it and how it counts."""
 
-    OWN = "own"  # this image's: said for itself, counted as failed
-    SHARED = "shared"  # something failed for everybody: said once for all, counted as failed
-    INTERRUPTED = "interrupted"  # we were told to stop first: counted as unattempted
+    OWN = "own"  # this image alone: reported for the image, counted as failed
+    SHARED = "shared"  # one of many that an outage stopped: the outage is reported once; counted as failed
+    INTERRUPTED = "interrupted"  # the run was stopped first: counted as unattempted
 
 
 class Failure(NamedTuple):
@@ -169,14 +169,14 @@ class Failure(NamedTuple):
     code: str
     error: str
     hint: str = ""
-    kind: FailureScope = FailureScope.OWN
+    scope: FailureScope = FailureScope.OWN
     outage: tuple[str, str] | None = None
 
     @classmethod
     def of(
-        cls, image: str, error: ActorsyncError, kind: FailureScope = FailureScope.OWN, outage: tuple[str, str] | None = None
+        cls, image: str, error: ActorsyncError, scope: FailureScope = FailureScope.OWN, outage: tuple[str, str] | None = None
     ) -> "Failure":
-        return cls(image, error.code, str(error), error.hint, kind, outage)
+        return cls(image, error.code, str(error), error.hint, scope, outage)
 
 
 class Plan(NamedTuple):

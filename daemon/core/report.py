@@ -80,7 +80,7 @@ class Tally:
 
     def count(self, outcome: Outcome) -> None:
         if isinstance(outcome, Failure):
-            if outcome.kind is FailureScope.INTERRUPTED:
+            if outcome.scope is FailureScope.INTERRUPTED:
                 self.unattempted += 1
             else:
                 self.failed += 1
@@ -152,7 +152,7 @@ class ActorResult(NamedTuple):
 
     def document(self) -> dict[str, object]:
         """Its entry in the report's results[]."""
-        failed = [f for f in self.failures if f.kind is not FailureScope.INTERRUPTED]  # as the tally counts them
+        failed = [f for f in self.failures if f.scope is not FailureScope.INTERRUPTED]  # as the tally counts them
         errors: list[object] = [{"image": f.image, "code": f.code, "error": f.error, "hint": f.hint} for f in failed]
         if self.problem is not None:
             errors.append({"code": self.problem.code, "error": str(self.problem), "hint": self.problem.hint})

@@ -53,8 +53,8 @@ class RetryQueue:
         """The actor's run ended with these failures."""
         failures = tuple(failures)
         codes = Counter(failure.code for failure in failures)
-        outages = {failure.outage for failure in failures if failure.kind is FailureScope.SHARED}
-        own = Counter(failure.code for failure in failures if failure.kind is not FailureScope.SHARED)
+        outages = {failure.outage for failure in failures if failure.scope is FailureScope.SHARED}
+        own = Counter(failure.code for failure in failures if failure.scope is not FailureScope.SHARED)
         stopped = not own
         before = self.rows.get(actor)
         times = (before.times if before else 0) + (not stopped)

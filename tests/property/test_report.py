@@ -18,7 +18,7 @@ received = st.builds(
     mislabelled=st.booleans(),
     suspect=st.sampled_from(["", "the PNG has no end (IEND)"]),
 )
-failures = st.builds(Failure, st.just("0.png"), st.just("code"), st.just("error"), kind=st.sampled_from(FailureScope))
+failures = st.builds(Failure, st.just("0.png"), st.just("code"), st.just("error"), scope=st.sampled_from(FailureScope))
 outcomes: st.SearchStrategy[Outcome] = received | failures
 groups = st.lists(st.lists(outcomes, max_size=10), max_size=8)
 kinds_of_request = st.sampled_from(["first", "retry", "region", "identity"])

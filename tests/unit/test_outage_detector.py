@@ -74,7 +74,7 @@ def test_endpoint_is_given_up_from_its_last_answer_on(answered: bool, fault: Ans
     began = run.clock.now
     failure = run.to_the_end()
     assert isinstance(failure, Failure)
-    assert (EndpointDown.code, FailureScope.SHARED, STORE) == (failure.code, failure.kind, failure.outage)
+    assert (EndpointDown.code, FailureScope.SHARED, STORE) == (failure.code, failure.scope, failure.outage)
     assert "injected" in failure.error
     assert seconds - 1 <= run.clock.now - began <= seconds + 5
     assert ["endpoint.failed"] == run.log.said
@@ -108,7 +108,7 @@ def test_image_that_alone_is_refused_fails_when_it_has_waited_as_long() -> None:
     began = run.clock.now
     while not isinstance(outcome := run.step(trial), Failure):
         assert isinstance(fetch(run, "good.png"), Received)
-    assert ("store-unavailable", FailureScope.OWN) == (outcome.code, outcome.kind)
+    assert ("store-unavailable", FailureScope.OWN) == (outcome.code, outcome.scope)
     assert 120 <= run.clock.now - began < 160
     assert not run.outages.out
 
@@ -119,7 +119,7 @@ def test_broken_object_is_not_taken_for_an_outage(fault: Answer) -> None:
     let_one_succeed(run)
     failure = run.to_the_end()
     assert isinstance(failure, Failure)
-    assert FailureScope.OWN is failure.kind
+    assert FailureScope.OWN is failure.scope
     assert 5 == run.store.requests
     assert not run.outages.out
 
@@ -129,7 +129,7 @@ def test_broken_objects_next_to_one_another_are_told_from_an_outage_by_a_probe()
     let_one_succeed(run)
     trials = [run.new_trial(f"broken-{number}.png") for number in range(5)]
     outcomes = [run.to_the_end(trial) for trial in trials]
-    assert [("store-unavailable", FailureScope.OWN)] * 5 == [(o.code, o.kind) for o in outcomes if isinstance(o, Failure)]
+    assert [("store-unavailable", FailureScope.OWN)] * 5 == [(o.code, o.scope) for o in outcomes if isinstance(o, Failure)]
     assert "endpoint.failed" not in run.log.said
     assert sum(trial.requests.get("probe", 0) for trial in trials) == run.store.asked.count("good.png") - 1 > 0
 
@@ -175,7 +175,7 @@ def test_object_whose_signature_is_rejected_fails_alone_where_the_keys_work() ->
     let_one_succeed(run)
     failure = fetch(run, "odd.png")
     assert isinstance(failure, Failure)
-    assert ("identity-rejected", FailureScope.OWN) == (failure.code, failure.kind)
+    assert ("identity-rejected", FailureScope.OWN) == (failure.code, failure.scope)
     assert "SECRET" not in failure.hint
     assert "other objects" in failure.hint
     assert ["image.failed"] == run.log.said
@@ -188,7 +188,7 @@ def test_keys_that_no_longer_work_stop_all_who_use_them() -> None:
     let_one_succeed(run)
     run.store.by_key["good.png"] = REJECTED
     assert [("identity-rejected", FailureScope.SHARED, KEYS)] * 3 == [
-        (outcome.code, outcome.kind, outcome.outage)
+        (outcome.code, outcome.scope, outcome.outage)
         for outcome in (fetch(run, f"{number}.png") for number in range(3))
         if isinstance(outcome, Failure)
     ]
@@ -212,7 +212,7 @@ def test_first_object_of_a_run_may_be_the_odd_one() -> None:
     let_one_succeed(run)
     failure = run.to_the_end(odd)
     assert isinstance(failure, Failure)
-    assert FailureScope.OWN is failure.kind
+    assert FailureScope.OWN is failure.scope
     assert not run.outages.out
 
 
@@ -250,7 +250,7 @@ def test_what_another_process_read_tells_an_odd_object_from_wrong_keys() -> None
     run.downloader.detector.first_read(REF._replace(key="theirs.png"))
     failure = fetch(run, "odd.png")
     assert isinstance(failure, Failure)
-    assert FailureScope.OWN is failure.kind
+    assert FailureScope.OWN is failure.scope
     assert ["odd.png", "theirs.png"] == run.store.asked
 
 
@@ -267,7 +267,7 @@ def test_image_that_is_rejected_again_and_again_is_given_up_where_no_probe_tells
     run.store.by_key["good.png"] = SLOW_DOWN
     failure = run.to_the_end(run.new_trial("odd.png"), steps=10)
     assert isinstance(failure, Failure)
-    assert FailureScope.OWN is failure.kind
+    assert FailureScope.OWN is failure.scope
 
 
 def test_bucket_that_is_out_for_signatures_is_there_for_presigned_urls() -> None:
@@ -297,7 +297,7 @@ def test_redirect_of_one_object_to_https_is_its_own_where_others_come() -> None:
     let_one_succeed(run)
     failure = fetch(run, "moved.png")
     assert isinstance(failure, Failure)
-    assert FailureScope.OWN is failure.kind
+    assert FailureScope.OWN is failure.scope
     run = Run(ScriptedStore(wrong))
     failure = fetch(run, "first.png")
     assert isinstance(failure, Failure)
@@ -348,7 +348,7 @@ def test_full_disk_stops_nobody_on_another_one() -> None:
     run = Run(ScriptedStore(GOOD), MemoryFolder(full=True))
     failure = fetch(run, "0.png")
     assert isinstance(failure, Failure)
-    assert (FailureScope.SHARED, DISK) == (failure.kind, failure.outage)
+    assert (FailureScope.SHARED, DISK) == (failure.scope, failure.outage)
     run.folder = at(MemoryFolder(full=True), "/data/actors/2/training_data", MemoryFolder.device)
     assert isinstance(fetch(run, "1.png"), Failure)
     run.folder = at(MemoryFolder(), "/data/actors/3/training_data", "8:2")
@@ -406,5 +406,5 @@ def test_images_that_stay_refused_are_no_outage_where_another_process_read_one()
     run.downloader.detector.first_read(REF._replace(key="theirs.png"))
     trials = [run.new_trial(f"{number}.png") for number in range(3)]
     outcomes = [run.to_the_end(trial) for trial in trials]
-    assert {("store-unavailable", FailureScope.OWN)} == {(outcome.code, outcome.kind) for outcome in outcomes}
+    assert {("store-unavailable", FailureScope.OWN)} == {(outcome.code, outcome.scope) for outcome in outcomes}
     assert "endpoint.failed" not in run.log.said

@@ -32,8 +32,8 @@ def appeared(number: int = 0) -> Received:
     return Received(f"{number}.png", 100, Proof.MD5, 0.5, 1, Reason.APPEARED)
 
 
-def failure(number: int = 0, kind: FailureScope = FailureScope.OWN) -> Failure:
-    return Failure(f"{number}.png", "object-not-found", f"s3://b/{number}.png is not there", "upload it", kind)
+def failure(number: int = 0, scope: FailureScope = FailureScope.OWN) -> Failure:
+    return Failure(f"{number}.png", "object-not-found", f"s3://b/{number}.png is not there", "upload it", scope)
 
 
 def tally_of(*outcomes: Outcome) -> Tally:
@@ -99,8 +99,8 @@ def test_every_outcome_is_counted_once() -> None:
         received(size_bytes=20, proof=Proof.LENGTH),
         appeared(),
         failure(),
-        failure(kind=FailureScope.SHARED),
-        failure(kind=FailureScope.INTERRUPTED),
+        failure(scope=FailureScope.SHARED),
+        failure(scope=FailureScope.INTERRUPTED),
     )
     assert (2, 1, 2, 1, 6) == (tally.downloaded, tally.skipped, tally.failed, tally.unattempted, tally.total)
     assert 30 == tally.size_bytes
@@ -201,8 +201,8 @@ def test_images_that_were_not_tried_are_no_errors_and_hide_none() -> None:
         ("manifest-missing", ActorResult("a", Tally(), problem=MISSING)),
         ("manifest-pending", ActorResult("a", Tally(), problem=PENDING)),
         ("incomplete", ActorResult("a", tally_of(received(), failure()))),
-        ("incomplete", ActorResult("a", tally_of(failure(kind=FailureScope.SHARED)))),
-        ("incomplete", ActorResult("a", tally_of(failure(kind=FailureScope.INTERRUPTED)))),
+        ("incomplete", ActorResult("a", tally_of(failure(scope=FailureScope.SHARED)))),
+        ("incomplete", ActorResult("a", tally_of(failure(scope=FailureScope.INTERRUPTED)))),
         ("manifest-empty", ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True)),
         ("disk-error", ActorResult("a", tally_of(received()), problem=DiskError("injected"), manifest_failed=True)),
     ],
@@ -299,8 +299,8 @@ def test_results_are_kept_only_for_a_report() -> None:
         (Status.PARTIAL, [ActorResult("a", Tally(), problem=PENDING)], {"strict": True}),
         (Status.COMPLETE, [ActorResult("0001", Tally(), problem=PENDING), result_of(received())], {"strict": True}),
         (Status.PARTIAL, [result_of(received()), result_of(failure())], {}),
-        (Status.PARTIAL, [result_of(failure(kind=FailureScope.SHARED))], {}),
-        (Status.PARTIAL, [result_of(failure(kind=FailureScope.INTERRUPTED))], {}),
+        (Status.PARTIAL, [result_of(failure(scope=FailureScope.SHARED))], {}),
+        (Status.PARTIAL, [result_of(failure(scope=FailureScope.INTERRUPTED))], {}),
         (Status.PARTIAL, [ActorResult("a", Tally(), problem=REJECTED, manifest_failed=True)], {}),
         (Status.PARTIAL, [result_of(received())], {"manifests_failed": 1}),  # an entry of actorsData.json
         (Status.PARTIAL, [], {"stopped_by": DiskFull("injected")}),

@@ -305,7 +305,7 @@ def test_passing_fault_is_tried_again(fault: Answer) -> None:
 @pytest.mark.parametrize("fault", [refusal(500, "InternalError", "injected"), TimedOut("injected"), (WHOLE, BODY[:-1])])
 def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Answer) -> None:
     run = Run(ScriptedStore(fault))
-    assert FailureScope.OWN is run.failure().kind
+    assert FailureScope.OWN is run.failure().scope
     assert 5 == run.store.requests
     assert {"first": 1, "retry": 4} == run.trial.requests
     assert 4 == len(run.stopping.waited)
@@ -317,7 +317,7 @@ def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Ans
 @pytest.mark.parametrize("s3_code", ["NoSuchKey", "NoSuchBucket", "AccessDenied", "InvalidObjectState", "NeverHeardOf"])
 def test_answer_that_will_not_change_is_asked_for_once(s3_code: str) -> None:
     run = Run(ScriptedStore(refusal(400, s3_code, "injected")))
-    assert FailureScope.OWN is run.failure().kind
+    assert FailureScope.OWN is run.failure().scope
     assert (1, []) == (run.store.requests, run.stopping.waited)
 
 
@@ -335,7 +335,7 @@ def test_long_wait_gives_the_slot_back() -> None:
 
 def test_stop_ends_the_waiting() -> None:
     run = Run(ScriptedStore(SLOW_DOWN), stopping=Stopping(after=1))
-    assert ("interrupted", FailureScope.INTERRUPTED) == ((failure := run.failure()).code, failure.kind)
+    assert ("interrupted", FailureScope.INTERRUPTED) == ((failure := run.failure()).code, failure.scope)
     assert 1 == run.store.requests
     assert [] == run.log.said
 
@@ -385,7 +385,7 @@ def test_rejected_identity_is_renewed_and_asked_again() -> None:
 @pytest.mark.parametrize(("requests", "renews"), [(1, False), (3, True)])
 def test_identity_that_stays_rejected_stops_all_who_use_it_and_is_said_once(requests: int, renews: bool) -> None:
     run = Run(ScriptedStore(EXPIRED, renews=renews))
-    assert FailureScope.SHARED is run.failure().kind
+    assert FailureScope.SHARED is run.failure().scope
     assert "identity-rejected" == run.failure(Run.new_trial()).code
     assert requests == run.store.requests
     assert ["identity.failed"] == run.log.said
@@ -394,7 +394,7 @@ def test_identity_that_stays_rejected_stops_all_who_use_it_and_is_said_once(requ
 @pytest.mark.parametrize("identity", ["presigned", "anonymous"])
 def test_who_does_not_sign_fails_alone(identity: str) -> None:
     run = Run(ScriptedStore(EXPIRED, (WHOLE, BODY), identity=identity, renews=True))
-    assert FailureScope.OWN is run.failure().kind
+    assert FailureScope.OWN is run.failure().scope
     assert 0 == run.store.renewals
     assert isinstance(run.outcome(Run.new_trial()), Received)
 
@@ -410,14 +410,14 @@ def test_images_that_were_under_way_say_it_no_second_time(error: ActorsyncError)
     run = Run(SlowStore(error))
     images = [gevent.spawn(run.failure, Run.new_trial()) for _ in range(3)]
     gevent.joinall(images, raise_error=True)
-    assert [FailureScope.SHARED] * 3 == [image.value.kind for image in images]
+    assert [FailureScope.SHARED] * 3 == [image.value.scope for image in images]
     assert (3, ["identity.failed"]) == (run.store.requests, run.log.said)
 
 
 def test_full_disk_is_said_once_and_asks_for_nothing_more() -> None:
     run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(full=True))
     assert [("disk-full", FailureScope.SHARED)] * 3 == [
-        (f.code, f.kind) for f in (run.failure(Run.new_trial()) for _ in range(3))
+        (f.code, f.scope) for f in (run.failure(Run.new_trial()) for _ in range(3))
     ]
     assert (0, ["disk.failed"]) == (run.store.requests, run.log.said)
 
