@@ -23,27 +23,27 @@ from urllib.request import Request, urlopen
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.bench import measure as measuring
-from tests.bench import nginx, unchanged
-from tests.bench.__main__ import main
-from tests.bench.chart import chart
-from tests.bench.measure import Measured, Sample, measure
-from tests.bench.nginx import Nginx, find_echo, find_nginx, running_nginx
-from tests.bench.peers import FLOOR, OURS, PEERS
-from tests.bench.peers import peer as peering
-from tests.bench.peers.again import AGAIN
-from tests.bench.peers.peer import Command, Foreign, Peer, Task
-from tests.bench.peers.programs import Obstore
-from tests.bench.peers.rclone import Rclone
-from tests.bench.peers.s5cmd import S5cmdWildcard
-from tests.bench.results import Machine, Results
-from tests.bench.run import installed
-from tests.bench.scenario import DELAY_SECONDS, Concurrency, Scenario, Size, chosen_scenarios, grouped, usual_scenarios
-from tests.bench.seaweed import running_full_seaweed
-from tests.bench.table import fixed_width, markdown, rows
-from tests.bench.text import summary, text
-from tests.bench.unchanged import Unchanged, measure_unchanged
-from tests.bench.workload import BenchError, NotInstalled, Workload, make_workload
+from bench import measure as measuring
+from bench import nginx, unchanged
+from bench.__main__ import main
+from bench.chart import chart
+from bench.measure import Measured, Sample, measure
+from bench.nginx import Nginx, find_echo, find_nginx, running_nginx
+from bench.peers import FLOOR, OURS, PEERS
+from bench.peers import peer as peering
+from bench.peers.again import AGAIN
+from bench.peers.peer import Command, Foreign, Peer, Task
+from bench.peers.programs import Obstore
+from bench.peers.rclone import Rclone
+from bench.peers.s5cmd import S5cmdWildcard
+from bench.results import Machine, Results
+from bench.run import installed
+from bench.scenario import DELAY_SECONDS, Concurrency, Scenario, Size, chosen_scenarios, grouped, usual_scenarios
+from bench.seaweed import running_full_seaweed
+from bench.table import fixed_width, markdown, rows
+from bench.text import summary, text
+from bench.unchanged import Unchanged, measure_unchanged
+from bench.workload import BenchError, NotInstalled, Workload, make_workload
 from tests.support.account import Account
 from tests.support.needs import not_installed, skip_reason
 from tests.support.product import ROOT
@@ -92,7 +92,7 @@ def need(peer: Peer) -> None:
 
 
 def bench(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tests.bench", *args], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", "bench", *args], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def mirror(made: Workload, root: Path) -> Path:

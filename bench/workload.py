@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anycrc
 
-from tests.bench.scenario import Size
+from bench.scenario import Size
 from tests.support.trees import BUCKET, OWN_FOLDER, image_bytes, job_response, s3_url
 
 IMAGES_PER_ACTOR = 20

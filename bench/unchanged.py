@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests.bench.measure import OURS, Round, Sample, Tell, documents, rounds_of, timed
-from tests.bench.nginx import running_nginx
-from tests.bench.peers.peer import Peer, Task
-from tests.bench.scenario import Concurrency, Scenario, Size
-from tests.bench.server import Server
-from tests.bench.workload import BenchError, key_of, make_workload, write_manifests
+from bench.measure import OURS, Round, Sample, Tell, documents, rounds_of, timed
+from bench.nginx import running_nginx
+from bench.peers.peer import Peer, Task
+from bench.scenario import Concurrency, Scenario, Size
+from bench.server import Server
+from bench.workload import BenchError, key_of, make_workload, write_manifests
 
 IMAGES = (5_740, 1_000_000)
 SERVED_IMAGES = 30_000  # more are on no server: only ours, which asks it nothing, is measured then

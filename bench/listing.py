@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench.workload import Workload
+from bench.workload import Workload
 from tests.support.trees import BUCKET
 
 KEYS_PER_PAGE = 1000  # S3's most, and what every client asks for

@@ -10,8 +10,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Protocol
 
-from tests.bench.scenario import Scenario
-from tests.bench.workload import NotInstalled, Workload
+from bench.scenario import Scenario
+from bench.workload import NotInstalled, Workload
 from tests.support.account import ACCESS_KEY, SECRET_KEY
 
 REGION = "us-west-1"

@@ -4,9 +4,9 @@ import shutil
 import subprocess
 from urllib.parse import urlsplit
 
-from tests.bench.peers.peer import PROGRAMS, Command, Foreign, Task
-from tests.bench.scenario import Scenario
-from tests.bench.workload import NotInstalled
+from bench.peers.peer import PROGRAMS, Command, Foreign, Task
+from bench.scenario import Scenario
+from bench.workload import NotInstalled
 from tests.support.trees import BUCKET
 
 SOURCE = PROGRAMS / "floor.c"

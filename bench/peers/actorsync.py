@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
+from bench.peers.peer import Command, Task, trust
+from bench.scenario import Scenario
+from bench.workload import BenchError
 from daemon import __version__
-from tests.bench.peers.peer import Command, Task, trust
-from tests.bench.scenario import Scenario
-from tests.bench.workload import BenchError
 from tests.support.account import ACCESS_KEY, SECRET_KEY
 from tests.support.product import COMMAND
 

@@ -1,8 +1,8 @@
 """rclone: the tool that people trust with their copies, as it is and with all its checks off."""
 
-from tests.bench.peers.peer import KEYS, REGION, Command, Foreign, Task, executable, first_line, trust
-from tests.bench.scenario import Scenario
-from tests.bench.workload import PREFIX
+from bench.peers.peer import KEYS, REGION, Command, Foreign, Task, executable, first_line, trust
+from bench.scenario import Scenario
+from bench.workload import PREFIX
 from tests.support.trees import BUCKET
 
 

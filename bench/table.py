@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Sequence
 
-from tests.bench.measure import OURS, Measured, Sample
-from tests.bench.unchanged import Unchanged
+from bench.measure import OURS, Measured, Sample
+from bench.unchanged import Unchanged
 
 Row = tuple[str, ...]
 

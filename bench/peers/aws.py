@@ -2,8 +2,8 @@
 
 import sys
 
-from tests.bench.peers.peer import KEYS, Command, Foreign, Task, console_script, package_version, trust
-from tests.bench.workload import PREFIX
+from bench.peers.peer import KEYS, Command, Foreign, Task, console_script, package_version, trust
+from bench.workload import PREFIX
 from tests.support.trees import BUCKET
 
 _CONFIG = """\

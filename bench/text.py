@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tests.bench import table
-from tests.bench.chart import main_measured
-from tests.bench.measure import SLOW_SECONDS, SLOW_TIMES
-from tests.bench.results import Results
+from bench import table
+from bench.chart import main_measured
+from bench.measure import SLOW_SECONDS, SLOW_TIMES
+from bench.results import Results
 
 NOTES = """\
 Whole processes, start-up included; medians of {runs} rounds, in each of which every peer ran once, in turn (who takes more

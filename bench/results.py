@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from tests.bench.measure import Measured
-from tests.bench.scenario import Scenario
-from tests.bench.unchanged import Unchanged
-from tests.bench.workload import BenchError
+from bench.measure import Measured
+from bench.scenario import Scenario
+from bench.unchanged import Unchanged
+from bench.workload import BenchError
 from tests.support.product import ROOT
 
 

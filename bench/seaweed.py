@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.peers.s5cmd import s5cmd_executable
-from tests.bench.workload import BenchError, NotInstalled, Workload
+from bench.peers.s5cmd import s5cmd_executable
+from bench.workload import BenchError, NotInstalled, Workload
 from tests.support.account import Account
 from tests.support.seaweed import WEED, Seaweed, running_seaweed
 from tests.support.trees import BUCKET

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from tests.bench.measure import SLOW_SECONDS, settling_seconds
-from tests.bench.scenario import Scenario
+from bench.measure import SLOW_SECONDS, settling_seconds
+from bench.scenario import Scenario
 
 # Microseconds for an image, and for each MB of it, over HTTP.
 _NEEDED = {

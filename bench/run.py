@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from tests.bench.estimate import scenario_seconds, unchanged_seconds
-from tests.bench.measure import Measured, Tell, cpu_seconds_of_others, measure
-from tests.bench.nginx import nginx_version
-from tests.bench.peers.again import AGAIN
-from tests.bench.peers.peer import Peer
-from tests.bench.results import Machine, Results
-from tests.bench.scenario import Concurrency, Scenario, Size, grouped
-from tests.bench.server import require_server, serving
-from tests.bench.unchanged import measure_unchanged
-from tests.bench.workload import BenchError, NotInstalled, make_workload
+from bench.estimate import scenario_seconds, unchanged_seconds
+from bench.measure import Measured, Tell, cpu_seconds_of_others, measure
+from bench.nginx import nginx_version
+from bench.peers.again import AGAIN
+from bench.peers.peer import Peer
+from bench.results import Machine, Results
+from bench.scenario import Concurrency, Scenario, Size, grouped
+from bench.server import require_server, serving
+from bench.unchanged import measure_unchanged
+from bench.workload import BenchError, NotInstalled, make_workload
 
 TMPFS = Path("/dev/shm")
 STARTUP = Scenario(Size.parse("4KB"), 0, Concurrency(5, 10))

@@ -7,8 +7,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.listing import write_listing
-from tests.bench.workload import PREFIX, NotInstalled, Workload
+from bench.listing import write_listing
+from bench.workload import PREFIX, NotInstalled, Workload
 from tests.support.certificates import make_certificate
 from tests.support.needs import find_program
 from tests.support.processes import Child, free_ports, listens

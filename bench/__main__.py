@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: a whole --once beside its peers, from the same server, as a table with ratios and a chart."""
+"""`python -m bench`: a whole --once beside its peers, from the same server, as a table with ratios and a chart."""
 
 import argparse
 import signal
@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench.chart import chart
-from tests.bench.peers import PEERS
-from tests.bench.peers.peer import Peer
-from tests.bench.results import Results
-from tests.bench.run import Wish, measure_all
-from tests.bench.scenario import (
+from bench.chart import chart
+from bench.peers import PEERS
+from bench.peers.peer import Peer
+from bench.results import Results
+from bench.run import Wish, measure_all
+from bench.scenario import (
     PROOFS,
     SERVERS,
     SIZES,
@@ -24,9 +24,9 @@ from tests.bench.scenario import (
     parse_delay,
     usual_scenarios,
 )
-from tests.bench.text import summary, text
-from tests.bench.unchanged import IMAGES
-from tests.bench.workload import BenchError
+from bench.text import summary, text
+from bench.unchanged import IMAGES
+from bench.workload import BenchError
 
 CHOICES = ("sizes", "transport", "proof", "delay", "server", "concurrency")
 
@@ -87,7 +87,7 @@ def _wish(arguments: argparse.Namespace) -> Wish:
 def _parser() -> argparse.ArgumentParser:
     names = ", ".join(peer.name for peer in PEERS)
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench",
+        prog="python -m bench",
         description="Time `python -m daemon --once` beside its peers, all from a local server. Needs a quiet machine: ratios "
         "of one run can be compared, numbers of two cannot.",
         epilog="Without a choice, all scenarios that we are held to are measured. With one, every combination of what is named "

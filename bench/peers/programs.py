@@ -1,8 +1,8 @@
-"""Libraries, each in the program that somebody who knows it would write: see tests/bench/programs."""
+"""Libraries, each in the program that somebody who knows it would write: see bench/programs."""
 
 import sys
 
-from tests.bench.peers.peer import KEYS, PROGRAMS, Command, Foreign, Task, package_version, trust, write_job
+from bench.peers.peer import KEYS, PROGRAMS, Command, Foreign, Task, package_version, trust, write_job
 from tests.support.trees import BUCKET
 
 

@@ -1,11 +1,11 @@
 """The same tree once more: what a tool costs when nothing has changed. They compare names and sizes, and no more."""
 
-from tests.bench.peers.actorsync import Actorsync
-from tests.bench.peers.aws import AwsCli, aws_command
-from tests.bench.peers.peer import Command, Peer, Task
-from tests.bench.peers.rclone import Rclone, rclone_command
-from tests.bench.peers.s5cmd import S5cmdWildcard, s5cmd_command
-from tests.bench.workload import PREFIX
+from bench.peers.actorsync import Actorsync
+from bench.peers.aws import AwsCli, aws_command
+from bench.peers.peer import Command, Peer, Task
+from bench.peers.rclone import Rclone, rclone_command
+from bench.peers.s5cmd import S5cmdWildcard, s5cmd_command
+from bench.workload import PREFIX
 from tests.support.trees import BUCKET
 
 

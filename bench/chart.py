@@ -4,10 +4,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from tests.bench.measure import OURS, Measured
-from tests.bench.peers.floor import Floor
-from tests.bench.results import Results
-from tests.bench.table import wall
+from bench.measure import OURS, Measured
+from bench.peers.floor import Floor
+from bench.results import Results
+from bench.table import wall
 
 # Size, transport, proof: over nginx, without delay, 5x10. Left to right, top to bottom.
 MAIN = (

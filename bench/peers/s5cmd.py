@@ -1,8 +1,8 @@
 """s5cmd: the Go program that is known for its speed, from a list and from a prefix."""
 
-from tests.bench.peers.peer import KEYS, Command, Foreign, Task, executable, first_line, trust
-from tests.bench.scenario import Scenario
-from tests.bench.workload import PREFIX
+from bench.peers.peer import KEYS, Command, Foreign, Task, executable, first_line, trust
+from bench.scenario import Scenario
+from bench.workload import PREFIX
 from tests.support.trees import BUCKET
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from tests.bench.nginx import find_echo, find_nginx, running_nginx
-from tests.bench.scenario import Scenario
-from tests.bench.seaweed import find_seaweed, running_full_seaweed
-from tests.bench.workload import Workload
+from bench.nginx import find_echo, find_nginx, running_nginx
+from bench.scenario import Scenario
+from bench.seaweed import find_seaweed, running_full_seaweed
+from bench.workload import Workload
 
 
 class Server(Protocol):

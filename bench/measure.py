@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from tests.bench.peers.peer import PROGRAMS, Command, Peer, Task
-from tests.bench.scenario import Scenario
-from tests.bench.server import Server
-from tests.bench.workload import BenchError, Workload
+from bench.peers.peer import PROGRAMS, Command, Peer, Task
+from bench.scenario import Scenario
+from bench.server import Server
+from bench.workload import BenchError, Workload
 from tests.support.product import Product
 
 OURS = "actorsync"
