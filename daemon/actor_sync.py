@@ -19,11 +19,11 @@ from daemon.core.errors import (
     ManifestPending,
     ManifestRejected,
 )
+from daemon.core.manifests import parse_response
 from daemon.core.model import Failure, FailureScope, Manifest, ManifestFingerprint, Outcome, Plan
 from daemon.core.plan import Wanted, make_plan, wanted_images
 from daemon.core.ports import ImageDisk, ImageFolder, Log, ManifestSource
 from daemon.core.report import MAX_FAILURES_KEPT, ActorResult, Tally
-from daemon.core.response_manifest import parse_response
 from daemon.download import Downloader, Trial
 from daemon.manifest_tracker import NO_MANIFEST, fingerprint_of
 from daemon.pools.image_pool import ImagePool

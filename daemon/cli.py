@@ -25,7 +25,7 @@ from daemon.config import (
     unknown_settings,
 )
 from daemon.core.errors import ActorsyncError, ConfigError, DaemonUnreachable, DataDirOwned, OutputUnwritable
-from daemon.core.json_text import dump_json
+from daemon.core.json_output import dump_json
 from daemon.core.model import Plan
 from daemon.core.ports import Channel, Supervisor
 from daemon.loop import Asked, list_actors

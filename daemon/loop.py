@@ -13,7 +13,6 @@ from gevent.queue import Empty, Queue
 from daemon import __version__
 from daemon.actor_sync import TORN_READ_DELAYS, Paused, SyncsActors
 from daemon.config import Config, LiveConfig
-from daemon.core.actors import Actors, parse_actors, select_actors
 from daemon.core.debounce import Debouncer
 from daemon.core.errors import (
     ActorsyncError,
@@ -22,6 +21,7 @@ from daemon.core.errors import (
     ManifestMissing,
     ManifestRejected,
 )
+from daemon.core.manifests import Actors, parse_actors, select_actors
 from daemon.core.model import Failure
 from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Answer, Log, ManifestSource, Supervisor, Watcher

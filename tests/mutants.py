@@ -30,8 +30,9 @@ SIGNATURES = "tests/unit/test_image_signatures.py"
 PLAN = "tests/unit/test_plan.py"
 URLS = "tests/unit/test_s3url.py"
 RETRY = "tests/unit/test_retry.py"
-RESPONSE = "tests/unit/test_response_manifest.py"
-JSON_TEXT = "tests/unit/test_json_text.py"
+ACTOR_SYNC = "tests/unit/test_actor_sync.py"
+MANIFESTS = "tests/unit/test_manifests.py"
+JSON_OUTPUT = "tests/unit/test_json_output.py"
 SCHEDULE = "tests/unit/test_schedule.py"
 OUTAGES = "tests/unit/test_outages.py"
 DETECTOR = "tests/unit/test_outage_detector.py"
@@ -65,10 +66,10 @@ MUTANTS = [
     # --- what was asked for
     Mutant(
         "excluded actors are synced",
-        "daemon/core/actors.py",
+        "daemon/core/manifests.py",
         "if not _matches(name, exclude))",
         "if name)",
-        "tests/unit/test_actors.py",
+        MANIFESTS,
     ),
     Mutant(
         "several globs behind one flag are taken for the two numbers",
@@ -835,35 +836,35 @@ MUTANTS = [
         "daemon/actor_sync.py",
         "if not error.torn or delay is None or self._stopping.wait(delay):",
         "if True:",
-        RESPONSE,
+        ACTOR_SYNC,
     ),
     Mutant(
         "NaN rejects a whole manifest",
-        "daemon/core/json_text.py",
+        "daemon/core/manifests.py",
         'return _parse_as_python(content.decode("utf-8"))',
         'content.decode("utf-8")',
-        JSON_TEXT,
+        MANIFESTS,
     ),
     Mutant(
         "deep manifest crashes the second parser",
-        "daemon/core/json_text.py",
+        "daemon/core/manifests.py",
         "except (ValueError, RecursionError):",
         "except ValueError:",
-        JSON_TEXT,
+        MANIFESTS,
     ),
     Mutant(
         "half a surrogate pair breaks the report",
-        "daemon/core/json_text.py",
+        "daemon/core/json_output.py",
         "return orjson.dumps(_encodable(value), None, option)",
         "raise",
-        JSON_TEXT,
+        JSON_OUTPUT,
     ),
     Mutant(
         "job that runs is a failure",
-        "daemon/core/response_manifest.py",
+        "daemon/core/manifests.py",
         "if isinstance(status, str) and status != _COMPLETED:",
         "if False:",
-        RESPONSE,
+        MANIFESTS,
     ),
     Mutant(
         "empty list is ready to train",
@@ -952,17 +953,17 @@ MUTANTS = [
     ),
     Mutant(
         "list is looked for from the outside",
-        "daemon/core/response_manifest.py",
-        "for place in (inner, outer, value):",
-        "for place in (value, outer, inner):",
-        RESPONSE,
+        "daemon/core/manifests.py",
+        "for holder in (inner, outer, document) if",
+        "for holder in (document, outer, inner) if",
+        MANIFESTS,
     ),
     Mutant(
         "actor that is listed twice is not said",
-        "daemon/core/actors.py",
+        "daemon/core/manifests.py",
         "(repeated if name in names else names)[name] = None",
         "names[name] = None",
-        "tests/unit/test_actors.py",
+        MANIFESTS,
     ),
     # --- retries
     Mutant(

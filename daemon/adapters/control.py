@@ -15,7 +15,7 @@ from gevent.pool import Pool
 from gevent.queue import Full, Queue
 
 from daemon.core.errors import DaemonUnreachable
-from daemon.core.json_text import dump_json
+from daemon.core.json_output import dump_json
 
 SOCKET_NAME = "control"
 LONGEST_ASK_BYTES = 4096

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from daemon.core.errors import ConfigError, DiskError, DiskFull, DiskReadOnly, QuotaExceeded
-from daemon.core.json_text import dump_json
+from daemon.core.json_output import dump_json
 
 _OUTAGES = {errno.ENOSPC: DiskFull, errno.EDQUOT: QuotaExceeded, errno.EROFS: DiskReadOnly}
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

@@ -1,11 +1,12 @@
-"""What Python's json writes, and its own parser reads, is read here too."""
+"""parse_json reads what Python's json writes, and Python's json reads what dump_json writes."""
 
 import json
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.core.json_text import dump_json, parse_json
+from daemon.core.json_output import dump_json
+from daemon.core.manifests import parse_json
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)  # lone surrogates among them
 VALUES = st.recursive(
@@ -30,7 +31,7 @@ def test_every_value_is_written_as_json(value: object) -> None:
 
 
 def as_floats(value: object) -> object:
-    """Integers are floats on one of the two ways: no number of a manifest is ever used."""
+    """Integers are floats in one of the two parsers: no number of a manifest is ever used."""
     if isinstance(value, dict):
         return {key: as_floats(item) for key, item in value.items()}
     if isinstance(value, list):
