@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import config as config_module
+from daemon import config as config_package
 from daemon.adapters.disk import FLOOR_BYTES
 from daemon.config import (
     SETTINGS,
@@ -27,9 +27,9 @@ from daemon.config import (
     settings_table,
     unknown_settings,
 )
+from daemon.config.env_file import read_env_file
 from daemon.core.errors import ConfigError
 from daemon.core.model import Secret
-from daemon.env_file import read_env_file
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -388,6 +388,7 @@ def test_help_says_default_and_variable_of_every_flag():
         if row.flag:
             assert f"(default {row.shown(row.default)}; {', '.join(row.env_names)})" in text
             assert row.help in text
+    assert "(default .env; ACTORSYNC_ENV_FILE)" in text
 
 
 # --- .env -------------------------------------------------------------------------------------------------------------
@@ -748,8 +749,8 @@ def test_effective_settings_are_complete_and_say_where_from(tmp_path):
 @pytest.mark.parametrize(
     ("environ", "value", "part"),
     [
-        ({}, "none of our own", "boto3"),
-        ({"AWS_ACCESS_KEY": "AKIA"}, "none of our own", "AWS_ACCESS_SECRET is not"),
+        ({}, "no static keys", "boto3"),
+        ({"AWS_ACCESS_KEY": "AKIA"}, "no static keys", "AWS_ACCESS_SECRET is not"),
         (pair(OURS, "12345678"), "****5678", "AWS_ACCESS_KEY in the environment"),
         ({"AWS_ACCESS_KEY": "tiny", "AWS_ACCESS_SECRET": "x"}, "****", "AWS_ACCESS_KEY in the environment"),
         ({"AWS_ACCESS_KEY": "two words", "AWS_ACCESS_SECRET": "x"}, "unusable", "AWS_ACCESS_KEY in the environment holds"),
@@ -850,6 +851,6 @@ def test_the_example_puts_credentials_first():
     assert list(OURS) == [name for name, _ in example_assignments()][:2]
 
 
-def test_this_module_reads_the_environment_only_as_an_argument():
-    source = Path(config_module.__file__).read_text(encoding="utf-8")
-    assert not re.findall(r"os\.environ|getenv|load_dotenv", source)
+def test_configuration_reads_the_environment_only_as_an_argument():
+    for module in Path(config_package.__file__).parent.glob("*.py"):
+        assert not re.findall(r"os\.environ|getenv|load_dotenv", module.read_text(encoding="utf-8"))

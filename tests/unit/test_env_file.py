@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon import env_file
-from daemon.config import changed_settings, load_config, reread_dotenv
-from daemon.env_file import EnvFile, read_env_file
+from daemon.config import changed_settings, env_file, load_config, reread_dotenv
+from daemon.config.env_file import EnvFile, read_env_file
 
 
 @pytest.fixture
@@ -45,28 +44,28 @@ def test_a_pipe_is_read_to_its_end(pipe: Path):
 
 def test_a_pipe_that_does_not_end_is_a_problem(pipe: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(env_file, "PIPE_SECONDS", 0.2)
-    assert "did not come to an end within 0.2 s" in problem_of(pipe)  # no writer
+    assert "did not end within 0.2 s" in problem_of(pipe)  # no writer
     write(pipe, "A=1\n", pause_seconds=1)
-    assert "did not come to an end within 0.2 s" in problem_of(pipe)  # one that keeps it open
+    assert "did not end within 0.2 s" in problem_of(pipe)  # one that keeps it open
 
 
 def test_a_drip_does_not_lengthen_the_time(pipe: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(env_file, "PIPE_SECONDS", 0.2)
     write(pipe, *["A=1\n"] * 20, pause_seconds=0.05)
-    assert "did not come to an end" in problem_of(pipe)
+    assert "did not end" in problem_of(pipe)
 
 
 def test_more_than_a_mebibyte_is_a_problem(tmp_path: Path, pipe: Path):
     large = tmp_path / "large"
-    large.write_bytes(b"#" * (env_file.MOST_BYTES + 1))
-    assert "more than 1048576 bytes" in problem_of(large)
-    assert "more than 1048576 bytes" in problem_of(Path("/dev/zero"))
-    write(pipe, "#" * (2 * env_file.MOST_BYTES))
-    assert "more than 1048576 bytes" in problem_of(pipe)
+    large.write_bytes(b"#" * (env_file.MAX_BYTES + 1))
+    assert "larger than 1048576 bytes" in problem_of(large)
+    assert "larger than 1048576 bytes" in problem_of(Path("/dev/zero"))
+    write(pipe, "#" * (2 * env_file.MAX_BYTES))
+    assert "larger than 1048576 bytes" in problem_of(pipe)
 
 
 def test_a_mebibyte_is_read(tmp_path: Path):
-    (tmp_path / "large").write_bytes(b"#" * (env_file.MOST_BYTES - 4) + b"\nA=1")
+    (tmp_path / "large").write_bytes(b"#" * (env_file.MAX_BYTES - 4) + b"\nA=1")
     assert {"A": "1"} == read_env_file(tmp_path / "large").entries
 
 
