@@ -27,7 +27,7 @@ from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Answer, Log, ManifestSource, Supervisor, Watcher
 from daemon.core.report import ActorResult, Progress, RunReport
 from daemon.core.retry_queue import RetryQueue
-from daemon.core.schedule import Job, Priority, Schedule
+from daemon.core.schedule import ActorRun, Priority, Schedule
 from daemon.manifest_tracker import ManifestTracker
 from daemon.pools.actor_pool import ActorPool
 from daemon.run_tracker import RunTracker
@@ -273,10 +273,10 @@ class Service:
     def _start_actors(self, now: float) -> None:
         for actor in self._schedule.to_yield():
             self._actor_sync.yield_slot(actor)
-        for job in self._schedule.start(now):
+        for run in self._schedule.start(now):
             if self._runs.open is None:
-                self._begin_run(self._trigger_of(job), 1 + self._schedule.waiting)
-            self._runners.run(partial(self._run_actor, job))
+                self._begin_run(self._trigger_of(run), 1 + self._schedule.waiting)
+            self._runners.run(partial(self._run_actor, run))
 
     def _take_due(self, now: float) -> None:
         """Put into the schedule whatever time has made due."""
@@ -303,7 +303,7 @@ class Service:
         """
         if self._schedule.idle:
             for thing in self._outages.due_probes(now):
-                if self._failing.first_stopped(thing) is None:
+                if self._failing.probe_actor(thing) is None:
                     self._forget_outage(thing)
         for thing, stopped in self._probes(now):
             if now >= self._probed_at.get(thing, float("-inf")) + PROBE_SECONDS:
@@ -311,7 +311,7 @@ class Service:
                 self._schedule.add(stopped, Priority.RETRY)
 
     def _probes(self, now: float) -> list[tuple[Thing, str]]:
-        stopped = [(thing, self._failing.first_stopped(thing)) for thing in self._outages.due_probes(now)]
+        stopped = [(thing, self._failing.probe_actor(thing)) for thing in self._outages.due_probes(now)]
         return [(thing, actor) for thing, actor in stopped if actor is not None and not self._schedule.in_run(actor)]
 
     def _probe_at(self, now: float) -> float:
@@ -368,7 +368,7 @@ class Service:
                 self._reconciled(event, now)
             case OutageEnded():
                 self._release(event.thing)
-                self._schedule.wake(now)
+                self._schedule.resume_all(now)
             case StopRequested():
                 self._stop_signal = event.signal
                 self._log.info("stop.requested", grace_seconds=self._live.now.grace_seconds)
@@ -392,21 +392,21 @@ class Service:
 
     # --- actors -------------------------------------------------------------------------------------------------------
 
-    def _run_actor(self, job: Job) -> None:
+    def _run_actor(self, run: ActorRun) -> None:
         def on_last_started() -> None:
-            self.put(ActorSlotFreed(job.actor))
+            self.put(ActorSlotFreed(run.actor))
 
         try:
             end: ActorResult | Paused | BaseException = (
-                self._actor_sync.go_on(job.resume, on_last_started=on_last_started)
-                if job.resume is not None
+                self._actor_sync.go_on(run.attempt, on_last_started=on_last_started)
+                if run.attempt is not None
                 else self._actor_sync.begin(
-                    job.actor, self._runs.log, changed=job.lane is Priority.CHANGE, on_last_started=on_last_started
+                    run.actor, self._runs.log, changed=run.priority is Priority.CHANGE, on_last_started=on_last_started
                 )
             )
         except BaseException as error:  # noqa: BLE001 - as above
             end = error
-        self.put(ActorFinished(job.actor, end))
+        self.put(ActorFinished(run.actor, end))
 
     def _actor_ended(self, event: ActorFinished, now: float) -> None:
         match event.end:
@@ -525,10 +525,10 @@ class Service:
             self._add_all(new, Priority.CHANGE)
         self._names = names
 
-    def _add_all(self, names: Iterable[str], lane: Priority) -> None:
+    def _add_all(self, names: Iterable[str], priority: Priority) -> None:
         """However many they are, the hub turns meanwhile."""
         for place, name in enumerate(names, start=1):
-            self._schedule.add(name, lane)
+            self._schedule.add(name, priority)
             if place % ADDED_AT_ONCE == 0:
                 gevent.sleep(YIELD_SECONDS)
 
@@ -582,10 +582,10 @@ class Service:
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
-    def _trigger_of(self, job: Job) -> str:
-        if job.lane is Priority.CHANGE:
-            return "rescan" if job.actor in self._rescanned else "change"
-        return "retry" if job.lane is Priority.RETRY else "bulk"
+    def _trigger_of(self, run: ActorRun) -> str:
+        if run.priority is Priority.CHANGE:
+            return "rescan" if run.actor in self._rescanned else "change"
+        return "retry" if run.priority is Priority.RETRY else "bulk"
 
     def _begin_run(self, trigger: str, actors: int) -> RunReport:
         config = self._live.now
@@ -696,13 +696,13 @@ class Service:
         else:
             self._live.change(config)
             self._schedule.slots = config.concurrent_actors
-            self._changes.retime(config.quiet_seconds, config.max_wait_seconds)
-            self._list_hints.retime(config.quiet_seconds, config.max_wait_seconds)
+            self._changes.set_times(config.quiet_seconds, config.max_wait_seconds)
+            self._list_hints.set_times(config.quiet_seconds, config.max_wait_seconds)
             self._outages.reset(now)
             self._alive_at = now + config.alive_seconds
             self._log.info("reload.completed", changed=list(changed))
             self._failing.release_all()
-            self._schedule.wake(now)
+            self._schedule.resume_all(now)
             self._list("reload")
             return ""
         finally:

@@ -61,9 +61,9 @@ class ManifestTracker:
         stamps = self._manifests.stamps(known)
         return [a for a, stamp in zip(known, stamps, strict=True) if (s := self._seen.get(a)) and s.stamp != stamp]
 
-    def retime(self, quiet_seconds: float, max_wait_seconds: float) -> None:
+    def set_times(self, quiet_seconds: float, max_wait_seconds: float) -> None:
         """Other times, for hints from now on."""
-        self._hints.retime(quiet_seconds, max_wait_seconds)
+        self._hints.set_times(quiet_seconds, max_wait_seconds)
 
     @property
     def are_pending(self) -> bool:

@@ -46,7 +46,7 @@ def status_document(
         "failing": len(failing.rows),
         "failing_by_code": dict(by_code.most_common()),
         "failing_actors": {
-            name: {"codes": dict(row.codes), "times": row.times}
+            name: {"codes": dict(row.codes), "times": row.failed_runs}
             for name, row in list(failing.rows.items())[:MOST_FAILING_SHOWN]
         },
         "queued": schedule.waiting,

@@ -1,28 +1,28 @@
-"""Turn bursts of hints into one: after a quiet time, or after a maximum wait."""
+"""Debouncer: turns bursts of hints into one, after a quiet time or a maximum wait."""
 
 from collections import OrderedDict
 
 
 class Debouncer:
-    """Keys that were touched, until they are due; time is passed in and never runs backwards.
+    """Keys that were touched and are not due yet; time is passed in and never runs backwards.
 
     | touches of a key | it is due |
     |---|---|
     | one at t, or the last of several at t | at t + quiet_seconds |
-    | no pause of quiet_seconds, the first at f | at f + max_wait_seconds, whatever still comes |
+    | the first at f, then no pause of quiet_seconds | at f + max_wait_seconds |
     | one after it was due | again, counted from that touch |
 
-    Each touch, and each key that is due, costs O(1): the touches themselves keep both orders below.
+    A touch and a due key cost O(1) each: both queues below are always in order.
     """
 
     def __init__(self, quiet_seconds: float, max_wait_seconds: float) -> None:
         self._quiet_seconds = quiet_seconds
         self._max_wait_seconds = max_wait_seconds
-        self._first: OrderedDict[str, float] = OrderedDict()  # key -> due at the latest; oldest first touch first
-        self._last: OrderedDict[str, float] = OrderedDict()  # key -> due when quiet; oldest last touch first
+        self._first: OrderedDict[str, float] = OrderedDict()  # key -> when due at the latest, by first touch
+        self._last: OrderedDict[str, float] = OrderedDict()  # key -> when due if quiet, by last touch
 
-    def retime(self, quiet_seconds: float, max_wait_seconds: float) -> None:
-        """Other times, for touches from now on."""
+    def set_times(self, quiet_seconds: float, max_wait_seconds: float) -> None:
+        """Change the times; they apply to touches from now on."""
         self._quiet_seconds = quiet_seconds
         self._max_wait_seconds = max_wait_seconds
 
@@ -31,7 +31,7 @@ class Debouncer:
         return len(self._last)
 
     def touch(self, key: str, now: float) -> None:
-        """Something happened to `key`."""
+        """Record that something happened to `key`."""
         if key in self._last:
             self._last.move_to_end(key)
         else:
@@ -39,7 +39,7 @@ class Debouncer:
         self._last[key] = now + self._quiet_seconds
 
     def due(self, now: float) -> list[str]:
-        """The keys that are due, each once; they are forgotten here."""
+        """Take out the keys that are due, each once."""
         keys: list[str] = []
         for queue, other in ((self._last, self._first), (self._first, self._last)):
             while queue and queue[key := next(iter(queue))] <= now:
@@ -48,7 +48,7 @@ class Debouncer:
         return keys
 
     def wait_seconds(self, now: float) -> float | None:
-        """How long nothing will be due unless something is touched; None: for ever."""
+        """Seconds until a key is due if nothing is touched; None: there is no key."""
         if not self._last:
             return None
         return max(0.0, min(next(iter(self._last.values())), next(iter(self._first.values()))) - now)

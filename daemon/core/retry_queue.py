@@ -1,4 +1,4 @@
-"""Which actors have images that failed, why, and when each is tried again."""
+"""Retry queue: which actors have failed images, why, and when each is synced again."""
 
 import heapq
 from collections import Counter
@@ -8,76 +8,71 @@ from typing import NamedTuple
 from daemon.core.model import Failure, FailureScope
 
 FIRST_TRANSIENT_SECONDS = 5.0
-LONGEST_TRANSIENT_SECONDS = 10 * 60.0
+MAX_TRANSIENT_SECONDS = 10 * 60.0
 FIRST_PERMANENT_SECONDS = 15.0  # an image may be listed before it is uploaded
-LONGEST_PERMANENT_SECONDS = 6 * 3600.0
-FEW = 1000  # stale entries, not worth to be swept up
+MAX_PERMANENT_SECONDS = 6 * 3600.0
+MAX_STALE = 1000  # heap entries, beyond twice the rows, before the heap is rebuilt
 
-# What asking again may change by itself; all other codes want somebody to change something.
+# Codes that another attempt may clear; all others need a change by a person.
 TRANSIENT_CODES = frozenset(
     ("store-unavailable", "connect-failed", "timed-out", "short-body", "integrity-mismatch", "disk-error")
 )
 
+OutageKey = tuple[str, str] | None  # a scope and a name, as core/outages.py has them
 
-Outage = tuple[str, str] | None  # what is out, as core/outages.py names it
 
+class FailingActor(NamedTuple):
+    """One actor's failures: failed runs in a row, counts by code, and when it is retried."""
 
-class Failing(NamedTuple):
-    """One actor's failures: after how many runs in a row, of which codes, and when it is tried again."""
-
-    times: int
+    failed_runs: int
     codes: Counter[str]
     due: float
-    stopped: bool  # by an outage, and nothing else: tried again when that is over
+    waits_for_outage: bool  # and for nothing else: it is retried when the outage ends
 
 
 class RetryQueue:
-    """The table, one row for each failing actor; time and jitter are passed in.
+    """One row for each failing actor; time and jitter are passed in.
 
-    | the actor's failures        | tried again after        | doubling, up to |
+    | the actor's failures        | retried after            | doubling, up to |
     |-----------------------------|--------------------------|-----------------|
     | all transient               | 5 s                      | 10 minutes      |
     | a permanent one among them  | 15 s                     | 6 hours         |
-    | stopped by an outage        | when that is over        |                 |
-    | an outage's, and others     | as the others, and then  |                 |
+    | all from outages            | when one of them ends    |                 |
+    | from outages, and others    | both                     | as the others   |
 
-    Each delay is spread over its last quarter, lest a thousand actors come back at once.
+    Each delay is spread over its last quarter: a thousand actors must not come back at once.
     """
 
     def __init__(self) -> None:
-        self.rows: dict[str, Failing] = {}
-        self._by_time: list[tuple[float, str]] = []  # a heap; rows that changed since leave stale entries in it
-        self._stopped: dict[Outage, dict[str, None]] = {}  # by what is out
+        self.rows: dict[str, FailingActor] = {}
+        self._by_time: list[tuple[float, str]] = []  # a heap; entries of rows that changed since are stale
+        self._by_outage: dict[OutageKey, dict[str, None]] = {}
 
     def failed(self, actor: str, failures: Iterable[Failure], now: float, jitter: float) -> None:
         """The actor's run ended with these failures."""
         failures = tuple(failures)
-        codes = Counter(failure.code for failure in failures)
         outages = {failure.outage for failure in failures if failure.scope is FailureScope.SHARED}
-        own = Counter(failure.code for failure in failures if failure.scope is not FailureScope.SHARED)
-        stopped = not own
+        own_codes = {failure.code for failure in failures if failure.scope is not FailureScope.SHARED}
         before = self.rows.get(actor)
-        times = (before.times if before else 0) + (not stopped)
-        seconds = retry_seconds(max(1, times), permanent=bool(own.keys() - TRANSIENT_CODES), jitter=jitter)
+        failed_runs = (before.failed_runs if before else 0) + bool(own_codes)
+        seconds = retry_seconds(max(1, failed_runs), permanent=bool(own_codes - TRANSIENT_CODES), jitter=jitter)
         self.forget(actor)
-        self.rows[actor] = Failing(times, codes, now + seconds, stopped)
+        codes = Counter(failure.code for failure in failures)
+        self.rows[actor] = FailingActor(failed_runs, codes, now + seconds, waits_for_outage=not own_codes)
         for outage in outages:
-            self._stopped.setdefault(outage, {})[actor] = None
-        if not stopped:
-            heapq.heappush(self._by_time, (now + seconds, actor))
-            if len(self._by_time) > 2 * len(self.rows) + FEW:
-                self._by_time = [entry for entry in self._by_time if not self._is_stale(entry)]
-                heapq.heapify(self._by_time)
+            self._by_outage.setdefault(outage, {})[actor] = None
+        if own_codes:
+            self._push(now + seconds, actor)
 
     def forget(self, actor: str) -> None:
         """The actor succeeded, or is gone."""
         row = self.rows.pop(actor, None)
         if row is not None:
-            for actors in self._stopped.values():
+            for actors in self._by_outage.values():
                 actors.pop(actor, None)
 
     def due(self, now: float) -> list[str]:
-        """Those whose time has come, each once: it is failing until a run of it says otherwise."""
+        """The actors to retry now, each once. They keep their rows until a run succeeds."""
         actors: list[str] = []
         while self._by_time and (self._by_time[0][0] <= now or self._is_stale(self._by_time[0])):
             entry = heapq.heappop(self._by_time)
@@ -85,35 +80,39 @@ class RetryQueue:
                 actors.append(entry[1])
         return actors
 
-    def next_due(self) -> float | None:
-        """The time of the first that `due` may give; None: of none."""
-        return self._by_time[0][0] if self._by_time else None
+    def next_due(self) -> float:
+        """When `due` may return the next actor; infinite: no actor waits for a time."""
+        return self._by_time[0][0] if self._by_time else float("inf")
 
-    def first_stopped(self, outage: Outage) -> str | None:
-        """Some actor that this outage stops: good to find out whether it is over. They take turns."""
-        return next(iter(self._stopped.get(outage, ())), None)
+    def probe_actor(self, outage: OutageKey) -> str | None:
+        """An actor that waits for this outage and can probe it; actors take turns. None: none waits."""
+        return next(iter(self._by_outage.get(outage, ())), None)
 
-    def release(self, outage: Outage) -> list[str]:
-        """The outage is over: those that waited for it, each once."""
-        return list(self._stopped.pop(outage, ()))
+    def release(self, outage: OutageKey) -> list[str]:
+        """The outage ended: take out the actors that waited for it."""
+        return list(self._by_outage.pop(outage, ()))
 
     def release_all(self) -> list[str]:
-        """Everything may be tried again: those that waited for any outage, each once."""
-        released = list(dict.fromkeys(actor for actors in self._stopped.values() for actor in actors))
-        self._stopped.clear()
+        """Take out the actors that wait for any outage, each once."""
+        released = list(dict.fromkeys(actor for actors in self._by_outage.values() for actor in actors))
+        self._by_outage.clear()
         return released
+
+    def _push(self, due: float, actor: str) -> None:
+        heapq.heappush(self._by_time, (due, actor))
+        if len(self._by_time) > 2 * len(self.rows) + MAX_STALE:
+            self._by_time = [entry for entry in self._by_time if not self._is_stale(entry)]
+            heapq.heapify(self._by_time)
 
     def _is_stale(self, entry: tuple[float, str]) -> bool:
         due, actor = entry
         row = self.rows.get(actor)
-        return row is None or row.due != due or row.stopped
+        return row is None or row.due != due or row.waits_for_outage
 
 
-def retry_seconds(times: int, *, permanent: bool, jitter: float) -> float:
-    """How long after the `times`-th failed run in a row (from 1); `jitter` is uniform in [0, 1)."""
+def retry_seconds(failed_runs: int, *, permanent: bool, jitter: float) -> float:
+    """The delay after so many failed runs in a row (from 1); `jitter` is uniform in [0, 1)."""
     first, longest = (
-        (FIRST_PERMANENT_SECONDS, LONGEST_PERMANENT_SECONDS)
-        if permanent
-        else (FIRST_TRANSIENT_SECONDS, LONGEST_TRANSIENT_SECONDS)
+        (FIRST_PERMANENT_SECONDS, MAX_PERMANENT_SECONDS) if permanent else (FIRST_TRANSIENT_SECONDS, MAX_TRANSIENT_SECONDS)
     )
-    return min(longest, first * 2.0 ** min(times - 1, 30)) * (0.75 + jitter / 4)
+    return min(longest, first * 2.0 ** min(failed_runs - 1, 30)) * (0.75 + jitter / 4)

@@ -4,7 +4,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from daemon.core.errors import ObjectNotFound, StoreUnavailable
 from daemon.core.model import Failure, FailureScope
-from daemon.core.retry_queue import LONGEST_PERMANENT_SECONDS, RetryQueue
+from daemon.core.retry_queue import MAX_PERMANENT_SECONDS, RetryQueue
 
 FAILURES = (
     Failure.of("1.png", StoreUnavailable("injected")),
@@ -16,7 +16,7 @@ OUTAGES = {failure.outage: failure for failure in FAILURES[2:]}
 actors = st.sampled_from("abcd")
 
 
-class Failing(RuleBasedStateMachine):
+class AnyRetryQueue(RuleBasedStateMachine):
     """Every actor that failed comes back in the end, exactly once, and no other does."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Failing(RuleBasedStateMachine):
 
     @rule()
     def wait_long_enough(self) -> None:
-        self.now += LONGEST_PERMANENT_SECONDS
+        self.now += MAX_PERMANENT_SECONDS
         assert self.waiting.keys() == set(self.failing.due(self.now))
         self.waiting.clear()
 
@@ -68,12 +68,12 @@ class Failing(RuleBasedStateMachine):
     @invariant()
     def every_failing_actor_is_known(self) -> None:
         due = self.failing.next_due()
-        assert not self.waiting or due is not None
+        assert not self.waiting or due < float("inf")
         for outage, stopped in self.stopped.items():
-            first = self.failing.first_stopped(outage)
+            first = self.failing.probe_actor(outage)
             assert (first in stopped) if stopped else first is None
         assert self.waiting.keys() | set().union(*self.stopped.values()) <= self.failing.rows.keys()
 
 
-TestFailing = Failing.TestCase
-TestFailing.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestRetryQueue = AnyRetryQueue.TestCase
+TestRetryQueue.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

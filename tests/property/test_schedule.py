@@ -11,28 +11,25 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from daemon.core.schedule import Job, Priority, Schedule
+from daemon.core.schedule import ActorRun, Priority, Schedule
 
 ACTORS = st.sampled_from("abcde")
-DUE_LANES = st.sampled_from([Priority.CHANGE, Priority.RETRY, Priority.BULK])
+DUE_PRIORITIES = st.sampled_from([Priority.CHANGE, Priority.RETRY, Priority.BULK])
 
 
 @dataclass(slots=True)
 class Run:
-    """A run, or the rest of one: the lane that it began in, whether it was asked for again, what is left and when.
+    """A run as the model knows it. `again`: the priority of the next run, if one is due. `ending`: it runs without a slot."""
 
-    `ending`: it runs without a slot.
-    """
-
-    lane: Priority
+    priority: Priority
     ending: bool = False
     again: Priority | None = None
     due: float = 0.0
-    resume: object = None
+    attempt: object = None
 
 
 class AnySchedule(RuleBasedStateMachine):
-    """A schedule beside a model that says the same in fewer words and no queues."""
+    """A schedule beside a model of it without queues."""
 
     @initialize(slots=st.integers(1, 3))
     def begin(self, slots: int) -> None:
@@ -40,60 +37,60 @@ class AnySchedule(RuleBasedStateMachine):
         self.schedule = Schedule(slots)
         self.waiting: dict[str, Priority] = {}
         self.running: dict[str, Run] = {}
-        self.resting: dict[str, Run] = {}
+        self.paused: dict[str, Run] = {}
         self.yielding: set[str] = set()
         self.owed: set[str] = set()  # asked for, and not begun since
-        self.resumes = 0
+        self.pauses = 0
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
-    @rule(actor=ACTORS, lane=DUE_LANES)
-    def add(self, actor: str, lane: Priority) -> None:
-        self.schedule.add(actor, lane)
+    @rule(actor=ACTORS, priority=DUE_PRIORITIES)
+    def add(self, actor: str, priority: Priority) -> None:
+        self.schedule.add(actor, priority)
         self.owed.add(actor)
-        if run := self.running.get(actor) or self.resting.get(actor):
-            run.again = sooner(lane, run.again)
+        if run := self.running.get(actor) or self.paused.get(actor):
+            run.again = sooner(priority, run.again)
         else:
-            self.waiting[actor] = sooner(lane, self.waiting.get(actor))
+            self.waiting[actor] = sooner(priority, self.waiting.get(actor))
 
     @rule(actor=ACTORS)
     def remove(self, actor: str) -> None:
         self.schedule.remove(actor)
         self.owed.discard(actor)
         self.waiting.pop(actor, None)
-        if run := self.running.get(actor) or self.resting.get(actor):
+        if run := self.running.get(actor) or self.paused.get(actor):
             run.again = None
 
     @rule()
     def turn(self) -> None:
         """One turn of the loop, as far as the schedule is concerned."""
         self.let_the_backlog_yield()
-        for job in self.schedule.start(self.now):
-            self.begin_job(job)
+        for started in self.schedule.start(self.now):
+            self.begin_run(started)
         assert not self.startable() or len(self.with_slot()) >= self.schedule.slots  # no slot stays empty
 
     def let_the_backlog_yield(self) -> None:
         named = self.schedule.to_yield()
-        backlog = {actor for actor in self.with_slot() if self.running[actor].lane > Priority.CHANGE} - self.yielding
-        changes = sum(lane is Priority.CHANGE for lane in self.waiting.values())
+        backlog = {actor for actor in self.with_slot() if self.running[actor].priority > Priority.CHANGE} - self.yielding
+        changes = sum(priority is Priority.CHANGE for priority in self.waiting.values())
         wanted = changes - (self.schedule.slots - len(self.with_slot())) - len(self.yielding) if changes else 0
         assert set(named) <= backlog
         assert min(len(backlog), max(0, wanted)) == len(named) == len(set(named))
         self.yielding.update(named)
 
-    def begin_job(self, job: Job) -> None:
+    def begin_run(self, started: ActorRun) -> None:
         startable = self.startable()
         assert len(self.with_slot()) < self.schedule.slots
-        assert job.actor not in self.running
-        assert min(startable.values()) is startable[job.actor]
-        if job.actor in self.resting:
-            run = self.resting.pop(job.actor)
-            assert (run.lane, run.resume) == (job.lane, job.resume)
-            self.running[job.actor] = run
+        assert started.actor not in self.running
+        assert min(startable.values()) is startable[started.actor]
+        if started.actor in self.paused:
+            run = self.paused.pop(started.actor)
+            assert (run.priority, run.attempt) == (started.priority, started.attempt)
+            self.running[started.actor] = run
         else:
-            assert (self.waiting.pop(job.actor), None) == (job.lane, job.resume)
-            self.owed.discard(job.actor)
-            self.running[job.actor] = Run(job.lane)
+            assert (self.waiting.pop(started.actor), None) == (started.priority, started.attempt)
+            self.owed.discard(started.actor)
+            self.running[started.actor] = Run(started.priority)
 
     @precondition(lambda self: self.with_slot())
     @rule(data=st.data())
@@ -118,11 +115,11 @@ class AnySchedule(RuleBasedStateMachine):
     @rule(data=st.data(), seconds=st.floats(0, 60))
     def pause(self, data: st.DataObject, seconds: float) -> None:
         actor = data.draw(st.sampled_from(sorted(self.running)))
-        self.resumes += 1
-        self.schedule.paused(actor, self.now + seconds, self.resumes)
+        self.pauses += 1
+        self.schedule.paused(actor, self.now + seconds, self.pauses)
         self.yielding.discard(actor)
-        run = self.resting[actor] = self.running.pop(actor)
-        run.due, run.resume, run.ending = self.now + seconds, self.resumes, False
+        run = self.paused[actor] = self.running.pop(actor)
+        run.due, run.attempt, run.ending = self.now + seconds, self.pauses, False
 
     @rule(slots=st.integers(1, 3))
     def reload(self, slots: int) -> None:
@@ -133,13 +130,13 @@ class AnySchedule(RuleBasedStateMachine):
         """For some time, or (None) for as long as the schedule says that nothing can start."""
         self.now += (self.schedule.wait_seconds(self.now) or 0.0) if seconds is None else seconds
 
-    @precondition(lambda self: self.resting)
+    @precondition(lambda self: self.paused)
     @rule()
     def stop(self) -> None:
         left = self.schedule.drop_waiting()
-        assert sorted(run.resume for run in self.resting.values()) == sorted(left)
+        assert sorted(run.attempt for run in self.paused.values()) == sorted(left)
         self.waiting.clear()
-        self.resting.clear()
+        self.paused.clear()
         self.owed.clear()
         for run in self.running.values():
             run.again = None
@@ -147,7 +144,7 @@ class AnySchedule(RuleBasedStateMachine):
     # --- what always holds --------------------------------------------------------------------------------------------
 
     def startable(self) -> dict[str, Priority]:
-        due = {actor: Priority.RESUME for actor, run in self.resting.items() if run.due <= self.now}
+        due = {actor: Priority.RESUME for actor, run in self.paused.items() if run.due <= self.now}
         return self.waiting | due
 
     def with_slot(self) -> list[str]:
@@ -155,17 +152,17 @@ class AnySchedule(RuleBasedStateMachine):
 
     @invariant()
     def is_idle_exactly_when_nothing_is_left(self) -> None:
-        assert (not (self.waiting or self.running or self.resting)) == self.schedule.idle
+        assert (not (self.waiting or self.running or self.paused)) == self.schedule.idle
         assert sorted(self.running) == sorted(self.schedule.running)  # each once
-        assert len(self.waiting) <= self.schedule.waiting  # beside them, rests that are due
+        assert len(self.waiting) <= self.schedule.waiting  # and paused runs that are due
         for actor in "abcde":
-            assert (actor in self.running or actor in self.resting) == self.schedule.in_run(actor)
+            assert (actor in self.running or actor in self.paused) == self.schedule.in_run(actor)
 
     @invariant()
     def never_sleeps_past_what_is_due(self) -> None:
         seconds = self.schedule.wait_seconds(self.now)
-        if self.resting and len(self.with_slot()) < self.schedule.slots:
-            assert max(0.0, min(run.due for run in self.resting.values()) - self.now) == seconds
+        if self.paused and len(self.with_slot()) < self.schedule.slots:
+            assert max(0.0, min(run.due for run in self.paused.values()) - self.now) == seconds
         else:
             assert seconds is None
 
@@ -187,5 +184,5 @@ def sooner(one: Priority, other: Priority | None) -> Priority:
     return one if other is None else min(one, other)
 
 
-def test_whatever_happens_every_actor_runs_and_none_runs_twice_at_once() -> None:
+def test_every_due_actor_runs_and_never_twice_at_once() -> None:
     run_state_machine_as_test(AnySchedule, settings=settings(max_examples=80, stateful_step_count=40, deadline=None))

@@ -148,7 +148,7 @@ def test_manifests_of_a_flood_are_read_some_at_a_time() -> None:
 
 def test_other_times_count_from_the_next_hint() -> None:
     changes = changes_of(Folder(a=b"one"))
-    changes.retime(5.0, 5.0)
+    changes.set_times(5.0, 5.0)
     changes.hint("a", 0.0)
     assert [] == changes.settle(4.9, never)
     assert ["a"] == changes.settle(5.0, never)

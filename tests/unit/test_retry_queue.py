@@ -2,10 +2,10 @@ import pytest
 
 from daemon.core.errors import DiskFull, ObjectNotFound, StoreUnavailable
 from daemon.core.model import Failure, FailureScope
-from daemon.core.retry_queue import FEW, TRANSIENT_CODES, RetryQueue, retry_seconds
+from daemon.core.retry_queue import MAX_STALE, TRANSIENT_CODES, RetryQueue, retry_seconds
 
-LATER = Failure.of("1.png", StoreUnavailable("injected"))
-NEVER = Failure.of("2.png", ObjectNotFound("injected"))
+TRANSIENT = Failure.of("1.png", StoreUnavailable("injected"))
+PERMANENT = Failure.of("2.png", ObjectNotFound("injected"))
 DISK, STORE = ("disk", "8:1"), ("endpoint", "https://s3")
 DOWN = Failure.of("3.png", StoreUnavailable("injected"), FailureScope.SHARED, STORE)
 FULL = Failure.of("4.png", DiskFull("injected"), FailureScope.SHARED, DISK)
@@ -25,7 +25,7 @@ def test_delays_double_up_to_a_bound(permanent: bool, delays: list[float]) -> No
     assert delays[-1] == retry_seconds(10_000_000, permanent=permanent, jitter=1.0)
 
 
-def test_codes_that_time_alone_may_mend_are_those_of_transient_errors() -> None:
+def test_transient_codes_are_those_of_transient_errors() -> None:
     from daemon.core import errors
 
     known = {cls.code for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, errors.ActorsyncError)}
@@ -35,91 +35,91 @@ def test_codes_that_time_alone_may_mend_are_those_of_transient_errors() -> None:
     assert {cls.code for cls in store_errors if cls.treatment in transient} <= TRANSIENT_CODES
 
 
-def test_actor_is_due_once_its_delay_has_passed_and_only_once() -> None:
+def test_actor_is_due_once_after_its_delay() -> None:
     failing = RetryQueue()
-    assert (None, []) == (failing.next_due(), failing.due(1e9))
-    failing.failed("a", [LATER], now=100.0, jitter=1.0)
-    failing.failed("b", [LATER, NEVER], now=100.0, jitter=1.0)  # the permanent one counts
+    assert (float("inf"), []) == (failing.next_due(), failing.due(1e9))
+    failing.failed("a", [TRANSIENT], now=100.0, jitter=1.0)
+    failing.failed("b", [TRANSIENT, PERMANENT], now=100.0, jitter=1.0)  # the permanent one counts
     assert (105.0, []) == (failing.next_due(), failing.due(104.9))
     assert ["a"] == failing.due(105.0)
     assert (115.0, []) == (failing.next_due(), failing.due(105.0))
     assert ["b"] == failing.due(200.0)
-    assert {"a", "b"} == failing.rows.keys()  # failing, until a run says otherwise
-    failing.failed("a", [LATER], now=200.0, jitter=1.0)
+    assert {"a", "b"} == failing.rows.keys()  # failing until a run succeeds
+    failing.failed("a", [TRANSIENT], now=200.0, jitter=1.0)
     assert 210.0 == failing.next_due()
-    assert (2, {"store-unavailable": 1}) == (failing.rows["a"].times, dict(failing.rows["a"].codes))
+    assert (2, {"store-unavailable": 1}) == (failing.rows["a"].failed_runs, dict(failing.rows["a"].codes))
 
 
-def test_success_starts_the_delays_again() -> None:
+def test_success_resets_the_delays() -> None:
     failing = RetryQueue()
     for _ in range(5):
-        failing.failed("a", [LATER], now=0.0, jitter=1.0)
+        failing.failed("a", [TRANSIENT], now=0.0, jitter=1.0)
     failing.forget("a")
-    failing.forget("a")  # of which nothing is known
+    failing.forget("a")  # unknown
     assert ({}, []) == (failing.rows, failing.due(1e9))
-    failing.failed("a", [LATER], now=0.0, jitter=1.0)
+    failing.failed("a", [TRANSIENT], now=0.0, jitter=1.0)
     assert 5.0 == failing.next_due()
 
 
-def test_run_in_between_puts_the_next_one_off() -> None:
+def test_failed_run_in_between_postpones_the_retry() -> None:
     failing = RetryQueue()
-    failing.failed("a", [LATER], now=0.0, jitter=1.0)
-    failing.failed("a", [LATER], now=4.0, jitter=1.0)  # the entry for 5.0 is stale from here on
+    failing.failed("a", [TRANSIENT], now=0.0, jitter=1.0)
+    failing.failed("a", [TRANSIENT], now=4.0, jitter=1.0)  # makes the entry for 5.0 stale
     assert [] == failing.due(5.0)
     assert 14.0 == failing.next_due()
     assert ["a"] == failing.due(14.0)
 
 
-def test_what_was_stopped_by_something_that_is_down_waits_for_that() -> None:
+def test_actor_stopped_by_an_outage_waits_for_its_end() -> None:
     failing = RetryQueue()
-    failing.failed("a", [LATER], now=0.0, jitter=1.0)
+    failing.failed("a", [TRANSIENT], now=0.0, jitter=1.0)
     for now in range(10):
         failing.failed("a", [DOWN], now=float(now), jitter=1.0)
         failing.failed("b", [DOWN], now=float(now), jitter=1.0)
-    assert ([], "a") == (failing.due(1e9), failing.first_stopped(STORE))
-    assert (1, 0) == (failing.rows["a"].times, failing.rows["b"].times)
+    assert ([], "a") == (failing.due(1e9), failing.probe_actor(STORE))
+    assert (1, 0) == (failing.rows["a"].failed_runs, failing.rows["b"].failed_runs)
     assert ["a", "b"] == failing.release(STORE)
-    assert ([], None) == (failing.release(STORE), failing.first_stopped(STORE))
+    assert ([], None) == (failing.release(STORE), failing.probe_actor(STORE))
     assert {"a", "b"} == failing.rows.keys()
-    failing.failed("b", [LATER], now=0.0, jitter=1.0)
+    failing.failed("b", [TRANSIENT], now=0.0, jitter=1.0)
     assert 5.0 == failing.next_due()
 
 
-def test_those_who_look_whether_it_is_up_take_turns() -> None:
+def test_actors_that_probe_an_outage_take_turns() -> None:
     failing = RetryQueue()
     for actor in "abc":
         failing.failed(actor, [DOWN], now=0.0, jitter=1.0)
     turns = []
     for _ in range(4):
-        turns.append(failing.first_stopped(STORE))
-        failing.failed(str(failing.first_stopped(STORE)), [DOWN], now=0.0, jitter=1.0)
+        turns.append(failing.probe_actor(STORE))
+        failing.failed(str(failing.probe_actor(STORE)), [DOWN], now=0.0, jitter=1.0)
     assert ["a", "b", "c", "a"] == turns
     failing.forget("b")
-    failing.failed("c", [LATER], now=0.0, jitter=1.0)
+    failing.failed("c", [TRANSIENT], now=0.0, jitter=1.0)
     assert ["a"] == failing.release(STORE)
 
 
-def test_failure_of_its_own_is_tried_again_in_its_time_beside_an_outage() -> None:
+def test_own_failure_is_retried_in_time_beside_an_outage() -> None:
     failing = RetryQueue()
-    failing.failed("a", [DOWN, NEVER], now=0.0, jitter=1.0)
+    failing.failed("a", [DOWN, PERMANENT], now=0.0, jitter=1.0)
     assert ([], ["a"]) == (failing.due(14.9), failing.due(15.0))
     assert ["a"] == failing.release(STORE)
 
 
-def test_end_of_one_outage_releases_only_whom_it_stopped() -> None:
+def test_end_of_an_outage_releases_only_its_actors() -> None:
     failing = RetryQueue()
     failing.failed("a", [DOWN], now=0.0, jitter=1.0)
     failing.failed("b", [FULL], now=0.0, jitter=1.0)
     failing.failed("c", [DOWN, FULL], now=0.0, jitter=1.0)
     assert ["a", "c"] == failing.release(STORE)
-    assert "b" == failing.first_stopped(DISK)
+    assert "b" == failing.probe_actor(DISK)
     assert ["b", "c"] == failing.release_all()
-    assert (None, []) == (failing.first_stopped(DISK), failing.release_all())
+    assert (None, []) == (failing.probe_actor(DISK), failing.release_all())
 
 
-def test_table_does_not_grow_with_the_number_of_failures() -> None:
+def test_queue_does_not_grow_with_the_number_of_failures() -> None:
     failing = RetryQueue()
-    for now in range(10 * FEW):
-        failing.failed("a", [NEVER], now=float(now), jitter=1.0)
-    assert len(failing._by_time) <= FEW + 2
+    for now in range(10 * MAX_STALE):
+        failing.failed("a", [PERMANENT], now=float(now), jitter=1.0)
+    assert len(failing._by_time) <= MAX_STALE + 2
     assert ["a"] == failing.due(1e9)

@@ -1,20 +1,20 @@
 import pytest
 
-from daemon.core.schedule import MOST_RESTING, Job, Priority, Schedule
+from daemon.core.schedule import MAX_PAUSED, ActorRun, Priority, Schedule
 
 
 def started(schedule: Schedule, now: float = 0.0) -> list[str]:
-    return [job.actor for job in schedule.start(now)]
+    return [run.actor for run in schedule.start(now)]
 
 
-def scheduled(concurrent_actors: int, lane: Priority, *actors: str) -> Schedule:
+def scheduled(concurrent_actors: int, priority: Priority, *actors: str) -> Schedule:
     schedule = Schedule(concurrent_actors)
     for actor in actors:
-        schedule.add(actor, lane)
+        schedule.add(actor, priority)
     return schedule
 
 
-def test_no_more_actors_run_at_once_than_were_asked_for() -> None:
+def test_no_more_actors_run_at_once_than_slots() -> None:
     schedule = scheduled(2, Priority.BULK, "a", "b", "c")
     assert ["a", "b"] == started(schedule)
     assert [] == started(schedule)
@@ -26,36 +26,36 @@ def test_actors_start_in_the_order_in_which_they_became_due() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     order = []
     while not schedule.idle:
-        [job] = schedule.start(0.0)
-        order.append(job.actor)
-        schedule.finished(job.actor)
+        [run] = schedule.start(0.0)
+        order.append(run.actor)
+        schedule.finished(run.actor)
     assert ["a", "b", "c"] == order
 
 
-def test_change_goes_before_a_rest_that_before_a_retry_and_that_before_the_backlog() -> None:
+def test_order_is_change_then_resumed_then_retry_then_backlog() -> None:
     schedule = scheduled(1, Priority.BULK, "paused")
     started(schedule)
     schedule.paused("paused", 5.0, "the rest")
     schedule.add("bulk", Priority.BULK)
     schedule.add("failed", Priority.RETRY)
     schedule.add("changed", Priority.CHANGE)
-    jobs = []
+    runs = []
     while not schedule.idle:
-        [job] = schedule.start(9.0)
-        jobs.append(job)
-        schedule.finished(job.actor)
+        [run] = schedule.start(9.0)
+        runs.append(run)
+        schedule.finished(run.actor)
     assert [
-        Job("changed", Priority.CHANGE),
-        Job("paused", Priority.BULK, "the rest"),  # still what it began as
-        Job("failed", Priority.RETRY),
-        Job("bulk", Priority.BULK),
-    ] == jobs
+        ActorRun("changed", Priority.CHANGE),
+        ActorRun("paused", Priority.BULK, "the rest"),  # keeps its priority
+        ActorRun("failed", Priority.RETRY),
+        ActorRun("bulk", Priority.BULK),
+    ] == runs
 
 
-def test_change_of_an_actor_in_the_backlog_moves_it_to_the_front_and_runs_it_once() -> None:
+def test_change_moves_a_backlog_actor_to_the_front() -> None:
     schedule = scheduled(3, Priority.BULK, "a", "b", "c")
     schedule.add("c", Priority.CHANGE)
-    assert [Job("c", Priority.CHANGE), Job("a", Priority.BULK), Job("b", Priority.BULK)] == schedule.start(0.0)
+    assert [ActorRun("c", Priority.CHANGE), ActorRun("a", Priority.BULK), ActorRun("b", Priority.BULK)] == schedule.start(0.0)
     for actor in "abc":
         schedule.finished(actor)
     assert schedule.idle
@@ -77,21 +77,21 @@ def test_change_during_a_sync_runs_the_actor_once_more(changes: int) -> None:
         assert [] == started(schedule)  # never twice at once
     schedule.finished("a")
     assert not schedule.idle
-    assert [Job("a", Priority.CHANGE)] == schedule.start(0.0)
+    assert [ActorRun("a", Priority.CHANGE)] == schedule.start(0.0)
     schedule.finished("a")
     assert schedule.idle
 
 
-def test_that_run_is_in_the_first_of_the_lanes_that_asked_for_it() -> None:
+def test_that_run_has_the_highest_priority_that_asked_for_it() -> None:
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.add("a", Priority.CHANGE)
     schedule.add("a", Priority.BULK)
     schedule.finished("a")
-    assert [Job("a", Priority.CHANGE)] == schedule.start(0.0)
+    assert [ActorRun("a", Priority.CHANGE)] == schedule.start(0.0)
 
 
-def test_paused_actor_gives_its_slot_up_and_goes_on_when_it_is_due() -> None:
+def test_paused_actor_gives_up_its_slot_and_resumes_when_due() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.paused("a", 30.0, "the rest of a")
@@ -101,36 +101,36 @@ def test_paused_actor_gives_its_slot_up_and_goes_on_when_it_is_due() -> None:
     assert 29.0 == schedule.wait_seconds(1.0)
     assert [] == started(schedule, 29.9)
     assert 0.0 == schedule.wait_seconds(30.0)
-    assert [Job("a", Priority.BULK, "the rest of a")] == schedule.start(30.0)
+    assert [ActorRun("a", Priority.BULK, "the rest of a")] == schedule.start(30.0)
     schedule.finished("a")
     assert schedule.idle
 
 
-def test_change_of_a_paused_actor_runs_it_once_more_after_its_rest() -> None:
+def test_change_of_a_paused_actor_runs_it_once_more() -> None:
     schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
     schedule.add("a", Priority.CHANGE)
     assert [] == started(schedule, 4.9)
-    assert [Job("a", Priority.BULK, "the rest")] == schedule.start(5.0)
+    assert [ActorRun("a", Priority.BULK, "the rest")] == schedule.start(5.0)
     schedule.finished("a")
-    assert [Job("a", Priority.CHANGE)] == schedule.start(5.0)
+    assert [ActorRun("a", Priority.CHANGE)] == schedule.start(5.0)
     schedule.finished("a")
     assert schedule.idle
 
 
-def test_pause_of_a_run_that_was_asked_for_again_does_not_forget_it() -> None:
+def test_pause_does_not_forget_the_next_run() -> None:
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.add("a", Priority.CHANGE)
     schedule.paused("a", 5.0, "the rest")
     [resumed] = schedule.start(5.0)
-    assert "the rest" == resumed.resume
+    assert "the rest" == resumed.attempt
     schedule.finished("a")
-    assert [Job("a", Priority.CHANGE)] == schedule.start(5.0)
+    assert [ActorRun("a", Priority.CHANGE)] == schedule.start(5.0)
 
 
-def test_loop_sleeps_until_the_first_pause_ends_or_an_event_comes() -> None:
+def test_wait_ends_when_the_first_paused_run_is_due() -> None:
     schedule = scheduled(3, Priority.BULK, "a", "b", "c")
     assert schedule.wait_seconds(0.0) is None
     started(schedule)
@@ -145,7 +145,7 @@ def test_loop_sleeps_until_the_first_pause_ends_or_an_event_comes() -> None:
     assert schedule.wait_seconds(99.0) is None  # what is due has no slot: the end of a run wakes the loop
 
 
-def test_stop_starts_nothing_more_and_says_what_was_left() -> None:
+def test_stop_starts_nothing_and_returns_paused_attempts() -> None:
     schedule = scheduled(2, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
@@ -158,7 +158,7 @@ def test_stop_starts_nothing_more_and_says_what_was_left() -> None:
     assert [] == started(schedule, 9.0)
 
 
-def test_actors_that_only_wait_for_their_turn_are_not_begun() -> None:
+def test_actors_that_only_wait_are_not_begun() -> None:
     """A paused one that is due again was begun; one that runs, and is due once more, as well."""
     schedule = scheduled(2, Priority.BULK, "paused", "running", "b", "c")
     started(schedule)
@@ -171,14 +171,14 @@ def test_actors_that_only_wait_for_their_turn_are_not_begun() -> None:
     assert () == schedule.not_begun
 
 
-def test_lanes_are_numbered_in_the_order_in_which_they_go() -> None:
+def test_priorities_are_numbered_in_their_order() -> None:
     assert [Priority.CHANGE, Priority.RESUME, Priority.RETRY, Priority.BULK] == sorted(Priority) == list(Priority)
 
 
-# --- the last image is begun ---------------------------------------------------------------------------------------------
+# --- a slot is freed before the end ------------------------------------------------------------------------------------
 
 
-def test_actor_that_has_begun_all_lets_the_next_one_start() -> None:
+def test_freed_slot_starts_the_next_actor() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.slot_freed("a")
@@ -187,7 +187,7 @@ def test_actor_that_has_begun_all_lets_the_next_one_start() -> None:
     assert ["c"] == started(schedule)
 
 
-def test_actor_that_is_ending_still_runs() -> None:
+def test_actor_without_slot_still_runs() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
@@ -200,7 +200,7 @@ def test_actor_that_is_ending_still_runs() -> None:
     assert (False, True, ()) == (schedule.in_run("a"), schedule.idle, schedule.running)
 
 
-def test_end_of_an_actor_that_was_ending_frees_no_second_slot() -> None:
+def test_end_of_a_slotless_actor_frees_no_second_slot() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b", "c")
     started(schedule)
     schedule.slot_freed("a")
@@ -211,7 +211,7 @@ def test_end_of_an_actor_that_was_ending_frees_no_second_slot() -> None:
     assert ["c"] == started(schedule)
 
 
-def test_change_of_an_actor_that_is_ending_runs_it_once_more_after_its_end() -> None:
+def test_change_of_a_slotless_actor_runs_it_once_more() -> None:
     schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
     schedule.add("a", Priority.RETRY)
@@ -220,12 +220,12 @@ def test_change_of_an_actor_that_is_ending_runs_it_once_more_after_its_end() -> 
         schedule.add("a", Priority.CHANGE)
         assert [] == started(schedule)
     schedule.finished("a")
-    assert [Job("a", Priority.CHANGE)] == schedule.start(0.0)
+    assert [ActorRun("a", Priority.CHANGE)] == schedule.start(0.0)
     schedule.finished("a")
     assert schedule.idle
 
 
-def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
+def test_slotless_actor_may_pause() -> None:
     schedule = scheduled(1, Priority.RETRY, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
@@ -234,14 +234,14 @@ def test_actor_that_is_ending_may_wait_for_a_retry() -> None:
     assert (True, ("b",)) == (schedule.in_run("a"), schedule.running)
     assert [] == started(schedule, 5.0)  # its slot is another's now
     schedule.slot_freed("b")
-    assert [Job("a", Priority.RETRY, "the rest")] == schedule.start(5.0)
+    assert [ActorRun("a", Priority.RETRY, "the rest")] == schedule.start(5.0)
     schedule.slot_freed("a")
     schedule.finished("b")
     schedule.finished("a")
     assert schedule.idle
 
 
-def test_loop_wakes_for_a_rest_that_can_have_the_slot_of_an_actor_that_is_ending() -> None:
+def test_freed_slot_wakes_the_loop_for_a_paused_run() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
@@ -251,7 +251,7 @@ def test_loop_wakes_for_a_rest_that_can_have_the_slot_of_an_actor_that_is_ending
     assert 4.0 == schedule.wait_seconds(1.0)
 
 
-def test_actor_that_is_ending_need_not_yield() -> None:
+def test_slotless_actor_need_not_yield() -> None:
     schedule = scheduled(2, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
@@ -261,7 +261,7 @@ def test_actor_that_is_ending_need_not_yield() -> None:
     assert ["b"] == schedule.to_yield()
 
 
-def test_actor_that_was_to_yield_and_is_ending_has_done_so() -> None:
+def test_freed_slot_counts_as_yielded() -> None:
     schedule = scheduled(2, Priority.BULK, "a", "b")
     started(schedule)
     schedule.add("x", Priority.CHANGE)
@@ -272,7 +272,7 @@ def test_actor_that_was_to_yield_and_is_ending_has_done_so() -> None:
     assert [({"a", "b"} - {yielding}).pop()] == schedule.to_yield()
 
 
-def test_actor_that_went_away_while_it_was_ending_does_not_start_again() -> None:
+def test_slotless_actor_that_is_removed_does_not_start_again() -> None:
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.slot_freed("a")
@@ -283,7 +283,7 @@ def test_actor_that_went_away_while_it_was_ending_does_not_start_again() -> None
     assert schedule.idle
 
 
-def test_stop_waits_for_actors_that_are_ending() -> None:
+def test_stop_waits_for_slotless_actors() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
     schedule.slot_freed("a")
@@ -294,12 +294,12 @@ def test_stop_waits_for_actors_that_are_ending() -> None:
     assert schedule.idle
 
 
-# --- live changes and a full house --------------------------------------------------------------------------------------
+# --- changes when no slot is free --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lane", [Priority.BULK, Priority.RETRY])
-def test_backlog_yields_to_a_change(lane: Priority) -> None:
-    schedule = scheduled(2, lane, "a", "b", "c")
+@pytest.mark.parametrize("priority", [Priority.BULK, Priority.RETRY])
+def test_backlog_yields_to_a_change(priority: Priority) -> None:
+    schedule = scheduled(2, priority, "a", "b", "c")
     started(schedule)
     assert [] == schedule.to_yield()
     schedule.add("changed", Priority.CHANGE)
@@ -309,7 +309,7 @@ def test_backlog_yields_to_a_change(lane: Priority) -> None:
     schedule.paused(yielding, 0.0, "the rest")
     assert ["changed"] == started(schedule)
     schedule.finished("changed")
-    assert [Job(yielding, lane, "the rest")] == schedule.start(0.0)
+    assert [ActorRun(yielding, priority, "the rest")] == schedule.start(0.0)
 
 
 def test_as_many_yield_as_changes_have_no_slot() -> None:
@@ -331,10 +331,10 @@ def test_change_does_not_yield_to_a_change() -> None:
     schedule.finished("b")
     started(schedule)
     schedule.add("b", Priority.CHANGE)
-    assert [] == schedule.to_yield()  # the rest of a change is one too
+    assert [] == schedule.to_yield()  # a resumed change is one too
 
 
-def test_actor_that_went_away_wants_no_slot() -> None:
+def test_removed_actor_needs_no_slot() -> None:
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.add("gone", Priority.CHANGE)
@@ -342,33 +342,33 @@ def test_actor_that_went_away_wants_no_slot() -> None:
     assert [] == schedule.to_yield()
 
 
-@pytest.mark.parametrize("lane", Priority)
-def test_actor_that_went_away_does_not_start_again(lane: Priority) -> None:
+@pytest.mark.parametrize("priority", Priority)
+def test_removed_actor_does_not_start_again(priority: Priority) -> None:
     schedule = scheduled(1, Priority.BULK, "runs")
     started(schedule)
     for actor in ("runs", "waits"):
-        schedule.add(actor, lane)
+        schedule.add(actor, priority)
         schedule.remove(actor)
     schedule.remove("stranger")
     assert 0 == schedule.waiting
     schedule.finished("runs")  # to its end
     assert schedule.idle
-    schedule.add("waits", lane)  # it is back
+    schedule.add("waits", priority)  # it is back
     assert ["waits"] == started(schedule)
 
 
-def test_rest_of_an_actor_that_went_away_is_brought_to_its_end() -> None:
+def test_paused_run_of_a_removed_actor_is_finished() -> None:
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.paused("a", 5.0, "the rest")
     schedule.add("a", Priority.CHANGE)
     schedule.remove("a")
-    assert [Job("a", Priority.BULK, "the rest")] == schedule.start(5.0)
+    assert [ActorRun("a", Priority.BULK, "the rest")] == schedule.start(5.0)
     schedule.finished("a")
     assert schedule.idle
 
 
-def test_fewer_slots_interrupt_nobody() -> None:
+def test_fewer_slots_interrupt_no_run() -> None:
     schedule = scheduled(3, Priority.BULK, "a", "b", "c", "d")
     started(schedule)
     schedule.slots = 1
@@ -388,9 +388,9 @@ def test_more_slots_are_taken_at_once() -> None:
     assert ("a", "b", "c") == schedule.running
 
 
-def test_backlog_waits_while_very_many_are_put_off() -> None:
-    schedule = scheduled(1, Priority.BULK, *(f"{number}" for number in range(MOST_RESTING + 1)))
-    for number in range(MOST_RESTING):
+def test_backlog_waits_while_too_many_runs_are_paused() -> None:
+    schedule = scheduled(1, Priority.BULK, *(f"{number}" for number in range(MAX_PAUSED + 1)))
+    for number in range(MAX_PAUSED):
         assert [f"{number}"] == started(schedule)
         schedule.paused(f"{number}", 60.0 + number, "the rest")
     assert ([], 60.0) == (started(schedule), schedule.wait_seconds(0.0))
@@ -401,4 +401,4 @@ def test_backlog_waits_while_very_many_are_put_off() -> None:
         schedule.finished(actor)
     assert ["0"] == started(schedule, 60.0)
     schedule.finished("0")
-    assert [f"{MOST_RESTING}"] == started(schedule, 60.0)
+    assert [f"{MAX_PAUSED}"] == started(schedule, 60.0)
