@@ -12,7 +12,7 @@ with tempfile.TemporaryDirectory() as build:  # else one that does not compile i
         py_modules=[],
         ext_modules=[
             Extension(name, [f"{name}.c"], extra_compile_args=["-O3"], py_limited_api=True, optional=True)
-            for name in ("http_head", "md5_lanes", "sized_listing")
+            for name in ("md5_lanes", "sized_listing")
         ],
         options={"bdist_wheel": {"py_limited_api": "cp311"}, "build": {"build_base": build}},
     )

@@ -150,7 +150,7 @@ install_native() { # into release $1; nothing depends on it but speed
   [[ -z $WHEELHOUSE ]] || what=actorsync-native
   if ! "$1/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input \
     ${WHEELHOUSE:+--no-index --find-links "$WHEELHOUSE"} "$what" >/dev/null 2>&1 ||
-    ! "$1/venv/bin/python" -I -c 'import http_head, md5_lanes, sized_listing' 2>/dev/null; then
+    ! "$1/venv/bin/python" -I -c 'import md5_lanes, sized_listing' 2>/dev/null; then
     say "note: native/ could not be compiled: MD5s are computed one by one, which costs a third of the speed where S3 has no"
     say "  checksums, and a tree that has not changed takes a quarter longer. With gcc and Python's headers"
     say "  (apt-get install gcc python3-dev), or a wheel of it in the wheelhouse, install again"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import httptools
 
 from daemon.core.errors import ShortBody, StoreUnavailable
-from daemon.core.head import Head, Headers, read_head
+from daemon.core.head import Head, Headers, parse_head
 
 LARGEST_HEAD_BYTES = 64 * 1024  # of all heads of one response, interim ones too; of framing and trailers without a body
 
@@ -112,10 +112,10 @@ class Response:
             self._head += data[: LARGEST_HEAD_BYTES + 1]
             begin = self._head
         try:
-            head = read_head(begin)
+            head = parse_head(begin)
         except ValueError as error:
             raise StoreUnavailable("the answer is not HTTP/1.1") from error
-        size_bytes = len(begin) if head is None else head[0]
+        size_bytes = len(begin) if head is None else head.size_bytes
         if self._interim_bytes + size_bytes > LARGEST_HEAD_BYTES:
             raise StoreUnavailable(f"the answer's head is longer than {LARGEST_HEAD_BYTES} bytes")
         if head is None:

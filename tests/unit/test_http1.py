@@ -2,23 +2,11 @@
 
 import pytest
 
-from daemon.core import http1
 from daemon.core.errors import ShortBody, StoreUnavailable
-from daemon.core.head import read_head, read_head_in_python
 from daemon.core.http1 import LARGEST_HEAD_BYTES, Response
-from tests.support.needs import NO_NATIVE
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture(autouse=True, params=["compiled", "in Python"])
-def either_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both readers of a head keep the same promises."""
-    if request.param == "in Python":
-        monkeypatch.setattr(http1, "read_head", read_head_in_python)
-    elif read_head is read_head_in_python:
-        pytest.skip(NO_NATIVE)
 
 
 def read(raw: bytes, *, ended: bool = False) -> tuple[Response, bytes]:
