@@ -671,10 +671,10 @@ MUTANTS = [
         CONTROL,
     ),
     Mutant(
-        "idle greenlet is never used again",
+        "idle worker is never used again",
         "daemon/pools/actor_pool.py",
-        "if self._idle:",
-        "if False:",
+        "if self._unfinished > len(self._workers):",
+        "if True:",
         RUNNERS,
     ),
     Mutant(
@@ -1369,16 +1369,16 @@ MUTANTS = [
         "self.log = self._base_log",
         "tests/e2e/test_bulk.py -k the_run_that_it_belongs_to",
     ),
-    # --- places and processes
+    # --- slots and processes
     Mutant(
-        "places without an end",
+        "slots without a limit",
         "daemon/pools/image_pool.py",
-        "if self._under_way >= self._size:",
-        "if False:",
+        "while self._under_way < self._size and (",
+        "while (",
         "tests/unit/test_image_pool.py",
     ),
     Mutant(
-        "places for one actor without an end",
+        "slots for one actor without a limit",
         "daemon/pools/image_pool.py",
         "elif batch.under_way < self._per_actor:",
         "else:",
@@ -1392,7 +1392,7 @@ MUTANTS = [
         "tests/e2e/test_image_pool.py",
     ),
     Mutant(
-        "looking ahead looks no further",
+        "look-ahead does not look ahead",
         "daemon/pools/image_pool.py",
         "return _ROUNDS_AHEAD * self._per_actor if self._look_ahead else 0",
         "return 0",
@@ -1406,17 +1406,17 @@ MUTANTS = [
         "tests/e2e/test_processes.py -k next_actor_is_there",
     ),
     Mutant(
-        "long actor lets others wait behind it",
+        "long actor asks for the next one at its start",
         "daemon/pools/image_pool.py",
         "return _ROUNDS_AHEAD * self._per_actor if self._look_ahead else 0",
         "return 10**9 if self._look_ahead else 0",
         "tests/unit/test_image_pool.py",
     ),
     Mutant(
-        "raised limits are not looked at",
+        "raised limits start nothing",
         "daemon/pools/image_pool.py",
-        "        if self._batches:\n            self._wake(",
-        "        if False:\n            self._wake(",
+        "        self._fill_slots()\n\n    def _fill_slots",
+        "\n    def _fill_slots",
         "tests/unit/test_image_pool.py",
     ),
     Mutant(

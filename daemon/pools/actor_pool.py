@@ -1,36 +1,30 @@
-"""Pool of reusable greenlets for actors.
+"""Worker pool for actors: reuses greenlets, whose creation costs a tenth of an unchanged actor."""
 
-Making a greenlet, and the memory of its stack, costs a tenth of what an unchanged actor takes.
-"""
-
-from collections import deque
 from collections.abc import Callable
 
-import gevent
-from greenlet import greenlet
+from gevent.pool import Pool
+from gevent.queue import SimpleQueue
 
 
 class ActorPool:
-    """As many greenlets as ever had something to do at once."""
+    """A gevent pool whose workers take jobs from a queue; it grows to the most jobs at once."""
 
     def __init__(self) -> None:
-        self._idle: list[greenlet] = []
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._workers = Pool()
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._unfinished = 0
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Have one of them do `work`, which raises nothing, in the next turn of the loop; never waits."""
-        self._waiting.append(work)
-        if self._idle:
-            gevent.get_hub().loop.run_callback(self._idle.pop().switch)
-        else:
-            gevent.spawn(self._run)
+    def run(self, job: Callable[[], None]) -> None:
+        """Have a worker call `job`, which must not raise. Never waits.
 
-    def _run(self) -> None:
-        hub = gevent.get_hub()
-        me = gevent.getcurrent()
+        The job starts in the next turn of the event loop.
+        """
+        self._unfinished += 1
+        self._jobs.put(job)
+        if self._unfinished > len(self._workers):
+            self._workers.spawn(self._work)
+
+    def _work(self) -> None:
         while True:
-            while self._waiting:
-                self._waiting.popleft()()
-            if me not in self._idle:  # it may have been woken by somebody else
-                self._idle.append(me)
-            hub.switch()
+            self._jobs.get()()  # no variable: an idle worker would keep its last job in memory
+            self._unfinished -= 1

@@ -1,132 +1,141 @@
-"""Worker pool for image downloads: a greenlet that ends one image takes the next, from any actor."""
+"""Worker pool for image downloads. A worker that finishes an image takes the next one, from any actor."""
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import gevent
 from gevent.event import Event
-from greenlet import greenlet
+from gevent.pool import Pool
+from gevent.queue import SimpleQueue
 
-_ROUNDS_AHEAD = 2  # of all pieces that a batch may have under way: by their end another one has come, from wherever
+_ROUNDS_AHEAD = 2  # of per_actor images each: enough for the next batch to arrive from another process
 
 
 class Batch:
-    """Pieces of work that belong together, such as an actor's images."""
+    """The images of one actor that are to be downloaded."""
 
-    __slots__ = ("done", "error", "on_last_started", "pieces", "stopped", "under_way", "work")
+    __slots__ = ("download", "error", "finished", "images", "on_last_started", "stopped", "under_way")
 
     def __init__(
-        self, pieces: deque[Any], work: Callable[[Any], None], stopped: Callable[[], bool], on_last_started: Callable[[], None]
+        self,
+        images: deque[Any],
+        download: Callable[[Any], None],
+        stopped: Callable[[], bool],
+        on_last_started: Callable[[], None],
     ) -> None:
-        self.pieces = pieces  # that were not begun
-        self.work = work
+        self.images = images  # not started yet
+        self.download = download
         self.stopped = stopped
-        self.on_last_started: Callable[[], None] | None = on_last_started  # None: it was said
+        self.on_last_started: Callable[[], None] | None = on_last_started  # None: it was called
         self.under_way = 0
-        self.done = Event()
+        self.finished = Event()
         self.error: BaseException | None = None
+
+    def all_started(self) -> bool:
+        """Claim that no further image is to be started."""
+        return not self.images or self.finished.is_set() or self.stopped()
+
+    def fail(self, error: BaseException) -> None:
+        """Finish at once; the caller of `run` raises the error."""
+        self.error = error
+        self.finished.set()
 
 
 class ImagePool:
-    """As many greenlets as pieces may be under way at once, made when they are needed first.
+    """A gevent pool whose workers take images from a queue.
 
-    An older batch's pieces go first. One that waits for the last of its pieces holds no more places than those take: the next
-    batch has the others, and no place is empty while there is something to begin for it.
+    At most `size()` images are under way at once, and at most `per_actor()` of one batch. The oldest batch goes first. Slots
+    that it leaves free serve the next batch, also while its last images are under way.
     """
 
     def __init__(self, size: Callable[[], int], per_actor: Callable[[], int], *, look_ahead: bool = False) -> None:
-        """How many pieces may be under way at once: asked when the first come, and again when `limits_changed`.
+        """Both limits are read when the first batch comes, and again when `limits_changed`.
 
-        `look_ahead`: the next batch is asked for while some pieces are left to begin, not at the last one. A worker process
-        needs that: its next batch takes time to come, and slots would be empty until then.
+        `look_ahead`: ask for the next batch some images before the last one is started. A worker process needs that: its next
+        batch is sent by another process, and slots would be empty until it comes.
         """
-        self._ask_limits = size, per_actor
-        self._size = self._per_actor = 0  # until the first pieces come
+        self._read_limits = size, per_actor
+        self._size = self._per_actor = 0  # until the first batch comes
         self._look_ahead = look_ahead
-        self._batches: list[Batch] = []  # with pieces to begin
+        self._batches: list[Batch] = []
         self._under_way = 0
-        self._idle: list[greenlet] = []
-        self._made = 0
+        self._jobs: SimpleQueue[tuple[Batch, Any] | None] = SimpleQueue()  # None wakes a worker that may be one too many
+        self._workers = Pool()  # unlimited: the size of a gevent pool cannot change
+        self._worker_count = 0  # len(Pool) counts a worker that has ended until the next turn of the event loop
 
     def run(
-        self, pieces: deque[Any], work: Callable[[Any], None], stopped: Callable[[], bool], on_last_started: Callable[[], None]
+        self,
+        images: deque[Any],
+        download: Callable[[Any], None],
+        stopped: Callable[[], bool],
+        on_last_started: Callable[[], None],
     ) -> None:
-        """`work(piece)` for each of the pieces (one at least), until all are done, or until `stopped()`.
+        """Call `download(image)` for each of at least one image, and return when all are done.
 
-        Then those that were begun are done, and the others are still in `pieces`. `on_last_started` is called when the last one
-        is begun, looking ahead somewhat earlier. Raises what `work` raised, at once.
+        After `stopped()`, no more are started: returns when none is under way, and `images` still holds the others.
+        `on_last_started` is called when the last image is started; looking ahead, somewhat earlier.
+        Raises at once what `download` raised.
         """
         if not self._size:
             self.limits_changed()
-        batch = Batch(pieces, work, stopped, on_last_started)
+        batch = Batch(images, download, stopped, on_last_started)
         self._batches.append(batch)
-        self._wake(min(len(pieces), self._per_actor))
-        batch.done.wait()
+        self._fill_slots()
+        batch.finished.wait()
         if batch.error is not None:
             raise batch.error
 
     def limits_changed(self) -> None:
-        """Ask for them anew."""
-        self._size, self._per_actor = (ask() for ask in self._ask_limits)
-        if self._batches:
-            self._wake(self._size - self._under_way)  # there may be room for more
+        """Read the limits again. Images that are under way are not interrupted."""
+        self._size, self._per_actor = (read() for read in self._read_limits)
+        for _ in range(self._worker_count - self._size):
+            self._jobs.put(None)
+        self._fill_slots()
 
-    def _wake(self, wanted: int) -> None:
-        """So many greenlets look for something to begin; those that find nothing wait again."""
-        run_callback = gevent.get_hub().loop.run_callback
-        surplus = max(0, self._made - self._size)  # since a reload: these find nothing, and end
-        for _ in range(min(wanted + surplus, len(self._idle))):
-            run_callback(self._idle.pop().switch)
-            wanted -= 1
-        for _ in range(min(wanted, self._size - self._made)):
-            self._made += 1
-            gevent.spawn(self._work)
-
-    def _work(self) -> None:
-        hub = gevent.get_hub()
-        while True:
-            batch = self._next_batch()
-            if batch is not None:
-                self._do_one(batch)
-            elif self._made > self._size:
-                self._made -= 1
-                return
-            else:
-                self._idle.append(gevent.getcurrent())
-                hub.switch()
+    def _fill_slots(self) -> None:
+        while self._under_way < self._size and (batch := self._next_batch()) is not None:
+            self._start_image(batch)
 
     def _next_batch(self) -> Batch | None:
-        if self._under_way >= self._size:
-            return None
         for batch in tuple(self._batches):
-            if batch.error is not None or batch.stopped():
+            if batch.all_started():
                 self._batches.remove(batch)
                 if not batch.under_way:
-                    batch.done.set()
+                    batch.finished.set()
             elif batch.under_way < self._per_actor:
                 return batch
         return None
 
-    def _pieces_ahead(self) -> int:
-        """The next batch is wanted when so many of one are left to begin."""
-        return _ROUNDS_AHEAD * self._per_actor if self._look_ahead else 0
-
-    def _do_one(self, batch: Batch) -> None:
-        piece = batch.pieces.popleft()
+    def _start_image(self, batch: Batch) -> None:
         batch.under_way += 1
         self._under_way += 1
+        self._jobs.put((batch, batch.images.popleft()))
+        if self._under_way > self._worker_count:
+            self._worker_count += 1
+            self._workers.spawn(self._work)
+
+    def _work(self) -> None:
+        while self._worker_count <= self._size:  # a reload may have lowered it
+            job = self._jobs.get()
+            if job is not None:
+                self._download(*job)
+            del job  # or an idle worker keeps its last batch in memory
+        self._worker_count -= 1
+
+    def _download(self, batch: Batch, image: Any) -> None:
         try:
-            if not batch.pieces:
-                self._batches.remove(batch)
-            if batch.on_last_started is not None and len(batch.pieces) <= self._pieces_ahead():
-                say, batch.on_last_started = batch.on_last_started, None
-                say()
-            batch.work(piece)
-        except BaseException as error:  # noqa: BLE001 - who waits for the batch raises it
-            batch.error = error
-            batch.done.set()
-        self._under_way -= 1
+            if batch.on_last_started is not None and len(batch.images) <= self._images_ahead():
+                on_last_started, batch.on_last_started = batch.on_last_started, None
+                on_last_started()
+            batch.download(image)
+        except BaseException as error:  # noqa: BLE001 - the caller of `run` raises it
+            batch.fail(error)
         batch.under_way -= 1
-        if not batch.under_way and (not batch.pieces or batch.stopped()):
-            batch.done.set()
+        self._under_way -= 1
+        if not batch.under_way and batch.all_started():
+            batch.finished.set()
+        self._fill_slots()
+
+    def _images_ahead(self) -> int:
+        """How many images of a batch are still to be started when the next batch is asked for."""
+        return _ROUNDS_AHEAD * self._per_actor if self._look_ahead else 0

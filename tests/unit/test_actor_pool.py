@@ -1,4 +1,4 @@
-"""Greenlets that are used again: everything is done once, by no more of them than are needed at once."""
+"""The pool for actors: each job runs once, in no more greenlets than there are jobs at once."""
 
 import gc
 import weakref
@@ -10,35 +10,35 @@ from greenlet import greenlet
 from daemon.pools.actor_pool import ActorPool
 
 
-def test_one_that_has_ended_its_work_does_the_next():
-    who: list[greenlet] = []
-    runners = ActorPool()
+def test_worker_that_is_done_takes_the_next_job():
+    workers: list[greenlet] = []
+    pool = ActorPool()
 
     for _ in range(3):
-        runners.run(lambda: who.append(gevent.getcurrent()))
+        pool.run(lambda: workers.append(gevent.getcurrent()))
         gevent.sleep(0)
 
-    assert 3 == len(who)
-    assert 1 == len(set(who))
+    assert 3 == len(workers)
+    assert 1 == len(set(workers))
 
 
-def test_whoever_waits_holds_up_nobody():
+def test_job_that_waits_delays_no_other():
     first, second = Event(), Event()
     done: list[str] = []
-    runners = ActorPool()
+    pool = ActorPool()
 
-    def work(name: str, until: Event) -> None:
+    def job(name: str, until: Event) -> None:
         until.wait()
         done.append(name)
 
-    runners.run(lambda: work("first", first))
-    runners.run(lambda: work("second", second))
+    pool.run(lambda: job("first", first))
+    pool.run(lambda: job("second", second))
     gevent.sleep(0)
     second.set()
     gevent.sleep(0.01)
     assert ["second"] == done
 
-    runners.run(lambda: done.append("third"))  # by the one that has nothing to do, while the other waits
+    pool.run(lambda: done.append("third"))  # by the idle worker, while the other waits
     gevent.sleep(0.01)
     assert ["second", "third"] == done
 
@@ -47,40 +47,44 @@ def test_whoever_waits_holds_up_nobody():
     assert ["second", "third", "first"] == done
 
 
-def test_a_stray_wake_up_loses_nothing():
-    who: list[greenlet] = []
-    done: list[str] = []
-    runners = ActorPool()
-    runners.run(lambda: who.append(gevent.getcurrent()))
-    gevent.sleep(0)
-    gevent.get_hub().loop.run_callback(who[0].switch)
-    gevent.sleep(0)
+def test_as_many_workers_as_jobs_at_once():
+    workers: set[greenlet] = set()
+    end = Event()
+    pool = ActorPool()
 
-    for name in ("first", "second"):
-        runners.run(lambda name=name: done.append(name))
-    gevent.sleep(0.01)
+    def job() -> None:
+        workers.add(gevent.getcurrent())
+        end.wait()
 
-    assert ["first", "second"] == done
+    for jobs in (3, 2, 5):
+        for _ in range(jobs):
+            pool.run(job)
+        gevent.sleep(0)
+        end.set()
+        gevent.sleep(0.01)
+        end.clear()
+
+    assert 5 == len(workers)
 
 
-def test_nothing_is_begun_before_the_loop_turns():
+def test_job_starts_in_the_next_turn_of_the_loop():
     done: list[int] = []
-    runners = ActorPool()
-    for number in range(2):  # by a new one, and by one that has nothing to do
-        runners.run(lambda number=number: done.append(number))
+    pool = ActorPool()
+    for number in range(2):  # in a new worker, and in an idle one
+        pool.run(lambda number=number: done.append(number))
         assert list(range(number)) == done
         gevent.sleep(0)
         assert list(range(number + 1)) == done
 
 
-def test_what_was_done_is_forgotten():
+def test_idle_worker_does_not_keep_its_last_job():
     class Actor:
         pass
 
     actor = Actor()
     gone = weakref.ref(actor)
-    runners = ActorPool()
-    runners.run(lambda actor=actor: None)
+    pool = ActorPool()
+    pool.run(lambda actor=actor: None)
     del actor
     gevent.sleep(0)
     gc.collect()
