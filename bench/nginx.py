@@ -150,7 +150,7 @@ def running_nginx(
         )
     )
     with Child([find_nginx(), "-p", f"{folder}", "-c", f"{config}", "-e", "stderr"], cwd=folder) as child:
-        child.wait_until_reachable(lambda: listens(count_port), timeout_seconds=READY_SECONDS)
+        child.wait_until(lambda: listens(count_port), timeout_seconds=READY_SECONDS)
         yield Nginx(f"{transport}://127.0.0.1:{port}", certificate.file if certificate else None, count_port)
 
 

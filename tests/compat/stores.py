@@ -98,7 +98,7 @@ class RealStore(ABC):
             child = Child(args, cwd=self.folder, env=env, kept_bytes=LOG_BYTES)
             self._children.append(child)
         for child in self._children:
-            child.wait_until_reachable(self.is_ready, timeout_seconds=READY_SECONDS)
+            child.wait_until(self.is_ready, timeout_seconds=READY_SECONDS)
 
     def stop(self) -> None:
         for child in reversed(self._children):

@@ -351,7 +351,7 @@ def test_torn_actors_file_that_is_completed_meanwhile_is_synced(actor_tree, prod
     whole = (actor_tree.data / "actorsData.json").read_bytes()
     (actor_tree.data / "actorsData.json").write_bytes(whole[:-1])
     with product.start(["--once"], actor_tree.root, env=fault_server.account.environment) as running:
-        running.wait_until_reachable((actor_tree.data / ".actorsync" / "lock").exists, timeout_seconds=10)
+        running.wait_until((actor_tree.data / ".actorsync" / "lock").exists)
         time.sleep(0.7)
         actor_tree.write(actor_tree.data / "actorsData.json", whole)
         finished = running.finish()

@@ -18,6 +18,7 @@ from tests.support.faults import held_until
 from tests.support.product import Finished, Product
 from tests.support.seaweed import Seaweed
 from tests.support.trees import ActorTree, realistic_tree
+from tests.support.waiting import wait_until
 
 ACTORS, WITHOUT_RESPONSE, IMAGES_EACH = 288, 4, 20
 IMAGES = (ACTORS - WITHOUT_RESPONSE - 1) * IMAGES_EACH  # one lists none
@@ -261,7 +262,7 @@ def test_report_that_became_a_link_is_not_written_through(small, product, fault_
     fault_server.inject("*", held_until(go_on))
     (tmp_path / "precious").write_text("precious")
     with product.start(["--once", "--report", "report.json"], small.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         (small.root / "report.json").symlink_to(tmp_path / "precious")
         (small.root / f".actorsync-report.{running.pid}.new").symlink_to(tmp_path / "precious")
         go_on.set()
@@ -302,7 +303,7 @@ def test_report_that_cannot_be_written_in_the_end_fails_the_run(small, product, 
     (small.root / "reports").mkdir()
     args = ["--once", "--report", "reports/report.json"]
     with product.start(args, small.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         (small.root / "reports").rmdir()
         go_on.set()
         finished = running.finish()

@@ -25,10 +25,11 @@ from tests.support.aws import (
     role_answer,
     sts_error,
 )
-from tests.support.daemons import QUICK, eventually
+from tests.support.daemons import QUICK
 from tests.support.fault_server import FaultServer
 from tests.support.product import Finished, Product
 from tests.support.trees import BUCKET, ActorTree
+from tests.support.waiting import wait_until
 
 ACTORS = 4
 IMAGES = 40
@@ -158,7 +159,7 @@ def test_a_slow_tool_holds_only_those_who_need_its_keys(tree, product, fault_ser
     url = f"{fault_server.endpoint_url}/{BUCKET}/training/0000_actor/0000_0.png?X-Amz-Signature=0&X-Amz-Credential=x"
     tree.actor("9999_presigned", urls=[url])
     with product.start([*ONE_PROCESS, "--log-level", "debug"], tree.root, env=env(files, fault_server)) as running:
-        running.wait_for("image.committed", image="0000_0.png", actor="9999_presigned", timeout_seconds=20)
+        running.wait_for("image.committed", image="0000_0.png", actor="9999_presigned")
         assert 1 == tool.calls
         running.kill()
 
@@ -172,14 +173,14 @@ def test_a_source_that_fails_in_mid_life_is_waited_for(tree, product, fault_serv
     with product.start([*QUICK, "--rescan-seconds", "1"], tree.root, env=env(files, fault_server)) as running:
         running.wait_for("run.completed", status="complete")
         tool.path.unlink()
-        eventually(lambda: time.time() > expired)
+        wait_until(lambda: time.time() > expired)
         tree.actor("0000_actor", images=IMAGES)
         tree.upload_to(fault_server)
         failed = running.wait_for("identity.failed", code="credentials-not-configured")
         assert f"{tool.path} cannot be started: No such file" in failed["error"]
         tool.prints(process_answer(3600))
-        running.wait_for("identity.recovered", timeout_seconds=60)
-        eventually(lambda: all(path.exists() for path in tree.expected), timeout_seconds=60)
+        running.wait_for("identity.recovered")
+        wait_until(lambda: all(path.exists() for path in tree.expected))
         assert "Traceback" not in running.stderr
         running.stop()
     tree.assert_matches()
@@ -215,7 +216,7 @@ def test_a_pipe_is_read_once_and_kept_at_a_reload(tree, product, fault_server):
         tree.upload_to(fault_server)
         assert 0 == product.run(["--reload"], tree.root).returncode
         running.wait_for("reload.completed", changed=[])
-        eventually(lambda: all(path.exists() for path in tree.expected))
+        wait_until(lambda: all(path.exists() for path in tree.expected))
         running.stop()
     tree.assert_matches()
 

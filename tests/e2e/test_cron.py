@@ -13,6 +13,7 @@ from tests.support.needs import needs_program
 from tests.support.product import ROOT
 from tests.support.sdbox import SystemdBox
 from tests.support.trees import ActorTree
+from tests.support.waiting import wait_until
 
 
 def recipe() -> str:
@@ -74,14 +75,14 @@ def test_recipe_is_run_by_a_real_cron(systemd_box: SystemdBox) -> None:
         box.run("crontab", "-u", "alice", "/tmp/crontab")
         box.run("systemctl", "start", "cron.service")
 
-        box.wait_until(lambda: images_are_there(tree), what="cron has synced", timeout_seconds=90)
+        wait_until(lambda: images_are_there(tree), timeout_seconds=90)
         tree.assert_matches()
         log = box.files / "home/alice/actorsync/sync.log"
-        box.wait_until(log.exists, what="cron has made the log")
+        wait_until(log.exists)
         assert "" == log.read_text()
         owners = box.run("stat", "-c", "%U", *(str(path).removeprefix(str(box.files)) for path in tree.expected)).stdout
         assert {"alice"} == set(owners.split())
 
         tree.actor("0001_european_25_male", urls=["https://example.com/x.png"])
-        box.wait_until(lambda: "url-not-s3" in log.read_text(), what="the next run tells what failed", timeout_seconds=90)
+        wait_until(lambda: "url-not-s3" in log.read_text(), timeout_seconds=90)
         box.run("systemctl", "stop", "cron.service")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import Daemon, eventually, replace, running_daemon
+from tests.support.daemons import Daemon, replace, running_daemon
 from tests.support.trees import BUCKET, job_response, s3_url
+from tests.support.waiting import wait_until
 
 LIVE = "0999_live"
 
@@ -20,7 +21,7 @@ def test_a_change_overtakes_the_backlog(product, actor_tree, fault_server, actor
     actor_tree.actor(LIVE)
     fault_server.latency_seconds = 0.5
     with running_daemon(product, actor_tree, fault_server, "--quiet-seconds", "0.3", settled=False) as daemon:
-        fault_server.wait_until(lambda server: len(server.requests) >= 100)  # all slots are busy, and have been
+        wait_until(lambda: len(fault_server.requests) >= 100)  # all slots are busy, and have been
         daemon.change(LIVE, images=1)
         took_seconds = _seconds_until(daemon.tree.folder(LIVE) / "0999_0.png")
         assert LIVE == daemon.running.wait_for("actor.synced")["actor"]  # before any that had its slot
@@ -62,5 +63,5 @@ def _seconds_of_a_replace(daemon: Daemon, actor: str, number: int) -> float:
 
 def _seconds_until(path: Path, every_seconds: float = 0.005) -> float:
     began = time.monotonic()
-    eventually(path.exists, timeout_seconds=30, every_seconds=every_seconds)
+    wait_until(path.exists, every_seconds=every_seconds)
     return time.monotonic() - began

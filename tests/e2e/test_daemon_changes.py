@@ -11,9 +11,10 @@ from threading import Event
 
 import pytest
 
-from tests.support.daemons import SENTINEL, Daemon, eventually, replace, running_daemon
+from tests.support.daemons import SENTINEL, Daemon, replace, running_daemon
 from tests.support.faults import held_until
 from tests.support.trees import ABSENT, BUCKET, ActorTree, bare_response, job_response, s3_url
+from tests.support.waiting import wait_until
 
 FIRST, SECOND, THIRD = "0001_european_25_male", "0002_african_30_female", "0003_asian_35_male"
 
@@ -44,7 +45,7 @@ def test_a_change_during_a_run_gives_exactly_one_more_run(product, actor_tree, f
     actor_tree.actor(FIRST, images=1)
     fault_server.inject(f"/{BUCKET}/training/{FIRST}/0001_0.png", held_until(go_on))
     with running_daemon(product, actor_tree, fault_server, settled=False) as daemon:
-        fault_server.wait_until(lambda server: server.requests_of(f"/{BUCKET}/training/{FIRST}/0001_0.png"))
+        wait_until(lambda: fault_server.requests_of(f"/{BUCKET}/training/{FIRST}/0001_0.png"))
         for images in (2, 3):
             daemon.change(FIRST, images=images)
             daemon.change(SENTINEL, images=images)
@@ -64,7 +65,7 @@ def test_what_is_written_again_during_a_run_but_says_the_same_gives_no_more_runs
     actor_tree.actor(FIRST, images=1)
     fault_server.inject(f"/{BUCKET}/training/{FIRST}/0001_0.png", held_until(go_on))
     with running_daemon(product, actor_tree, fault_server, settled=False) as daemon:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         daemon.change(FIRST, images=1)
         daemon.change(SENTINEL, images=1)
         daemon.running.wait_for("actor.synced", actor=SENTINEL, times=2)
@@ -111,7 +112,7 @@ def test_manifest_that_is_written_in_place_with_pauses_is_synced_once_when_it_is
         for start in range(0, len(content), 50):
             file.write(content[start : start + 50])
             time.sleep(0.03)
-    eventually((daemon.tree.folder(FIRST) / "0001_2.png").exists)
+    wait_until((daemon.tree.folder(FIRST) / "0001_2.png").exists)
     daemon.wait_until_idle()
     assert [] == daemon.running.events("manifest.rejected")
     assert [(2, 0), (1, 2)] == [(run["downloaded"], run["skipped"]) for run in daemon.runs_of(FIRST)]
@@ -123,7 +124,7 @@ def test_torn_manifest_is_read_again(daemon):
     daemon.server.put(BUCKET, f"training/{FIRST}/0001_2.png", b"new")
     time.sleep(0.25)  # the run is waiting to read it again
     response_of(daemon.tree, FIRST).write_bytes(content)
-    eventually((daemon.tree.folder(FIRST) / "0001_2.png").exists)
+    wait_until((daemon.tree.folder(FIRST) / "0001_2.png").exists)
     daemon.wait_until_idle()
     assert [] == daemon.running.events("manifest.rejected")
     assert 2 == len(daemon.runs_of(FIRST))
@@ -229,7 +230,7 @@ def test_actors_folder_that_becomes_another_is_followed(daemon, link):
         actors.symlink_to(other)
     else:
         other.rename(actors)
-    eventually((actors / FIRST / "training_data" / "0001_0.png").exists)
+    wait_until((actors / FIRST / "training_data" / "0001_0.png").exists)
     for actor in (SECOND, THIRD):
         daemon.change(actor, images=3)
     daemon.wait_for_images_of(SECOND, THIRD)
@@ -256,7 +257,7 @@ def test_checkout_of_hundreds_of_manifests_is_one_run(product, actor_tree, fault
     git("checkout", "one")
     with running_daemon(product, actor_tree, fault_server, "--quiet-seconds", "0.3") as daemon:
         git("checkout", "two")
-        daemon.wait_for_images(timeout_seconds=30)
+        daemon.wait_for_images()
         run = daemon.running.wait_for("run.completed", times=2)
         assert ("change", 287, 287) == tuple(run[name] for name in ("trigger", "actors", "downloaded"))
         daemon.wait_until_idle()
@@ -283,7 +284,7 @@ def test_data_directory_may_come_later(product, actor_tree, fault_server):
     actor_tree.upload_to(fault_server)
     elsewhere = actor_tree.data.rename(actor_tree.root / "elsewhere")
     with product.start([], actor_tree.root, env=fault_server.account.environment) as running:
-        running.wait_until(lambda child: "is not there yet: waiting for it" in child.stderr)
+        running.wait_until(lambda: "is not there yet: waiting for it" in running.stderr)
         elsewhere.rename(actor_tree.data)
         running.wait_for("run.completed", status="complete", downloaded=2)
         actor_tree.assert_matches()

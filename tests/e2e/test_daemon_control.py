@@ -12,11 +12,12 @@ from threading import Event
 
 import pytest
 
-from tests.support.daemons import SENTINEL, Daemon, eventually, running_daemon
+from tests.support.daemons import SENTINEL, Daemon, running_daemon
 from tests.support.faults import held_until, s3_error
 from tests.support.needs import needs_root
 from tests.support.product import Finished, Product
 from tests.support.trees import BUCKET, ActorTree
+from tests.support.waiting import wait_until
 
 FIRST, SECOND, THIRD = "0001_european_25_male", "0002_african_30_female", "0003_asian_35_male"
 NOBODY = 65534
@@ -123,10 +124,10 @@ def test_reload_changes_how_many_are_under_way(product, actor_tree, fault_server
         actor_tree.actor(f"{number:04}_actor", images=images)
     fault_server.inject("*", held_until(go_on), forever=True)
     with running_daemon(product, actor_tree, fault_server, "--env-file", "settings", settled=False) as daemon:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         settings.write_text(few.replace(f"{raised}=1", f"{raised}=4"))
         daemon.running.send(signal.SIGHUP)
-        fault_server.wait_until(lambda server: len(server.requests) >= 4)
+        wait_until(lambda: len(fault_server.requests) >= 4)
         go_on.set()
         daemon.wait_for_images()
     assert 4 == fault_server.peak_waiting()
@@ -207,7 +208,7 @@ def test_once_that_joins_a_run_waits_for_its_own_pass_and_gets_its_results(produ
         gone = daemon.tree.folder(SECOND) / "0002_0.png"
         gone.unlink()
         with product.start(["--once", "--report", "report.json", "--actors", "000*"], actor_tree.root) as once:
-            eventually(gone.exists)
+            wait_until(gone.exists)
             assert once.returncode is None
             go_on.set()
             finished = once.finish()
@@ -338,9 +339,9 @@ def test_reader_that_does_not_read_holds_nobody(product, actor_tree, fault_serve
     actor_tree.write(actor_tree.data / "actorsData.json", json.dumps([{"name": name} for name in names]).encode())
     with running_daemon(product, actor_tree, fault_server) as daemon, connect(daemon) as stuck:
         stuck.sendall(b'{"ask": "sync", "actors": []}\n')
-        daemon.running.wait_for("run.completed", times=2, timeout_seconds=30)
+        daemon.running.wait_for("run.completed", times=2)
         daemon.change("0007_actor", images=2)
-        eventually((daemon.tree.folder("0007_actor") / "0007_1.png").exists)
+        wait_until((daemon.tree.folder("0007_actor") / "0007_1.png").exists)
         assert 0 == product.run(["--status"], actor_tree.root).returncode
         last = json.loads(stuck.makefile().readlines()[-1])
         assert (0, True) == (last["exit"], last["end"])
@@ -351,7 +352,7 @@ def test_once_that_is_interrupted_leaves_the_daemon_at_it(product, actor_tree, f
     actor_tree.actor(FIRST, images=1)
     fault_server.inject("*", held_until(go_on))
     with running_daemon(product, actor_tree, fault_server, settled=False) as daemon:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         with product.start(["--once"], actor_tree.root) as once:
             daemon.change(SENTINEL, images=1)
             once.wait_for("actor.synced", actor=SENTINEL)

@@ -6,12 +6,13 @@ import subprocess
 
 import pytest
 
-from tests.support.daemons import QUICK, eventually, running_daemon
+from tests.support.daemons import QUICK, running_daemon
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import s3_error
 from tests.support.needs import needs_root, skip_reason
 from tests.support.processes import free_ports
 from tests.support.trees import BUCKET, ActorTree
+from tests.support.waiting import wait_until
 
 FIRST = "0001_european_25_male"
 
@@ -23,7 +24,7 @@ def test_image_that_is_listed_before_it_is_uploaded_appears(product, actor_tree,
     fault_server.inject(late, s3_error("NoSuchKey"))
     with running_daemon(product, actor_tree, fault_server) as daemon:
         daemon.running.wait_for("image.failed", code="object-not-found")
-        daemon.wait_for_images(timeout_seconds=60)
+        daemon.wait_for_images()
         first, second = (request.arrived_at for request in fault_server.requests_of(late))
         assert 11 < second - first  # 15 s, less a quarter at most
 
@@ -47,13 +48,13 @@ def test_store_that_cannot_be_reached_at_the_start_is_waited_for(product, actor_
         running.wait_for("service.ready")
         failed = running.wait_for("endpoint.failed", code="endpoint-down")
         assert str(port) in failed["error"]
-        running.wait_for("run.completed", timeout_seconds=30, status="partial", failed=120)
+        running.wait_for("run.completed", status="partial", failed=120)
         assert 1 == len(running.events("endpoint.failed"))
         assert [] == running.events("image.failed")
         with FaultServer(port=port) as server:
             actor_tree.upload_to(server)
-            running.wait_for("endpoint.recovered", timeout_seconds=60)
-            eventually(lambda: all(path.exists() for path in actor_tree.expected), timeout_seconds=60)
+            running.wait_for("endpoint.recovered")
+            wait_until(lambda: all(path.exists() for path in actor_tree.expected))
             running.stop()
         actor_tree.assert_matches()
 
@@ -79,8 +80,8 @@ def test_credentials_that_are_missing_are_waited_for(product, actor_tree, fault_
             running.send(signal.SIGHUP)
             running.wait_for("run.completed", trigger="reload", status="complete")
         else:
-            running.wait_for("identity.recovered", timeout_seconds=60)
-        eventually(lambda: all(path.exists() for path in actor_tree.expected), timeout_seconds=60)
+            running.wait_for("identity.recovered")
+        wait_until(lambda: all(path.exists() for path in actor_tree.expected))
         running.wait_for("run.completed", status="complete")
         running.stop()
     actor_tree.assert_matches()
@@ -118,8 +119,8 @@ def test_full_disk_is_waited_for(product, fault_server, tmp_path):
             assert () == fault_server.requests
             assert [] == daemon.running.events("image.failed")
             ballast.unlink()
-            daemon.running.wait_for("disk.recovered", timeout_seconds=60)
-            daemon.wait_for_images(timeout_seconds=60)
+            daemon.running.wait_for("disk.recovered")
+            daemon.wait_for_images()
             daemon.running.stop()
         tree.assert_matches()
     finally:
@@ -137,6 +138,6 @@ def test_what_is_down_costs_no_more_than_a_look_now_and_then(product, actor_tree
         at_once = running.wait_for("run.started")
         met_by = len(fault_server.requests)  # all that were under way when the first of them was answered
         assert met_by <= at_once["workers_per_actor"] * at_once["concurrent_actors"]
-        running.wait_for("run.started", times=3, timeout_seconds=30)  # two probes
+        running.wait_for("run.started", times=3)  # two probes
         assert 1 == len(running.events("identity.failed"))
         assert len(fault_server.requests) - met_by < 15

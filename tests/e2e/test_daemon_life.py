@@ -10,10 +10,11 @@ from threading import Event
 
 import pytest
 
-from tests.support.daemons import QUICK, eventually, rss_bytes_of, running_daemon, sleeps_of
+from tests.support.daemons import QUICK, rss_bytes_of, running_daemon, sleeps_of
 from tests.support.faults import drip, hang_before_head, held_until, s3_error
 from tests.support.product import COMMAND
 from tests.support.trees import BUCKET, image_bytes
+from tests.support.waiting import wait_until
 from tests.support.watching import cpu_seconds_of
 
 FIRST, SECOND = "0001_european_25_male", "0002_african_30_female"
@@ -99,12 +100,12 @@ def test_reader_of_the_log_that_stands_still_holds_nobody(product, actor_tree, f
     with subprocess.Popen(args, cwd=actor_tree.root, env=env, stdout=writable, stdin=subprocess.DEVNULL) as process:
         os.close(writable)
         try:
-            eventually(lambda: all(path.exists() for path in actor_tree.expected), timeout_seconds=30)
+            wait_until(lambda: all(path.exists() for path in actor_tree.expected))
             body = image_bytes("late", 100)
             fault_server.put(BUCKET, f"training/{FIRST}/late.png", body)
             late = json.dumps({"s3_image_urls": [f"s3://{BUCKET}/training/{FIRST}/late.png"]}).encode()
             actor_tree.write(actor_tree.folder(FIRST) / "response.json", late)
-            eventually((actor_tree.folder(FIRST) / "late.png").exists)
+            wait_until((actor_tree.folder(FIRST) / "late.png").exists)
             process.send_signal(signal.SIGTERM)
             output = b""
             while select.select([readable], [], [], 30)[0] and (piece := os.read(readable, 65536)):
@@ -160,7 +161,7 @@ def test_daemon_ends_while_it_sets_up(product, actor_tree, fault_server):
     for milliseconds in (0, 100, 250, 400, 600):
         with product.start([], actor_tree.root, env=fault_server.account.environment) as running:
             lock = actor_tree.data / ".actorsync" / "control"
-            eventually(lock.exists)
+            wait_until(lock.exists)
             time.sleep(milliseconds / 1000)
             running.send(signal.SIGTERM)
             assert 0 == running.wait(timeout_seconds=20)
@@ -175,7 +176,7 @@ def test_what_is_in_transfer_is_finished_within_the_grace(product, actor_tree, f
     fault_server.inject(f"/{BUCKET}/training/{SECOND}/0002_0.png", hang_before_head())
     args = ["--workers-per-actor", "1", "--grace-seconds", "1"]
     with running_daemon(product, actor_tree, fault_server, *args, settled=False) as daemon:
-        fault_server.wait_until(lambda server: len(server.requests) >= 2)
+        wait_until(lambda: len(fault_server.requests) >= 2)
         daemon.running.send(signal.SIGTERM)
         daemon.running.wait_for("stop.requested")
         go_on.set()
@@ -190,7 +191,7 @@ def test_second_signal_ends_it_at_once(product, actor_tree, fault_server):
     actor_tree.actor(FIRST, images=1)
     fault_server.inject("*", drip(100), forever=True)
     with running_daemon(product, actor_tree, fault_server, "--grace-seconds", "600", settled=False) as daemon:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         daemon.running.send(signal.SIGTERM)
         daemon.running.wait_for("stop.requested")
         assert daemon.running.returncode is None

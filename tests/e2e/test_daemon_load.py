@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemons import eventually, replace
+from tests.support.daemons import replace
 from tests.support.product import ROOT, Line, Running
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -45,7 +46,7 @@ class Driven(Running):
     def measure(self, *, greenlets: bool = False) -> Line:
         times = len(self.events("measured"))
         self.send(signal.SIGUSR1 if greenlets else signal.SIGUSR2)
-        return self.wait_for("measured", times=times + 1, timeout_seconds=60)
+        return self.wait_for("measured", times=times + 1)
 
     def measure_until(self, claim: Any, *, timeout_seconds: float) -> Line:
         """Measured again and again; the last, with the longest gaps of all."""
@@ -154,7 +155,7 @@ def test_a_hundred_thousand_actors_are_watched_soon_and_hold_nobody(tmp_path, sa
         name = tree.names[5]
         began = time.monotonic()
         replace(tree.response(name), tree.listing(name, 1))
-        eventually((tree.folder(name) / f"{name[:6]}_0.png").exists)
+        wait_until((tree.folder(name) / f"{name[:6]}_0.png").exists)
         say(f"a change: {(time.monotonic() - began) * 1000:.0f} ms")
         assert 100_000 == ready["watched"]
         assert ready["at"] - started < 20
@@ -177,7 +178,7 @@ def test_own_downloads_wake_nobody_and_a_change_among_them_is_seen(tmp_path, say
         for images in range(1, 6):
             began = time.monotonic()
             replace(tree.response(live), tree.listing(live, images))
-            eventually((tree.folder(live) / f"{live[:6]}_{images - 1}.png").exists)
+            wait_until((tree.folder(live) / f"{live[:6]}_{images - 1}.png").exists)
             took.append(time.monotonic() - began)
         meanwhile = running.measure()
         last = running.measure_until(lambda line: line["fetched"] == 80_005, timeout_seconds=120)

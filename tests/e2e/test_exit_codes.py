@@ -18,6 +18,7 @@ from tests.support.needs import needs_root
 from tests.support.other_user import run_as_other_user
 from tests.support.product import COMMAND, ROOT, Product
 from tests.support.trees import BUCKET, ActorTree, s3_url
+from tests.support.waiting import wait_until
 
 ACTOR = "0001_european_25_male"
 
@@ -303,7 +304,7 @@ def shell(
 def test_second_instance_is_refused_and_told_of_the_first(tree, product, fault_server):
     fault_server.inject(ANY, hang_before_head(), forever=True)
     with product.start(["--once", "--grace-seconds", "0.1"], tree.root, env=fault_server.account.environment) as first:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         for args in ([], ["--once"]):
             second = product.run(args, tree.root, env=fault_server.account.environment)
 
@@ -419,7 +420,7 @@ def test_plan_as_json_can_be_read_by_machines(tree, product):
 def test_plan_beside_a_running_instance_is_told(tree, product, fault_server):
     fault_server.inject(ANY, hang_before_head(), forever=True)
     with product.start(["--once", "--grace-seconds", "0.1"], tree.root, env=fault_server.account.environment):
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         finished = product.run(["--dry-run"], tree.root)
 
     assert 0 == finished.returncode

@@ -8,9 +8,9 @@ import pytest
 from tests.support.daemons import running_daemon
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import held_until
-from tests.support.forks import until
 from tests.support.product import Finished
 from tests.support.trees import BUCKET, ActorTree
+from tests.support.waiting import wait_until
 
 AT_ONCE = 6  # three images of each of two actors
 PROCESSES = pytest.mark.parametrize("processes", ["1", "2"])
@@ -53,8 +53,8 @@ def test_with_each_image_that_ends_the_next_one_begins(actor_tree, product, faul
         fault_server.inject(path, held_until(end))
     with product.start(slots(processes), actor_tree.root, env=fault_server.account.environment) as running:
         for ended in range(len(ends)):
-            fewest = ended + (AT_ONCE if actors_wait(fault_server, actor_tree) else 1)
-            wait_for_requests(fault_server, fewest)
+            count = ended + (AT_ONCE if actors_wait(fault_server, actor_tree) else 1)
+            wait_until(lambda count=count: len(fault_server.requests) >= count)
             under_way = [request.path for request in fault_server.requests if not ends[request.path].is_set()]
             assert len(under_way) <= AT_ONCE
             ends[under_way[ended * 7 % len(under_way)]].set()  # not the oldest first
@@ -69,10 +69,6 @@ def test_with_each_image_that_ends_the_next_one_begins(actor_tree, product, faul
 def actors_wait(server: FaultServer, tree: ActorTree) -> bool:
     """There are more of which nothing was asked for than those that may have been let in already."""
     return len(names(tree)) - len({request.path.split("/")[-2] for request in server.requests}) > 2
-
-
-def wait_for_requests(server: FaultServer, count: int) -> None:
-    until(lambda: len(server.requests) >= count)
 
 
 @PROCESSES
@@ -126,7 +122,7 @@ def test_change_has_a_place_of_its_own_where_there_is_one(actor_tree, product, f
     with running_daemon(product, actor_tree, fault_server, *args) as daemon:
         fault_server.inject(ANY, *[held_until(go_on)] * 2)
         daemon.change(first, images=2)
-        wait_for_requests(fault_server, 2)
+        wait_until(lambda: len(fault_server.requests) >= 2)
         daemon.change(second, images=2)
         daemon.wait_for_images_of(second)
         go_on.set()

@@ -13,6 +13,7 @@ from tests.support.installing import keep_releases, make_version
 from tests.support.product import ROOT
 from tests.support.sdbox import Answer, SystemdBox
 from tests.support.trees import ActorTree
+from tests.support.waiting import wait_until
 
 SERVICES = ("actorsync.service", "actorsync@.service", "actorsync-once.service")
 OFFLINE = ("--wheelhouse", "/wheelhouse")
@@ -169,7 +170,7 @@ def test_it_runs_as_the_owner_of_a_tree_that_is_there(installed: SystemdBox, ser
     installed.run("chown", "-R", "me:me", "/home/me")
     _install(installed, "--user", "me", "--data-root", root, "--start")
     images = [str(path).removeprefix(str(installed.files)) for path in tree.expected]
-    installed.wait_until(lambda: all(path.is_file() for path in tree.expected), what="the images are there")
+    wait_until(lambda: all(path.is_file() for path in tree.expected))
     tree.assert_matches()
     assert "me:me\n" * 3 == installed.run("stat", "-c", "%U:%G", *images).stdout
     pid = installed.main_pid("actorsync.service")

@@ -15,6 +15,7 @@ from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import hang_before_head, hang_mid_body, held_until, s3_error
 from tests.support.product import COMMAND, Finished, Product
 from tests.support.trees import ActorTree, s3_url
+from tests.support.waiting import wait_until
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 TWO_AT_ONCE = ["--once", "--workers-per-actor", "2", "--concurrent-actors", "1", "--report", "report.json"]
@@ -29,10 +30,6 @@ def tree(actor_tree: ActorTree, fault_server: FaultServer) -> ActorTree:
     return actor_tree
 
 
-def waiting_for(count: int):
-    return lambda server: len(server.requests) >= count
-
-
 def images(tree: ActorTree) -> list[Path]:
     return [path for path in tree.expected if path.exists()]
 
@@ -45,7 +42,7 @@ def test_what_is_in_flight_is_finished_and_nothing_else_started(tree, product, f
     go_on = Event()
     fault_server.inject(ANY, held_until(go_on), forever=True)
     with product.start(TWO_AT_ONCE, tree.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(waiting_for(2))
+        wait_until(lambda: len(fault_server.requests) >= 2)
         running.send(signum)
         running.wait_for("stop.requested")
         go_on.set()
@@ -71,7 +68,7 @@ def test_what_is_in_flight_is_finished_and_nothing_else_started(tree, product, f
 def test_what_is_not_finished_within_the_grace_is_abandoned(tree, product, fault_server, fault):
     fault_server.inject(ANY, fault, forever=True)
     with product.start([*TWO_AT_ONCE, "--grace-seconds", "1"], tree.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(waiting_for(2))
+        wait_until(lambda: len(fault_server.requests) >= 2)
         running.send(signal.SIGTERM)
         asked = time.monotonic()
         finished = running.finish()
@@ -89,7 +86,7 @@ def test_what_is_not_finished_within_the_grace_is_abandoned(tree, product, fault
 def test_second_signal_ends_at_once_with_the_status_of_the_first(tree, product, fault_server, first, second):
     fault_server.inject(ANY, hang_mid_body(), forever=True)
     with product.start([*TWO_AT_ONCE, "--grace-seconds", "60"], tree.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(waiting_for(2))
+        wait_until(lambda: len(fault_server.requests) >= 2)
         running.send(first)
         running.wait_for("stop.requested")
         running.send(second)
@@ -105,7 +102,7 @@ def test_second_signal_ends_at_once_with_the_status_of_the_first(tree, product, 
 def test_images_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fault_server):
     fault_server.inject(ANY, s3_error("SlowDown", retry_after=60), forever=True)
     with product.start(TWO_AT_ONCE, tree.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(waiting_for(30))
+        wait_until(lambda: len(fault_server.requests) >= 30)
         running.send(signal.SIGINT)
         asked = time.monotonic()
         finished = running.finish()
@@ -121,7 +118,7 @@ def test_stop_is_heard_while_a_torn_actors_file_is_waited_for(tree, product, fau
     whole = (tree.data / "actorsData.json").read_bytes()
     (tree.data / "actorsData.json").write_bytes(whole[:-1])
     with product.start(["--once"], tree.root, env=fault_server.account.environment) as running:
-        running.wait_until_reachable((tree.data / ".actorsync" / "lock").exists, timeout_seconds=10)
+        running.wait_until((tree.data / ".actorsync" / "lock").exists)
         time.sleep(0.3)  # the first look is at once, the second after 0.5 s
         running.send(signal.SIGINT)
         (tree.data / "actorsData.json").write_bytes(whole)
@@ -149,7 +146,7 @@ def test_signal_before_there_is_anything_to_finish_ends_quietly(tree, product):
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_daemon_that_waits_for_its_data_stops_with_success(tmp_path, product, signum):
     with product.start([], tmp_path) as running:
-        running.wait_until(lambda child: "waiting for it" in child.stderr)
+        running.wait_until(lambda: "waiting for it" in running.stderr)
         running.send(signum)
         status = running.wait()
 

@@ -13,6 +13,7 @@ from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import drip, healthy
 from tests.support.product import Product
 from tests.support.trees import ActorTree
+from tests.support.waiting import wait_until
 
 BODY_BYTES = 40_000
 BESIDE = {"request.json", "response.json"}
@@ -82,7 +83,7 @@ def kill_again_and_again(
                 if chance.random() < 0.2:
                     time.sleep(chance.uniform(0, 0.7))  # in its start, perhaps
                 else:
-                    server.wait_until(lambda server, before=asked_before: len(server.requests) > before)
+                    wait_until(lambda before=asked_before: len(server.requests) > before)
                     time.sleep(chance.uniform(0, 0.25))
                 running.send(signal.SIGKILL)
                 assert -signal.SIGKILL == running.wait()

@@ -10,6 +10,7 @@ from tests.support.fault_server import ANY, FaultServer, refusing_port
 from tests.support.faults import hang_before_head, s3_error
 from tests.support.product import Finished, Line
 from tests.support.trees import BUCKET, ActorTree, s3_url
+from tests.support.waiting import wait_until
 
 ACTORS, IMAGES_EACH = 60, 20
 IMAGES = ACTORS * IMAGES_EACH
@@ -98,7 +99,7 @@ def test_interrupted_run_counts_every_actor(tree, product, fault_server, log_for
     fault_server.inject(ANY, hang_before_head(), forever=True)
     args = ["--once", "--report", "report.json", "--grace-seconds", "0.1", "--log-format", log_format]
     with product.start(args, tree.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(lambda server: len(server.requests) > 10)
+        wait_until(lambda: len(fault_server.requests) > 10)
         running.send(signal.SIGINT)
         finished = running.finish()
 

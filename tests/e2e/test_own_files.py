@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import QUICK, eventually, running_daemon
+from tests.support.daemons import QUICK, running_daemon
 from tests.support.fault_server import ANY
 from tests.support.faults import hang_before_head
 from tests.support.file_systems import small_file_system
@@ -19,6 +19,7 @@ from tests.support.other_user import NOBODY, run_as_other_user
 from tests.support.product import COMMAND, Product
 from tests.support.shim import flock_shim
 from tests.support.trees import ActorTree
+from tests.support.waiting import wait_until
 
 FIRST = "0001_european_25_male"
 RESCANS = ("--rescan-seconds", "0.2")
@@ -49,7 +50,7 @@ def test_daemon_takes_its_removed_place_again(product, actor_tree, fault_server)
         for times, removed in enumerate(["", "", "lock", "control"], start=1):
             path = actor_tree.data / ".actorsync" / removed
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-            eventually(lambda: product.run(["--status"], actor_tree.root).returncode == 0, every_seconds=0.2)
+            wait_until(lambda: product.run(["--status"], actor_tree.root).returncode == 0, every_seconds=0.2)
             if removed != "control":
                 daemon.running.wait_for("lock.restored", times=times)
             again = product.run(["--once"], actor_tree.root)
@@ -70,7 +71,7 @@ def test_daemon_whose_place_another_process_took_ends_with_75(product, actor_tre
         (actor_tree.data / "new" / "lock").write_text('{"pid": 7}')  # an older version, which locks the file only
         with subprocess.Popen(["flock", actor_tree.data / "new" / "lock", "sleep", "60"]) as other:
             try:
-                eventually(lambda: str(other.pid) in Path("/proc/locks").read_text())
+                wait_until(lambda: str(other.pid) in Path("/proc/locks").read_text())
                 own.rename(actor_tree.data / "old")
                 (actor_tree.data / "new").rename(own)
                 finished = daemon.running.finish()
@@ -107,7 +108,7 @@ def test_without_flock_a_second_instance_is_refused_until_the_first_dies(product
     env = fault_server.account.environment | flock_shim(tmp_path, errno.ENOSYS)
     fault_server.inject(ANY, hang_before_head())
     with product.start(["--once"], actor_tree.root, env=env) as first:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         held = json.loads((actor_tree.data / ".actorsync" / "lock.held").read_bytes())
         assert first.pid == held["pid"]
         second = product.run(["--once"], actor_tree.root, env=env)
@@ -162,7 +163,7 @@ def test_linked_control_socket_is_neither_replaced_nor_asked(product, actor_tree
         assert 1 == asked.returncode
         assert "daemon-unreachable" in asked.stderr and "is no socket" in asked.stderr
         link.unlink()
-        eventually(lambda: product.run(["--status"], actor_tree.root).returncode == 0, every_seconds=0.2)
+        wait_until(lambda: product.run(["--status"], actor_tree.root).returncode == 0, every_seconds=0.2)
         assert 1 == len(daemon.running.events("control.unavailable"))
 
 
@@ -235,8 +236,8 @@ def test_full_disk_at_the_start_is_disk_full(product, fault_server, tmp_path, ki
             running.wait_for("run.completed")
             (disk / "filler").unlink()
             os.sync()
-            eventually(lambda: all(path.exists() for path in tree.expected), timeout_seconds=20)
-            eventually(lambda: product.run(["--status"], tree.root).returncode == 0, every_seconds=0.2)
+            wait_until(lambda: all(path.exists() for path in tree.expected))
+            wait_until(lambda: product.run(["--status"], tree.root).returncode == 0, every_seconds=0.2)
             running.send(signal.SIGTERM)
             assert 0 == running.wait()
         tree.assert_matches()

@@ -17,9 +17,10 @@ import pytest
 from daemon.wiring import MOST_PROCESSES
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import Fault, drip, hang_before_head, hang_mid_body, held_until, s3_error
-from tests.support.forks import children_of, has_event_loop, kill_all, lives, sockets_of, until
+from tests.support.forks import children_of, has_event_loop, kill_all, lives, sockets_of
 from tests.support.product import COMMAND, Finished, Product, Running
 from tests.support.trees import ActorTree
+from tests.support.waiting import wait_until
 
 ACTORS, IMAGES_EACH, BODY_BYTES = 6, 5, 40_000
 IMAGES = ACTORS * IMAGES_EACH
@@ -71,13 +72,13 @@ def everybody_at_work(
     count = int(args[args.index("--processes") + 1])
     server.inject(ANY, fault, forever=True)
     with product.start(args, tree.root, env=server.account.environment) as running:
-        server.wait_until(lambda server: len(server.requests) >= 2 * count)
+        wait_until(lambda: len(server.requests) >= 2 * count)
         workers = children_of(running.pid)
         try:
             assert count - 1 == len(workers)
             assert [3] * len(workers) == [len(sockets_of(worker)) for worker in workers]  # two downloads, and the way to us
             yield running, workers
-            until(lambda: not any(map(lives, workers)), timeout_seconds=2)
+            wait_until(lambda: not any(map(lives, workers)), timeout_seconds=15)
         finally:
             kill_all(workers)
 
@@ -178,7 +179,7 @@ CORES = len(os.sched_getaffinity(0))
 def test_as_many_processes_as_were_asked_for(tree, product, fault_server, workers, args, env):
     fault_server.inject(ANY, hang_before_head(), forever=True)
     with product.start(args, tree.root, env=fault_server.account.environment | env) as running:
-        fault_server.wait_until(lambda server: server.requests)
+        wait_until(lambda: fault_server.requests)
         forked = children_of(running.pid)
         running.kill()
         kill_all(forked)
@@ -215,7 +216,7 @@ def test_places_of_a_mate_that_is_killed_are_used_by_the_others(tree, product, f
     go_on = Event()
     with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
         os.kill(workers[0], signal.SIGKILL)
-        fault_server.wait_until(lambda server: len(server.requests) >= 2 * 2 + 2)  # none of them is answered
+        wait_until(lambda: len(fault_server.requests) >= 2 * 2 + 2)  # none of them is answered
         go_on.set()
         finished = running.finish()
 
@@ -240,9 +241,9 @@ def test_nothing_is_lost_when_all_mates_are_killed(tree, product, fault_server):
 def test_mate_that_is_killed_while_its_actors_wait_loses_nothing(tree, product, fault_server):
     fault_server.inject(ANY, *[s3_error("SlowDown", retry_after=3)] * IMAGES)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(lambda server: len(server.requests) >= IMAGES)
+        wait_until(lambda: len(fault_server.requests) >= IMAGES)
         (worker,) = children_of(running.pid)
-        until(lambda: has_event_loop(worker))
+        wait_until(lambda: has_event_loop(worker))
         os.kill(worker, signal.SIGKILL)
         finished = running.finish()
 
@@ -346,7 +347,7 @@ def test_second_signal_ends_all_processes_at_once(tree, product, fault_server, s
 def test_actors_of_mates_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fault_server):
     fault_server.inject(ANY, s3_error("SlowDown", retry_after=60), forever=True)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(lambda server: len(server.requests) >= IMAGES)
+        wait_until(lambda: len(fault_server.requests) >= IMAGES)
         asked = time.monotonic()
         running.send(signal.SIGINT)
         finished = running.finish()
@@ -361,13 +362,13 @@ def test_all_processes_end_when_the_first_is_killed(tree, product, fault_server)
     args = ("--once", "--processes", "4", "--workers-per-actor", "2", "--concurrent-actors", "4", "--actors", "000[123]*")
     fault_server.inject(ANY, drip(BODY_BYTES / 2), forever=True)
     with product.start(args, tree.root, env=fault_server.account.environment) as running:
-        fault_server.wait_until(lambda server: len(server.requests) >= 6)
+        wait_until(lambda: len(fault_server.requests) >= 6)
         workers = children_of(running.pid)
         try:
             assert [True, True, False] == [has_event_loop(worker) for worker in workers]  # one sleeps: there are three actors
             running.send(signal.SIGKILL)
             assert -signal.SIGKILL == running.wait()
-            until(lambda: not any(map(lives, workers)), timeout_seconds=2)
+            wait_until(lambda: not any(map(lives, workers)), timeout_seconds=15)
         finally:
             kill_all(workers)
 
@@ -482,7 +483,7 @@ def test_nobody_is_left_behind_a_run_that_may_not_begin(tree, product, fault_ser
         with second.start(["--once", "--processes", "4"], tree.root, env=fault_server.account.environment) as refused:
             assert 75 == refused.wait()
             try:
-                until(lambda: not in_session(refused.pid), timeout_seconds=2)
+                wait_until(lambda: not in_session(refused.pid), timeout_seconds=15)
             finally:
                 kill_all(in_session(refused.pid))
         assert workers == children_of(running.pid)

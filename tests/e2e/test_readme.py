@@ -92,7 +92,7 @@ def test_another_terminal_asks_and_tells_the_daemon(checkout: Checkout) -> None:
     start, *others = commands("Following changes")
     assert DAEMON == start
     with Child(["bash", "-c", f"exec {start}"], cwd=checkout.folder, env=checkout.env) as daemon:
-        daemon.wait_until(lambda child: '"run.completed"' in child.stdout)
+        daemon.wait_until(lambda: '"run.completed"' in daemon.stdout)
         told = [checkout.type(line) for line in others]
     assert "2 of 2 actors ready" in "".join(told)
     assert all(path.is_file() for path in checkout.tree.expected)

@@ -15,6 +15,7 @@ from tests.support.product import ROOT
 from tests.support.readme import commands
 from tests.support.sdbox import Answer, SystemdBox
 from tests.support.trees import ActorTree
+from tests.support.waiting import wait_until
 
 SECTION = "As a systemd service"
 ENV_FILE = "/etc/actorsync/actorsync.env"
@@ -73,7 +74,7 @@ class Machine:
 
     def wait_for_images(self, tree: ActorTree, unit: str = "actorsync.service") -> None:
         try:
-            self.box.wait_until(lambda: all(path.is_file() for path in tree.expected), what="the images are there")
+            wait_until(lambda: all(path.is_file() for path in tree.expected))
         except AssertionError as error:
             status = self.box.run("systemctl", "status", "-n", "30", "-l", unit, check=False).stdout
             raise AssertionError(f"{error}\n{status}") from None
@@ -165,7 +166,7 @@ def test_every_line_of_the_section_works_as_it_stands(machine: Machine) -> None:
     assert "run.completed" in [json.loads(line)["event"] for line in followed]
     assert "2 downloaded, 0 failed\n" in readme.type_to("journalctl -t actorsync -o cat | jq")
     tree.actor("0003_failing", urls=["https://elsewhere.example/0.png"])
-    box.wait_until(lambda: "0003_failing" in str(box.journal(service, since=machine.began)), what="it was seen")
+    wait_until(lambda: "0003_failing" in str(box.journal(service, since=machine.began)))
     failed = readme.type_to("journalctl -t actorsync -p err")
     assert "0003_failing" in failed and "url-not-s3" in failed
     tree.actor("0003_failing", images=1)
@@ -307,7 +308,7 @@ def test_drop_ins_work_beside_each_unit(machine: Machine, unit: str, examples: t
     assert {"FROMTHEFILEOFTHEKEYS" if "credentials.conf" in examples else ACCESS_KEY} == signed_with
     if "report.conf" in examples:
         report = box.files / "run/actorsync/report.json"
-        box.wait_until(report.exists, what="the report is there")
+        wait_until(report.exists)
         assert 2 == json.loads(report.read_text())["total_downloaded"]
     if "no-metadata-service.conf" in examples:
         assert "AWS_EC2_METADATA_DISABLED=true" in box.show(unit, "Environment")

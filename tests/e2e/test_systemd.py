@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.support.installing import bring_releases, keep_releases
 from tests.support.product import ROOT
 from tests.support.sdbox import Answer, SystemdBox
 from tests.support.trees import ABSENT, ActorTree
+from tests.support.waiting import wait_until
 
 UNIT = "actorsync.service"
 DATA_ROOT = "/var/lib/actorsync"
@@ -103,24 +104,14 @@ class Service:
 
     # --- waiting
 
-    def wait_until(self, claim: Callable[[], object], what: str, *, timeout_seconds: float = 20) -> None:
-        try:
-            self.box.wait_until(claim, what=what, timeout_seconds=timeout_seconds)
-        except AssertionError as error:
-            state = self.box.run("systemctl", "status", "-n", "30", "-l", self.unit, check=False).stdout
-            raise AssertionError(f"{error}\n{state}") from None
+    def __repr__(self) -> str:
+        return self.box.run("systemctl", "status", "-n", "30", "-l", self.unit, check=False).stdout
 
-    def wait_for_images(self, *, timeout_seconds: float = 20) -> None:
-        self.wait_until(
-            lambda: all(path.is_file() for path in self.tree.expected), "all images are there", timeout_seconds=timeout_seconds
-        )
+    def wait_for_images(self) -> None:
+        wait_until(lambda: all(path.is_file() for path in self.tree.expected))
 
-    def wait_for_restart(self, old: int, *, timeout_seconds: float = 20) -> None:
-        self.wait_until(
-            lambda: self.pid not in (0, old) and self.show("ActiveState") == "active",
-            "it runs again",
-            timeout_seconds=timeout_seconds,
-        )
+    def wait_for_restart(self, old: int) -> None:
+        wait_until(lambda: self.pid not in (0, old) and self.show("ActiveState") == "active")
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +188,7 @@ def _start_real_s3(service: Service) -> None:
     keys = f'--setenv=RCLONE_AUTH_KEY="{ACCESS_KEY},{SECRET_KEY}"'
     box.run("systemd-run", "--unit=actorsync-test-s3", keys, rclone, *serve)
     listening = ("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9000")
-    box.wait_until(lambda: box.run(*listening, check=False).returncode == 0, what="rclone listens")
+    wait_until(lambda: box.run(*listening, check=False).returncode == 0)
 
 
 # --- start and status -------------------------------------------------------------------------------------------------
@@ -207,7 +198,7 @@ def test_start_returns_when_it_is_ready(service: Service, server: FaultServer) -
     _small_tree(service, server)
     service.box.write("/run/actorsync-test-delay", "")
     service.box.run("systemctl", "start", "--no-block", UNIT)
-    service.wait_until(lambda: service.pid, "it was started")
+    wait_until(lambda: service.pid)
     assert "activating" == service.show("ActiveState")
     service.start()
     assert "active running" == f"{service.show('ActiveState')} {service.show('SubState')}"
@@ -221,11 +212,11 @@ def test_the_status_text_counts_as_it_goes(service: Service, server: FaultServer
     _small_tree(service, server)
     server.inject(ANY, held_until(go_on), forever=True)
     service.start()
-    service.wait_until(lambda: "0 of 2" in service.show("StatusText"), "no actor is complete")
+    wait_until(lambda: "0 of 2" in service.show("StatusText"))
     go_on.set()
-    service.wait_until(lambda: "2 of 2" in service.show("StatusText"), "both are complete")
+    wait_until(lambda: "2 of 2" in service.show("StatusText"))
     _add_actor(service, server, "0003_late", images=1)
-    service.wait_until(lambda: "3 of 3" in service.show("StatusText"), "the third was counted")
+    wait_until(lambda: "3 of 3" in service.show("StatusText"))
 
 
 def test_a_change_is_synced(service: Service, server: FaultServer) -> None:
@@ -233,7 +224,7 @@ def test_a_change_is_synced(service: Service, server: FaultServer) -> None:
     service.start()
     service.wait_for_images()
     _add_actor(service, server, "0001_actor", images=4)
-    service.wait_for_images(timeout_seconds=5)
+    service.wait_for_images()
     service.tree.assert_matches()
 
 
@@ -242,7 +233,7 @@ def test_s3_that_is_down_at_the_start_is_waited_for(service: Service) -> None:
     service.tree.actor("0001_actor", images=2)
     service.start()
     assert "active" == service.show("ActiveState")
-    service.wait_until(lambda: service.events("run.completed"), "the first pass ended", timeout_seconds=40)
+    wait_until(lambda: service.events("run.completed"))
     assert not any(path.exists() for path in service.tree.expected)
     _start_real_s3(service)
     service.reload()
@@ -260,7 +251,7 @@ def test_the_service_s_own_files_are_shared_with_its_group(service: Service, ser
         box.write("/tmp/content", content)
         box.run("bash", "-c", f"cd /tmp && runuser -u writer -- bash -c '{command}' < /tmp/content")
     service.start()
-    service.wait_until(lambda: len(list((box.files / folder.strip("/")).glob("*.png"))) == 3, "their images are there")
+    wait_until(lambda: len(list((box.files / folder.strip("/")).glob("*.png"))) == 3)
     assert "actorsync:actorsync 664\n" * 3 == box.run("bash", "-c", f"stat -c '%U:%G %a' {folder}/*.png").stdout
 
 
@@ -275,8 +266,8 @@ def test_what_was_killed_is_restarted_and_goes_on(service: Service, server: Faul
         server.inject(path, held_until(go_on), forever=True)
     service.drop_in(QUICKLY)
     service.start()
-    server.wait_until(lambda s: all(s.requests_of(path) for path in late))
-    service.wait_until(lambda: sum(path.is_file() for path in service.tree.expected) == 8, "the early ones are there")
+    wait_until(lambda: all(server.requests_of(path) for path in late))
+    wait_until(lambda: sum(path.is_file() for path in service.tree.expected) == 8)
     old = service.pid
     service.kill("KILL")
     service.wait_for_restart(old)
@@ -333,7 +324,7 @@ def test_another_instance_is_waited_out(service: Service, server: FaultServer) -
     assert service.start(check=False).returncode
     assert "75" == service.show("ExecMainStatus")
     service.box.run("systemctl", "stop", other)
-    service.wait_until(lambda: service.show("ActiveState") == "active", "it took over")
+    wait_until(lambda: service.show("ActiveState") == "active")
 
 
 # --- reload -----------------------------------------------------------------------------------------------------------
@@ -398,10 +389,10 @@ def test_stopping_finishes_what_is_under_way(service: Service, server: FaultServ
     server.inject(ANY, held_until(go_on), forever=True)
     service.drop_in(TELLING)
     service.start()
-    server.wait_until(lambda s: len(s.requests) == 2)
+    wait_until(lambda: len(server.requests) == 2)
     stopping = threading.Thread(target=service.stop)
     stopping.start()
-    service.wait_until(lambda: service.events("stop.requested"), "it was told to stop")
+    wait_until(lambda: service.events("stop.requested"))
     assert "deactivating" == service.show("ActiveState")
     go_on.set()
     stopping.join()
@@ -440,7 +431,7 @@ def test_nobody_else_sees_the_keys(service: Service, kept_in: str) -> None:
     service.tree.actor("0001_actor", images=2)
     _start_real_s3(service)
     service.start()
-    service.wait_for_images(timeout_seconds=40)
+    service.wait_for_images()
     service.tree.assert_matches()
     service.reload()
     box.run("systemctl", "kill", "--kill-whom=main", "--signal=USR1", UNIT)
@@ -466,7 +457,7 @@ def test_every_journal_line_is_json_and_fits(service: Service, server: FaultServ
     service.tree.actor("0004_torn", response=b'{"output": ')
     server.inject(f"/{next(iter(service.tree.objects))[0]}/training/0001_actor/0001_0.png", s3_error("AccessDenied"))
     service.start()
-    service.wait_until(lambda: service.events("run.completed"), "the first pass ended")
+    wait_until(lambda: service.events("run.completed"))
     service.reload()
     service.stop()
     said = service.said()
@@ -570,13 +561,13 @@ def test_the_timer_syncs_instead_of_the_daemon(service: Service, server: FaultSe
     box.run("systemctl", "daemon-reload")
     service.wait_for_images()
     lost = next(iter(service.tree.expected))
-    service.wait_until(lambda: service.events("run.completed"), "the first pass ended")
+    wait_until(lambda: service.events("run.completed"))
     lost.unlink()  # an idle daemon does not look for it
     box.run("systemctl", "start", "actorsync-once.timer")
-    service.wait_until(lambda: service.show("ActiveState") == "inactive", "the timer took the daemon's place")
+    wait_until(lambda: service.show("ActiveState") == "inactive")
     once = Service(box, "actorsync-once.service", service.tree)
     service.wait_for_images()
-    service.wait_until(lambda: once.show("ActiveState") == "inactive", "it ended")
+    wait_until(lambda: once.show("ActiveState") == "inactive")
     assert "success" == once.show("Result")
     service.start()
     assert "inactive" == box.show("actorsync-once.timer", "ActiveState")
@@ -588,7 +579,7 @@ def test_one_sync_beside_the_daemon(service: Service, server: FaultServer) -> No
     service.wait_for_images()
     pid = service.pid
     lost = next(iter(tree.expected))
-    service.wait_until(lambda: "2 of 2" in service.show("StatusText"), "the first pass ended")
+    wait_until(lambda: "2 of 2" in service.show("StatusText"))
     lost.unlink()
     service.box.run("timeout", "30", "systemctl", "start", "actorsync-once.service")
     assert lost.is_file()
@@ -602,6 +593,6 @@ def test_one_sync_that_is_stopped_has_not_failed(service: Service, server: Fault
     once = Service(service.box, "actorsync-once.service", service.tree)
     once.drop_in(TELLING)
     service.box.run("systemctl", "start", "--no-block", once.unit)
-    server.wait_until(lambda s: bool(s.requests))
+    wait_until(lambda: bool(server.requests))
     once.stop()
     assert "ended: success, exited 143" in once.said()

@@ -21,6 +21,7 @@ from tests.support.needs import not_installed
 from tests.support.product import COMMAND, Product
 from tests.support.terminal import Session
 from tests.support.trees import ActorTree
+from tests.support.waiting import wait_until
 
 ONE_BY_ONE = ["--once", "--workers-per-actor", "1", "--concurrent-actors", "1", "--grace-seconds", "60"]
 XTERM = {"TERM": "xterm-256color"}
@@ -68,7 +69,7 @@ def test_second_ctrl_c_leaves_a_clean_prompt(stuck, product, fault_server, mode)
     with shell(product, stuck, fault_server) as person:
         person.wait_until(at_prompt)
         person.type(command(*mode))
-        person.wait_until(bars, timeout_seconds=20)
+        person.wait_until(bars)
         person.type("\x03")
         person.wait_until(lambda rows: any("stop.requested" in row for row in rows))
         person.wait_until(bars)
@@ -86,7 +87,7 @@ def test_second_ctrl_c_leaves_a_clean_prompt(stuck, product, fault_server, mode)
 def test_second_ctrl_c_on_a_held_terminal_ends_at_once(stuck, product, fault_server):
     env = product.environment({**fault_server.account.environment, **XTERM})
     with Session([*COMMAND, *ONE_BY_ONE], stuck.root, env) as person:
-        person.wait_until(bars, timeout_seconds=20)
+        person.wait_until(bars)
         person.type("\x13")  # Ctrl-S
         time.sleep(0.5)  # until what is written waits: there is no sign of it
         os.killpg(person.process.pid, signal.SIGINT)
@@ -102,7 +103,7 @@ def test_resize_leaves_no_second_bar_where_lines_are_cut_off(stuck, product, fau
     with shell(product, stuck, fault_server) as person:
         person.wait_until(at_prompt)
         person.type(command(*ONE_BY_ONE))
-        person.wait_until(bars, timeout_seconds=20)
+        person.wait_until(bars)
         before = [row for row in person.look() if not bars([row])]
         for columns in (50, 30, 70, 100):
             person.resize(columns)
@@ -130,12 +131,8 @@ class Tmux:
     def rows(self) -> list[str]:
         return self.run("capture-pane", "-p", "-S", "-").rstrip("\n").split("\n")
 
-    def wait_until(self, claim: Callable[[list[str]], object], *, timeout_seconds: float = 20) -> list[str]:
-        deadline = time.monotonic() + timeout_seconds
-        while not claim(rows := self.rows()):
-            assert time.monotonic() < deadline, "not so in time:\n" + "\n".join(rows)
-            time.sleep(0.02)
-        return rows
+    def wait_until(self, claim: Callable[[list[str]], object]) -> list[str]:
+        return wait_until(lambda: (rows := self.rows()) and claim(rows) and rows)
 
 
 @pytest.fixture
@@ -224,7 +221,7 @@ def test_summary_is_shown_at_level_warning(tree, product, fault_server):
 def test_daemon_lines_have_times_and_those_of_once_have_none(tree, product, fault_server):
     env = {**fault_server.account.environment, **XTERM, "ACTORSYNC_LOG_FORMAT": "console"}
     with product.start(QUICK, tree.root, env=env) as daemon:
-        daemon.wait_until(lambda child: "images/sec" in child.stdout)
+        daemon.wait_until(lambda: "images/sec" in daemon.stdout)
         once = product.run(["--once"], tree.root, env=env)
         daemon.send(signal.SIGTERM)
         assert 0 == daemon.wait()
@@ -238,19 +235,12 @@ def test_daemon_lines_have_times_and_those_of_once_have_none(tree, product, faul
 def test_daemon_that_logs_little_shows_all_to_once(tree, product, fault_server):
     env = fault_server.account.environment
     with product.start([*QUICK, "--log-level", "error"], tree.root, env=env) as daemon:
-        eventually_complete(tree)
+        wait_until(lambda: all(path.exists() for path in tree.expected))
         once = product.run(["--once", "--log-format", "console"], tree.root, env=env)
         daemon.send(signal.SIGTERM)
         assert 0 == daemon.wait()
     assert "" == daemon.stdout
     assert "Total: 0 downloaded, 30 skipped, 0 failed" in once.stdout
-
-
-def eventually_complete(tree: ActorTree) -> None:
-    deadline = time.monotonic() + 10
-    while not all(path.exists() for path in tree.expected):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_view_through_a_pipe_is_whole_lines_without_a_bar(tree, product, fault_server):

@@ -20,6 +20,7 @@ from tests.support.fault_server import ANY, FaultServer, refusing_port
 from tests.support.faults import Fault
 from tests.support.product import Finished, Product
 from tests.support.trees import BUCKET, ActorTree, image_bytes, s3_url
+from tests.support.waiting import wait_until
 
 TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN//////////wEaDEXAMPLE"
 OTHER_KEY, OTHER_SECRET = "AKIAI44QH8DHBEXAMPLE", "je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEY"
@@ -539,7 +540,7 @@ class TestIdentity:
         args = ("--once", "--log-level", "debug", "--workers-per-actor", "2", "--concurrent-actors", "2")
         env = {"AWS_ENDPOINT_URL_S3": fault_server.endpoint_url}
         with product.start(args, actor_tree.root, env=env) as running:
-            fault_server.wait_until(lambda server: len(server.requests) == in_flight)
+            wait_until(lambda: len(fault_server.requests) == in_flight)
             dotenv.write_text(f"AWS_ACCESS_KEY={OTHER_KEY}\nAWS_ACCESS_SECRET='{OTHER_SECRET}'\n")
             renewed.set()
             finished = running.finish()

@@ -14,7 +14,6 @@ from urllib.parse import quote
 import pytest
 
 from daemon.adapters.disk import Disk
-from tests.support.daemons import eventually
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import drip, healthy, held_until
 from tests.support.file_systems import bound_by_fuse, faulty_file_system, small_file_system
@@ -22,6 +21,7 @@ from tests.support.fuse_mount import mounted
 from tests.support.needs import needs_fuse, needs_root
 from tests.support.product import Finished, Product
 from tests.support.trees import BUCKET, ActorTree, image_bytes, s3_url
+from tests.support.waiting import wait_until
 
 LOST, KEPT = "0001_lost", "0002_kept"
 BESIDE = {"response.json"}
@@ -97,7 +97,7 @@ def test_folder_removed_in_mid_run_is_told_once(product, actor_tree, fault_serve
             fault_server.inject(f"/actor-images/{key}", held_until(removed))
     args = ["--once", "--log-format", "json", "--workers-per-actor", "3", "--concurrent-actors", "2"]
     with product.start(args, actor_tree.root, env=dict(fault_server.account.environment)) as running:
-        fault_server.wait_until(lambda server: server.peak_waiting(f"/actor-images/training/{LOST}/") == 3)
+        wait_until(lambda: fault_server.peak_waiting(f"/actor-images/training/{LOST}/") == 3)
         change(actor_tree)
         removed.set()
         finished = running.finish()
@@ -180,7 +180,7 @@ def test_kill_leaves_nothing_false_where_names_are_reserved(product, faulty, fau
         fault_server.inject(ANY, *[drip(600_000), healthy()] * 2, forever=True)
         for kill in range(4):
             with product.start(["--once"], tree.root, env=dict(fault_server.account.environment)) as running:
-                fault_server.wait_until(lambda server, after=10 * kill: len(server.requests) > after + 8)
+                wait_until(lambda after=10 * kill: len(fault_server.requests) > after + 8)
                 time.sleep(0.003 * kill)  # somewhere else in the life of its images
                 running.send(signal.SIGKILL)
                 running.wait()
@@ -330,5 +330,5 @@ def test_rescan_finds_a_rewrite_with_the_same_size_and_time(product, tmp_path, f
         with product.start(args, where / "project", env=env) as running:
             running.wait_for("run.completed")
             tree.actor("0001_actor", urls=[s3_url(BUCKET, "t/b.png")])
-            eventually(lambda: (folder / "b.png").exists())
+            wait_until(lambda: (folder / "b.png").exists())
     assert 2 == len(fault_server.requests)

@@ -9,9 +9,8 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -25,6 +24,7 @@ from daemon.demo import Demo, DemoServer
 from tests.support.file_systems import small_file_system
 from tests.support.needs import needs_root
 from tests.support.other_user import NOBODY
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 20.0
@@ -242,13 +242,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
-
-
 def rclone_child() -> int:
     """The demo's server: the youngest, for a store of other tests may be running too."""
     servers = [pid for pid in children(os.getpid()) if b"\0serve\0s3\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -346,7 +339,7 @@ def test_server_dies_when_we_are_killed(small, number):
         (server,) = children(parent.pid)
         parent.send_signal(number)
         parent.wait(WAIT_SECONDS)
-    wait_for(lambda: not alive(server))
+    wait_until(lambda: not alive(server))
 
 
 def test_missing_rclone_is_said_with_the_install_line_before_anything_is_made(tmp_path, monkeypatch):
@@ -449,4 +442,4 @@ def test_commands_in_the_closing_words_do_what_they_say(tmp_path):
                 return bool(client(server).get_object(Bucket=demo.BUCKET, Key=key)["Body"].read())
             return False
 
-        wait_for(served)  # it keeps a listing for 0.2 s; rclone's default is five minutes
+        wait_until(served)  # it keeps a listing for 0.2 s; rclone's default is five minutes

@@ -1,7 +1,6 @@
 """Checksums on the other cores are those that the hub would compute, in bounded memory, and the hub goes on meanwhile."""
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ import pytest
 from daemon.adapters.hash_threads import BUFFER_BYTES, SMALLEST_BYTES, HashThreads
 from daemon.core.model import Proof
 from tests.support.checksums import body_of, cut, feed
+from tests.support.waiting import wait_until
 
 LARGE = 64 * 1024 * 1024  # a tenth of a second of MD5
 
@@ -21,19 +21,12 @@ def hashers(request: pytest.FixtureRequest) -> Iterator[HashThreads]:
     made = HashThreads(threads=request.param, buffers=4)
     yield made
     made.close()
-    until_threads_are(before)
+    wait_until(lambda: threads_of_process() == before)
 
 
 def threads_of_process() -> int:
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
-
-
-def until_threads_are(count: int) -> None:
-    deadline = time.monotonic() + 10
-    while threads_of_process() != count:
-        assert time.monotonic() < deadline, "they never ended"
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("proof", [Proof.MD5, Proof.SHA1, Proof.SHA256])
@@ -89,7 +82,7 @@ def test_the_hub_goes_on_while_a_digest_is_waited_for() -> None:
     digest = checksum.digest()
     turning.kill()
     hashers.close()
-    until_threads_are(before)
+    wait_until(lambda: threads_of_process() == before)
     assert hashlib.md5(body).digest() == digest
     assert turns > 20
 
@@ -155,4 +148,4 @@ def test_threads_end_when_they_are_told() -> None:
     checksum.digest()
     assert before + 2 == threads_of_process()
     hashers.close()
-    until_threads_are(before)
+    wait_until(lambda: threads_of_process() == before)

@@ -10,7 +10,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import md5
 from pathlib import Path
@@ -58,6 +58,7 @@ from tests.support.needs import find_program, not_installed
 from tests.support.processes import Child, free_ports, listens
 from tests.support.proxy_server import ProxyServer
 from tests.support.trees import image_bytes
+from tests.support.waiting import wait_until
 
 PAIR = Credentials(ACCESS_KEY, Secret(SECRET_KEY), None, "the test")
 REF = ObjectRef("images", "a.png")
@@ -124,14 +125,6 @@ def fetch(store: HttpStore, ref: ObjectRef = REF, *, sink: "Received | None" = N
     store.fetch(ref, sink, **settings)
     assert 1 == len(sink.heads)
     return bytes(sink.body)
-
-
-def until(claim: Callable[[], object], seconds: float = 10) -> None:
-    """Wait in the hub: the store's greenlets go on meanwhile."""
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline, "it never came true"
-        gevent.sleep(0.002)
 
 
 def raw(sent: bytes, ending: Ending = Ending.CLOSE) -> Fault:
@@ -259,7 +252,7 @@ class TestStaleConnections:
         store = make_store(server.endpoint_url)
         server.inject(PATH, faults.unannounced_close())
         fetch(store)
-        until(lambda: server.open_connections == 0)
+        wait_until(lambda: server.open_connections == 0, pause=gevent.sleep)
 
         sink = Received()
         assert BODY == fetch(store, sink=sink)
@@ -298,7 +291,7 @@ class TestReuse:
         store._pool = Pool(store._connect, 50, idle_seconds=0.1)
         fetch(store)
 
-        until(lambda: server.open_connections == 0)
+        wait_until(lambda: server.open_connections == 0, pause=gevent.sleep)
         assert BODY == fetch(store)
 
     def test_no_more_are_open_than_requests_are_made_at_once(
@@ -309,9 +302,9 @@ class TestReuse:
 
         for _ in range(3):
             assert BODY == fetch(store)
-            until(lambda: tls_server.open_connections == 0)
+            wait_until(lambda: tls_server.open_connections == 0, pause=gevent.sleep)
             assert BODY == fetch(store, elsewhere)
-            until(lambda: server.open_connections == 0)
+            wait_until(lambda: server.open_connections == 0, pause=gevent.sleep)
 
     def test_none_from_before_a_damaged_body_serves_again(self, server: FaultServer):
         store = make_store(server.endpoint_url)
@@ -356,14 +349,14 @@ class TestWhatIsThrown:
         store = make_store(server.endpoint_url)
         server.inject(PATH, fault)
         waiting = gevent.spawn(fetch, store)
-        until(lambda: server.requests)
+        wait_until(lambda: server.requests, pause=gevent.sleep)
         gevent.sleep(0.02)
 
         gevent.get_hub().loop.run_callback(waiting.throw, Thrown())
-        until(waiting.ready)
+        wait_until(waiting.ready, pause=gevent.sleep)
 
         assert isinstance(waiting.exception, Thrown)
-        until(lambda: server.open_connections == 0)
+        wait_until(lambda: server.open_connections == 0, pause=gevent.sleep)
         assert 0 == store._pool._open
         assert BODY == fetch(store)
 
@@ -380,7 +373,7 @@ class TestPatience:
 
         assert {TimedOut} == {type(each.exception) for each in waiting}
         assert 0.4 <= time.monotonic() - begun < 2
-        until(lambda: server.open_connections == 0)
+        wait_until(lambda: server.open_connections == 0, pause=gevent.sleep)
 
     def test_a_slow_answer_that_goes_on_is_waited_for(self, server: FaultServer):
         store = make_store(server.endpoint_url, read_timeout=0.4)
@@ -608,7 +601,7 @@ class TestPackets:
 
         server.sendall(b"x")
 
-        until(lambda: not connection.is_quiet())
+        wait_until(lambda: not connection.is_quiet(), pause=gevent.sleep)
 
     def test_one_that_stood_still_once_is_gathered_again(
         self, pair: tuple[Connection, gevent_socket.socket], in_vain: list[str]
@@ -621,9 +614,9 @@ class TestPackets:
                 sizes.append(len(connection.receive(size_bytes - sum(sizes))))
 
         receiving = gevent.spawn(receive, 400_000)
-        until(lambda: in_vain)
+        wait_until(lambda: in_vain, pause=gevent.sleep)
         server.sendall(bytes(100_000))
-        until(lambda: sum(sizes) == 100_000)
+        wait_until(lambda: sum(sizes) == 100_000, pause=gevent.sleep)
         for _ in range(200):
             server.sendall(bytes(1500))
             gevent.sleep(0.0002)
@@ -745,7 +738,7 @@ class TestAddresses:
             with accepted:
                 assert f"\r\nHost: [::1]:{port}\r\n".encode() in accepted.recv(65536)
                 accepted.sendall(answer(b"abc"))
-                until(waiting.ready)
+                wait_until(waiting.ready, pause=gevent.sleep)
 
         assert b"abc" == waiting.value
 
@@ -959,7 +952,7 @@ def nginx_ports(tmp_path_factory: pytest.TempPathFactory, tls_certificate: Certi
         pytest.skip(not_installed("nginx"))
     command = [nginx, "-p", str(folder), "-e", "stderr", "-c", "nginx.conf"]
     with Child(command, cwd=folder, env={}) as running:
-        running.wait_until_reachable(lambda: listens(plain) and listens(tls), timeout_seconds=10)
+        running.wait_until(lambda: listens(plain) and listens(tls))
         yield plain, tls
 
 
@@ -1212,7 +1205,7 @@ class TestTheAnswer:
             fetch(store)
 
         assert "AccessDenied" == raised.value.s3_code
-        until(lambda: server.open_connections == 0)
+        wait_until(lambda: server.open_connections == 0, pause=gevent.sleep)
 
     @pytest.mark.parametrize(
         ("fault", "raised"),
@@ -1375,7 +1368,7 @@ def test_two_hundred_at_once_each_get_their_own_bytes(request: pytest.FixtureReq
     assert [] == wrong
     store.close()
     assert 0 == store._pool._open
-    until(lambda: server.open_connections == 0)
+    wait_until(lambda: server.open_connections == 0, pause=gevent.sleep)
 
 
 def test_nothing_is_left_behind_by_a_thousand_requests(server: FaultServer):

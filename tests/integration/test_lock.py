@@ -60,7 +60,7 @@ print("mine", flush=True)
 signal.pause()
 """
     with Child([sys.executable, "-c", code], cwd=ROOT) as owner:
-        owner.wait_until(lambda child: "mine" in child.stdout)
+        owner.wait_until(lambda: "mine" in owner.stdout)
         with pytest.raises(DataDirOwned, match=str(owner.pid)):
             DataDirLock(tmp_path)
         owner.send(signal.SIGKILL)
@@ -113,7 +113,7 @@ def test_lock_file_removed_before_it_is_locked_is_not_trusted(place, own, monkey
 
 def test_data_directory_locked_by_another_program_is_told(tmp_path):
     with Child(["flock", str(tmp_path), "sh", "-c", "echo locked; sleep 60"], cwd=ROOT) as other:
-        other.wait_until(lambda child: "locked" in child.stdout)
+        other.wait_until(lambda: "locked" in other.stdout)
         with pytest.raises(DataDirOwned, match=rf"process {other.pid} has locked {tmp_path}") as raised:
             DataDirLock(tmp_path)
 

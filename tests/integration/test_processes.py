@@ -8,7 +8,8 @@ import pytest
 
 from daemon.adapters.processes import MOST_WAITING
 from tests.support.forking import Forking, shown_blob
-from tests.support.forks import cpu_ticks_of, has_event_loop, is_known, lives, sockets_of, until
+from tests.support.forks import cpu_ticks_of, has_event_loop, is_known, lives, sockets_of
+from tests.support.waiting import wait_until
 
 MB = 1024 * 1024
 
@@ -79,10 +80,10 @@ def test_sender_that_is_killed_in_the_middle_leaves_no_half_message(talking: For
 
 def test_process_waits_for_a_reader_that_is_slow(one: Forking) -> None:
     one.tell(0, "count", messages=2000, size_bytes=20_000)
-    until(lambda: one.ask("sent") >= MOST_WAITING)
+    wait_until(lambda: one.ask("sent") >= MOST_WAITING)
     before = -1
     while before != (before := one.ask("sent")):
-        until(lambda: idle_for_a_tick(one.pids[0]))
+        wait_until(lambda: idle_for_a_tick(one.pids[0]))
     assert before < 2 * MOST_WAITING
     assert list(range(2000)) == one.ask("hear_many", of=0, messages=2000)
 
@@ -91,7 +92,7 @@ def idle_for_a_tick(pid: int) -> bool:
     """It got no CPU for some hundredths of a second."""
     before = cpu_ticks_of(pid)
     try:
-        until(lambda: cpu_ticks_of(pid) != before, timeout_seconds=0.1)
+        wait_until(lambda: cpu_ticks_of(pid) != before, timeout_seconds=0.1)
     except AssertionError:
         return True
     return False
@@ -108,7 +109,7 @@ def test_who_forked_never_waits_for_a_process_that_does_not_read(one: Forking) -
 
 
 def test_forked_process_sleeps_until_it_is_told_something(three: Forking) -> None:
-    until(lambda: all(idle_for_a_tick(pid) for pid in three.pids))
+    wait_until(lambda: all(idle_for_a_tick(pid) for pid in three.pids))
     assert [0, 0, 0] == [cpu_ticks_of(pid) for pid in three.pids]
     assert [False, False, False] == [has_event_loop(pid) for pid in three.pids]
     assert 0 == three.ask("begun")
@@ -142,14 +143,14 @@ def test_processes_end_when_who_forked_them_is_killed(three: Forking, state: Sta
     for which in range(3):
         state(three, which)
     three.kill()
-    until(lambda: not any(map(lives, three.pids)), timeout_seconds=2)
+    wait_until(lambda: not any(map(lives, three.pids)), timeout_seconds=15)
 
 
 @STATES
 def test_signals_that_stop_a_run_are_not_for_forked_processes(one: Forking, state: State) -> None:
     state(one, 0)
     for signum in (signal.SIGINT, signal.SIGTERM):
-        until(lambda signum=signum: ignores(one.pids[0], signum))  # from the first line on that is its own
+        wait_until(lambda signum=signum: ignores(one.pids[0], signum))  # from the first line on that is its own
         os.kill(one.pids[0], signum)
     one.wake(0)
     assert one.ask("close", channel=0) < 1
@@ -171,7 +172,7 @@ def test_process_that_returned_is_gone(one: Forking) -> None:
 def test_process_that_raised_says_so_and_nothing_else_of_the_program_runs_in_it(one: Forking) -> None:
     one.tell(0, "injected_crash")
     assert one.hear(0) is None
-    until(lambda: not lives(one.pids[0]), timeout_seconds=2)
+    wait_until(lambda: not lives(one.pids[0]), timeout_seconds=15)
     assert 1 == one.stderr().count("RuntimeError: injected crash")
 
 
@@ -186,10 +187,10 @@ def test_killed_process_is_heard_of(one: Forking, state: State) -> None:
 
 def test_process_that_is_killed_in_mid_message_is_heard_of(one: Forking) -> None:
     one.tell(0, "count", messages=100, size_bytes=MB)
-    until(lambda: one.ask("sent") == 100)
-    until(lambda: idle_for_a_tick(one.pids[0]))
+    wait_until(lambda: one.ask("sent") == 100)
+    wait_until(lambda: idle_for_a_tick(one.pids[0]))
     os.kill(one.pids[0], signal.SIGKILL)
-    until(lambda: not lives(one.pids[0]))
+    wait_until(lambda: not lives(one.pids[0]))
 
     heard = one.ask("hear_many", of=0, messages=3)
     assert None is heard[-1]
@@ -199,7 +200,7 @@ def test_process_that_is_killed_in_mid_message_is_heard_of(one: Forking) -> None
 def test_sending_to_a_dead_process_does_nothing(one: Forking, state: State) -> None:
     state(one, 0)
     os.kill(one.pids[0], signal.SIGKILL)
-    until(lambda: not lives(one.pids[0]))
+    wait_until(lambda: not lives(one.pids[0]))
     one.ask("tell_many", to=0, values=1000)
     one.ask("tell_blob", to=0, size_bytes=MB)
     assert one.hear(0) is None
@@ -211,7 +212,7 @@ def test_sending_to_a_dead_process_does_nothing(one: Forking, state: State) -> N
 def test_process_that_hangs_is_killed_when_its_channel_is_closed(one: Forking) -> None:
     one.wake(0)
     one.tell(0, "injected_hang")
-    until(lambda: idle_for_a_tick(one.pids[0]))
+    wait_until(lambda: idle_for_a_tick(one.pids[0]))
     took_seconds = one.ask("close", channel=0)
 
     assert 1 < took_seconds < 4
@@ -228,7 +229,7 @@ def test_channels_are_closed_where_the_kernel_reaps_children_by_itself() -> None
 
 def test_no_process_holds_a_socket_of_another(three: Forking) -> None:
     ours = sockets_of(three.pid)
-    until(lambda: [1, 1, 1] == [len(sockets_of(pid)) for pid in three.pids])
+    wait_until(lambda: [1, 1, 1] == [len(sockets_of(pid)) for pid in three.pids])
     theirs = [sockets_of(pid)[0] for pid in three.pids]
 
     assert 3 == len(ours) == len(set(theirs))

@@ -17,7 +17,6 @@ from daemon.core.s3url import build_s3_url
 from tests.support import faults
 from tests.support.account import ACCESS_KEY, SECRET_KEY, Account
 from tests.support.certificates import Certificate
-from tests.support.daemons import eventually
 from tests.support.fault_server import ANY, FaultServer, refusing_port, unanswering_port
 from tests.support.rclone_s3 import running_rclone_s3
 from tests.support.store_contract import (
@@ -30,6 +29,7 @@ from tests.support.store_contract import (
     running_store_process,
 )
 from tests.support.trees import image_bytes
+from tests.support.waiting import wait_until
 
 TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN//////////wEaDEXAMPLE"
 SIGNATURE = "feed5eed" * 8
@@ -731,7 +731,7 @@ class TestConnections:
         arrives = Event()
         fault_server.inject(slow.path, faults.held_until(arrives))
         under_way = own.begin(slow.ref)
-        fault_server.wait_until(lambda server: bool(server.requests_of(slow.path)))
+        wait_until(lambda: bool(fault_server.requests_of(slow.path)))
 
         assert_whole(quick.body, own.fetch(quick.ref, fresh_connection=True))
         arrives.set()
@@ -747,14 +747,14 @@ class TestConnections:
         for image in images[1:5]:
             fault_server.inject(image.path, faults.held_until(others_arrive))
         under_way = [own.begin(ref) for ref in refs[:5]]
-        fault_server.wait_until(lambda server: len(server.requests) == 5)
+        wait_until(lambda: len(fault_server.requests) == 5)
 
         assert_whole(images[5].body, own.fetch(refs[5], fresh_connection=True))
         others_arrive.set()
         for image, pending in list(zip(images, under_way, strict=False))[1:]:
             assert_whole(image.body, pending.wait())
 
-        fault_server.wait_until(lambda server: server.open_connections == 2)  # the fresh one, and the first
+        wait_until(lambda: fault_server.open_connections == 2)  # the fresh one, and the first
         first_arrives.set()
         assert_whole(images[0].body, under_way[0].wait())
 
@@ -773,7 +773,7 @@ class TestConnections:
             assert_whole(other.body, own.fetch(other.ref))
             assert_whole(other.body, own.fetch(presigned(fault_server, other)))
 
-        fault_server.wait_until(lambda server: server.open_connections <= 2)
+        wait_until(lambda: fault_server.open_connections <= 2)
 
     @pytest.mark.parametrize("way", ["signed", "presigned"])
     @pytest.mark.parametrize("where", ["before the head", "in the head", "in the body", "in an error's body"])
@@ -789,14 +789,14 @@ class TestConnections:
         }[where]
         fault_server.inject(image.path, waiting)
         under_way = own.begin(image.ref if way == "signed" else presigned(fault_server, image))
-        fault_server.wait_until(lambda server: bool(server.requests_of(image.path)))
+        wait_until(lambda: bool(fault_server.requests_of(image.path)))
         if where == "in the body":
             under_way.wait_for_bytes()
 
         under_way.throw()
 
         assert "Thrown" == error_of(under_way.wait()).kind
-        fault_server.wait_until(lambda server: server.open_connections == 0)
+        wait_until(lambda: fault_server.open_connections == 0)
         assert_whole(image.body, own.fetch(image.ref))
         assert_whole(other.body, own.fetch(other.ref))
 
@@ -804,7 +804,7 @@ class TestConnections:
         image = put_image(fault_server)
         fault_server.inject(ANY, faults.unannounced_close())
         assert_whole(image.body, own.fetch(image.ref))
-        fault_server.wait_until(lambda server: server.open_connections == 0)
+        wait_until(lambda: fault_server.open_connections == 0)
 
         assert_whole(image.body, own.fetch(image.ref))
 
@@ -814,7 +814,7 @@ class TestConnections:
 
         own.close()
 
-        fault_server.wait_until(lambda server: server.open_connections == 0)
+        wait_until(lambda: fault_server.open_connections == 0)
         assert_whole(image.body, own.fetch(image.ref))
 
 
@@ -945,7 +945,7 @@ class TestIdentity:
         own.give_credentials(*OTHER_PAIR)
         assert "CredentialsMissing" == error_of(own.fetch(image.ref)).kind  # the failure counts for some seconds
         assert 2 == own.lookups
-        eventually(lambda: own.fetch(image.ref).error is None)
+        wait_until(lambda: own.fetch(image.ref).error is None)
 
         assert [ACCESS_KEY, OTHER_PAIR[0]] == self.keys_used(server, image)
 

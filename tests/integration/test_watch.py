@@ -48,9 +48,9 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WatchTree, W
 A, B, C, D, LATE, LATER = NAMES[:6]
 
 
-def expect(watched: WatchProcess, mark: int, name: str, text: str | None, *, timeout_seconds: float = 3) -> None:
+def expect(watched: WatchProcess, mark: int, name: str, text: str | None) -> None:
     """A hint came when the manifest already held `text`: whoever reads then reads the last of it."""
-    watched.wait_for(mark, told="actor", name=name, seen=text, timeout_seconds=timeout_seconds)
+    watched.wait_for(mark, told="actor", name=name, seen=text)
 
 
 def hints(watched: WatchProcess, mark: int) -> list[str]:
@@ -730,7 +730,7 @@ def test_overflow_is_told_once_and_every_swapped_folder_is_found(tmp_path: Path)
         tree.replace(changed, "lost")
         tree.add(late, "late")
         assert [] == watched.since(mark, done="freeze"), "the queue was not filled before the hub went on"
-        watched.wait_for(mark, told="overflow", timeout_seconds=10)
+        watched.wait_for(mark, told="overflow")
         expect(watched, mark, swapped, "second")
         expect(watched, mark, late, "late")
         expect(watched, mark, gone, None)
@@ -770,7 +770,7 @@ def test_actors_above_the_watch_limit_are_polled_until_there_is_room(tmp_path: P
         for name in NAMES:
             tree.replace(name, "second")
         for name in NAMES:
-            expect(watched, mark, name, "second", timeout_seconds=5)
+            expect(watched, mark, name, "second")
         slowest = max(line["at"] for line in watched.since(mark, told="actor")) - began
         assert slowest < 3
         print(f"the slowest of {ACTORS} was polled after {slowest:.2f} s")
@@ -1046,7 +1046,7 @@ def test_hundred_thousand_actors(tmp_path: Path):
         watched.call("start")
         before = watched.call("usage")["rss_bytes"]
         watched.call("meter_gaps")
-        armed = watched.call("watch_numbered", count, timeout_seconds=60)
+        armed = watched.call("watch_numbered", count)
         gap, gap_cpu = watched.call("gaps")
         grown = watched.call("usage")["rss_bytes"] - before
         print(f"armed: {armed}, {grown / 1e6:.0f} MB, hub held {gap:.3f} s, {gap_cpu:.3f} s of CPU")
@@ -1055,7 +1055,7 @@ def test_hundred_thousand_actors(tmp_path: Path):
         assert gap_cpu < 0.15
         assert grown < 150e6
         watched.call("meter_gaps")
-        checked = watched.call("check", timeout_seconds=60)
+        checked = watched.call("check")
         gap, gap_cpu = watched.call("gaps")
         print(f"checked: {checked}, hub held {gap:.3f} s, {gap_cpu:.3f} s of CPU")
         assert gap_cpu < 0.15
@@ -1064,9 +1064,7 @@ def test_hundred_thousand_actors(tmp_path: Path):
         some = [f"actor_{number:06}" for number in range(0, count, 10)]
         for name in some:
             tree.replace(name, "second")
-        watched.wait_until(
-            lambda: len({line["name"] for line in watched.since(mark, seen="second")}) == len(some), timeout_seconds=30
-        )
+        watched.wait_until(lambda: len({line["name"] for line in watched.since(mark, seen="second")}) == len(some))
         print(f"{len(some)} replaced and told within {time.monotonic() - began:.1f} s")
         closed = watched.call("close")
         print(f"closed in {closed:.3f} s")

@@ -1,8 +1,7 @@
 """A daemon at work: a data directory, the store behind it, and the process that keeps the one like the other."""
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +11,6 @@ from tests.support.trees import BUCKET, ActorTree, image_bytes
 
 SENTINEL = "9999_sentinel"
 QUICK = ("--quiet-seconds", "0.05", "--rescan-seconds", "600")  # so that only events can have told
-
-
-def eventually(claim: Callable[[], object], *, timeout_seconds: float = 10, every_seconds: float = 0.01) -> None:
-    """Until `claim` holds; AssertionError at the deadline."""
-    deadline = time.monotonic() + timeout_seconds
-    while not claim():
-        assert time.monotonic() < deadline, f"not so within {timeout_seconds} s"
-        time.sleep(every_seconds)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -45,15 +36,15 @@ class Daemon:
             self.server.put(BUCKET, key, image_bytes(f"{BUCKET}/{key}", size_bytes))
         self.tree.actor(actor, images=images, size_bytes=size_bytes)
 
-    def wait_for_images(self, *, timeout_seconds: float = 10) -> None:
-        """Every image that the tree expects is there."""
+    def wait_for_images(self) -> None:
+        """Wait until every image that the tree expects is there."""
         expected = self.tree.expected
-        eventually(lambda: all(path.exists() for path in expected), timeout_seconds=timeout_seconds)
+        self.running.wait_until(lambda: all(path.exists() for path in expected))
 
     def wait_for_images_of(self, *actors: str) -> None:
-        """Every image that the tree expects of these actors is there."""
+        """Wait until every image that the tree expects of these actors is there."""
         expected = [path for path in self.tree.expected if path.parent.parent.name in actors]
-        eventually(lambda: all(path.exists() for path in expected))
+        self.running.wait_until(lambda: all(path.exists() for path in expected))
 
     def wait_until_idle(self) -> None:
         """Whatever was changed before was noticed, and its runs are over."""
@@ -62,7 +53,7 @@ class Daemon:
             self.change(SENTINEL, images=self._marks)
             self.running.wait_for("actor.synced", actor=SENTINEL, times=self._marks + 1)
         runs = len(self.running.events("run.started"))
-        self.running.wait_until(lambda _: len(self.running.events("run.completed")) >= runs)
+        self.running.wait_until(lambda: len(self.running.events("run.completed")) >= runs)
 
     def runs_of(self, actor: str) -> list[Line]:
         """The log lines of its runs that gave a result."""

@@ -6,14 +6,14 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from fcntl import ioctl
 from http import HTTPStatus
 from itertools import count, cycle
 from termios import TIOCOUTQ
-from threading import Condition, Event, Thread
+from threading import Event, RLock, Thread
 from urllib.parse import parse_qsl, unquote
 
 from tests.support.account import Account
@@ -89,7 +89,7 @@ class FaultServer:
         self.peak_connections = 0
         self._tls = tls
         self._port = port
-        self._changed = Condition()  # guards everything below; told of every request and connection
+        self._lock = RLock()  # guards everything below
         self._requests: list[Request] = []
         self._answered_at: dict[int, float] = {}
         self._scripts: dict[str, Iterator[Fault]] = {}
@@ -117,7 +117,7 @@ class FaultServer:
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._acceptor.join()
         self._listener.close()
-        with self._changed:
+        with self._lock:
             for connection in self._open.values():
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)  # wakes recv and send, under TLS too
@@ -144,18 +144,18 @@ class FaultServer:
 
         `forever`: the list begins again. Replaces what was injected there before.
         """
-        with self._changed:
+        with self._lock:
             self._scripts[path] = cycle(faults) if forever else iter(faults)
 
     def go_out(self, how: Outage, *, seconds: float, after_requests: int = 0) -> None:
         """Be out for so long, from that request on."""
-        with self._changed:
+        with self._lock:
             self._outage = _Planned(how, seconds, after_requests)
 
     @property
     def out_for(self) -> tuple[float, float] | None:
         """From when to when it was out; None: not yet."""
-        with self._changed:
+        with self._lock:
             began_at = self._outage.began_at if self._outage is not None else None
             return (began_at, began_at + self._outage.seconds) if self._outage is not None and began_at is not None else None
 
@@ -167,7 +167,7 @@ class FaultServer:
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        with self._changed:
+        with self._lock:
             return tuple(self._requests)
 
     def requests_of(self, path: str) -> tuple[Request, ...]:
@@ -176,17 +176,17 @@ class FaultServer:
     @property
     def connections(self) -> int:
         """How many were made so far."""
-        with self._changed:
+        with self._lock:
             return self._connections
 
     @property
     def open_connections(self) -> int:
-        with self._changed:
+        with self._lock:
             return len(self._open)
 
     def peak_waiting(self, prefix: str = "/") -> int:
         """How many requests under `prefix` were waiting for the first byte of an answer at the same time."""
-        with self._changed:
+        with self._lock:
             spans = [(r.arrived_at, self._answered_at.get(r.number)) for r in self._requests if r.path.startswith(prefix)]
         steps = sorted([(began, 1) for began, _ in spans] + [(ended, -1) for _, ended in spans if ended is not None])
         peak = waiting = 0
@@ -195,13 +195,9 @@ class FaultServer:
             peak = max(peak, waiting)
         return peak
 
-    def wait_until(self, claim: Callable[["FaultServer"], bool], *, timeout_seconds: float = 10) -> None:
-        """Until `claim` holds, looked at with every request, connection and end of one."""
-        deadline = time.monotonic() + timeout_seconds
-        with self._changed:
-            while not claim(self):
-                if not self._changed.wait(deadline - time.monotonic()):
-                    raise TimeoutError(f"not so after {timeout_seconds} s; requests: {self._requests}")
+    def __repr__(self) -> str:
+        """What was asked of it so far."""
+        return f"{self.open_connections} open connections, {len(self.requests)} requests: {self.requests[-20:]}"
 
     # --- the server ---------------------------------------------------------------------------------------------------
 
@@ -211,13 +207,12 @@ class FaultServer:
                 accepted, _ = self._listener.accept()
             except OSError:
                 return
-            with self._changed:
+            with self._lock:
                 self._connections += 1
                 number = self._connections
                 self._open[number] = accepted
                 if len(self._open) > self.peak_connections:
                     self.peak_connections = max(self.peak_connections, self._held_by_peers())
-                self._changed.notify_all()
             thread = Thread(target=self._serve, args=(number, accepted), name=f"fault-server-{number}")
             self._threads.append(thread)
             thread.start()
@@ -234,7 +229,7 @@ class FaultServer:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls:
-                with self._changed:
+                with self._lock:
                     connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
                     self._open[number] = connection
                 connection.do_handshake()
@@ -243,9 +238,8 @@ class FaultServer:
             pass  # the peer's end of the connection, or ours when the server stops
         except ValueError as error:
             self._malformed.append(f"connection {number}: {error}")
-        with self._changed:
+        with self._lock:
             del self._open[number]
-            self._changed.notify_all()
         if ending is Ending.RESET:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
@@ -257,7 +251,7 @@ class FaultServer:
                 self._stopping.wait(self.latency_seconds)
             while answer.held_until and not answer.held_until.wait(0.01) and not self._stopping.is_set():
                 pass
-            with self._changed:
+            with self._lock:
                 self._answered_at[request.number] = time.monotonic()
             self._send(connection, answer, with_body=method != "HEAD")
             if answer.ending is Ending.HANG:
@@ -274,14 +268,13 @@ class FaultServer:
     def _receive(self, connection: int, method: str, target: str, headers: dict[str, str]) -> tuple[Request, Answer]:
         raw_path, _, raw_query = target.partition("?")
         path, query = unquote(raw_path), dict(parse_qsl(raw_query, keep_blank_values=True))
-        with self._changed:
+        with self._lock:
             fault = self._fault_of_outage() or self._next_fault(path)
             answer = fault.spoil(self._healthy_answer(method, path, query))
             status = answer.status if answer.head is None else None
             number, now = len(self._requests) + 1, time.monotonic()
             request = Request(number, connection, method, path, target, query, headers, status, fault.name, now)
             self._requests.append(request)
-            self._changed.notify_all()
         return request, answer
 
     def _fault_of_outage(self) -> Fault | None:
@@ -305,7 +298,7 @@ class FaultServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._acceptor.join()
         self._listener.close()
-        with self._changed:
+        with self._lock:
             for connection in self._open.values():
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -78,7 +78,7 @@ def faulty_file_system(folder: Path, where: Path, *faults: str) -> Iterator[None
     """`folder` at `where`, with the faults that tests/support/faulty_fs.py describes; takes root."""
     command = [sys.executable, "-m", "tests.support.faulty_fs", str(folder), str(where), *faults]
     with Child(command, cwd=ROOT, env=os.environ | {"FUSE_LIBRARY_NAME": "fuse3"}) as server:  # 2 knows no flags of a rename
-        server.wait_until_reachable(lambda: os.path.ismount(where), timeout_seconds=20)
+        server.wait_until(lambda: os.path.ismount(where))
         try:
             yield
         finally:

@@ -3,8 +3,7 @@
 import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -49,14 +48,6 @@ def kill_all(pids: Iterable[int]) -> None:
         if lives(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def until(claim: Callable[[], object], *, timeout_seconds: float = 10) -> None:
-    """Until `claim` holds; AssertionError at the deadline."""
-    deadline = time.monotonic() + timeout_seconds
-    while not claim():
-        assert time.monotonic() < deadline, f"not so within {timeout_seconds} s"
-        time.sleep(0.005)
 
 
 def _stat(pid: int) -> list[str]:

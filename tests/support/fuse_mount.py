@@ -22,5 +22,5 @@ def mounted(remote: Path, where: Path, work_dir: Path, *, caches: bool = False) 
     args = [rclone, "mount2", *options, str(remote), str(where)]
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     with Child(args, cwd=work_dir, env=env) as server:
-        server.wait_until_reachable(lambda: os.path.ismount(where), timeout_seconds=10)
+        server.wait_until(lambda: os.path.ismount(where))
         yield

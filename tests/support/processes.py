@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import termios
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Self
+
+from tests.support.waiting import HANG_SECONDS, T, wait_until
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -78,36 +79,31 @@ class Child:
     def stderr(self) -> str:
         return self._text("stderr")
 
-    @property
-    def output(self) -> str:
-        """All that it wrote, for people."""
+    def __repr__(self) -> str:
+        """Its command, its exit status and all that it wrote."""
         return f"{' '.join(self.args)} (exit status {self.returncode})\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
     def send(self, signum: signal.Signals) -> None:
         self._process.send_signal(signum)
 
-    def wait_until(self, claim: Callable[["Child"], bool], *, timeout_seconds: float = 10) -> None:
-        """Until `claim` holds, looked at with every piece of output; at the deadline or the last piece, an AssertionError."""
+    def wait_until(self, claim: Callable[[], T], *, timeout_seconds: float = HANG_SECONDS, every_seconds: float = 0.01) -> T:
+        """As waiting.wait_until, but asked with each piece of output too, and only until the child's end."""
         with self._changed:
-            self._changed.wait_for(lambda: claim(self) or not self._unfinished, timeout_seconds)
-            if not claim(self):
-                raise AssertionError(f"not so within {timeout_seconds} s: {self.output}")
+            return wait_until(
+                claim,
+                timeout_seconds=timeout_seconds,
+                every_seconds=every_seconds,
+                pause=self._changed.wait,
+                ended=lambda: not self._unfinished,
+            )
 
-    def wait_until_reachable(self, ready: Callable[[], bool], *, timeout_seconds: float) -> None:
-        """Until `ready` holds, asked every 10 ms. Raises AssertionError at the child's end or the deadline."""
-        deadline = time.monotonic() + timeout_seconds
-        while not ready():
-            if self.returncode is not None or time.monotonic() > deadline:
-                raise AssertionError(f"not ready within {timeout_seconds} s: {self.output}")
-            time.sleep(0.01)
-
-    def wait(self, *, timeout_seconds: float = 30) -> int:
+    def wait(self, *, timeout_seconds: float = HANG_SECONDS) -> int:
         """The exit status, when all output has been read too. Kills, and raises AssertionError, after that time."""
         try:
             status = self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"still running after {timeout_seconds} s: {self.output}") from None
+            raise AssertionError(f"still running after {timeout_seconds} s: {self!r}") from None
         with self._changed:
             self._changed.wait_for(lambda: not self._unfinished, timeout=5)
         return status

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.processes import Child
+from tests.support.waiting import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "daemon")
@@ -43,12 +44,12 @@ class Running(Child):
         """The log lines so far of that event which have these facts."""
         return _matching(self.lines, event, facts)
 
-    def wait_for(self, event: str, *, times: int = 1, timeout_seconds: float = 10, **facts: object) -> Line:
+    def wait_for(self, event: str, *, times: int = 1, timeout_seconds: float = HANG_SECONDS, **facts: object) -> Line:
         """The `times`-th log line of that event with these facts, as soon as it is there."""
-        self.wait_until(lambda _: len(self.events(event, **facts)) >= times, timeout_seconds=timeout_seconds)
+        self.wait_until(lambda: len(self.events(event, **facts)) >= times, timeout_seconds=timeout_seconds, every_seconds=1)
         return self.events(event, **facts)[times - 1]
 
-    def finish(self, *, timeout_seconds: float = 30) -> Finished:
+    def finish(self, *, timeout_seconds: float = HANG_SECONDS) -> Finished:
         """Wait for its end."""
         returncode = self.wait(timeout_seconds=timeout_seconds)
         return Finished(returncode, self.stdout, self.stderr, self.lines, self._report())
@@ -93,7 +94,7 @@ class Product:
         cwd: Path,
         *,
         env: Mapping[str, str | None] | None = None,
-        timeout_seconds: float = 30,
+        timeout_seconds: float = HANG_SECONDS,
         terminal: bool = False,
     ) -> Finished:
         """To its end. Killed after `timeout_seconds`, which fails the test."""

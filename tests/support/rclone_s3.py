@@ -11,7 +11,6 @@ from tests.support.account import ACCESS_KEY, SECRET_KEY, Account
 from tests.support.processes import Child
 
 RCLONE = Path(sys.executable).parent / "rclone"
-READY_SECONDS = 10
 LOG_BYTES = 16 * 1024 * 1024  # some 20,000 GETs
 
 
@@ -53,8 +52,8 @@ def running_rclone_s3(folder: Path) -> Iterator[RcloneS3]:
     """Serve `folder` on a port of the kernel's choice."""
     args, env = rclone_command(folder)
     with Child(args, cwd=folder, env=env, kept_bytes=LOG_BYTES) as server:
-        server.wait_until(lambda child: "Starting s3 server on" in child.stderr, timeout_seconds=READY_SECONDS)
+        server.wait_until(lambda: "Starting s3 server on" in server.stderr)
         endpoint_url = re.search(r"server on \[(http://127\.0\.0\.1:\d+)/\]", server.stderr)
         if endpoint_url is None:
-            raise AssertionError(server.output)
+            raise AssertionError(repr(server))
         yield RcloneS3(Account(endpoint_url[1]), folder, server)

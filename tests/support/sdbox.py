@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from tests.support.needs import NO_ROOT, not_installed, skip_reason
 from tests.support.processes import Child
 
 SCRIPT = Path(__file__).with_name("sdbox.sh")
-BOOT_SECONDS = 30
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -122,14 +121,6 @@ class SystemdBox:
             finally:
                 _join_network(ours.fileno())
 
-    def wait_until(self, claim: Callable[[], object], *, what: str, timeout_seconds: float = 20) -> None:
-        """Until `claim()` is true, asked every 50 ms. Raises AssertionError at the deadline."""
-        deadline = time.monotonic() + timeout_seconds
-        while not claim():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not so within {timeout_seconds} s: {what}")
-            time.sleep(0.05)
-
 
 def _join_network(handle: int) -> None:
     if _libc.setns(handle, _CLONE_NEWNET):
@@ -142,9 +133,9 @@ def running_systemd_box(folder: Path, shares: Sequence[tuple[str, Path, str]] = 
     binds = [word for mode, source, target in shares for word in (f"--{mode}", str(source), target)]
     with Child(["bash", str(SCRIPT), str(folder), *binds], cwd=folder) as server:
         try:
-            server.wait_until_reachable(lambda: _init_of(server.pid) is not None, timeout_seconds=BOOT_SECONDS)
+            server.wait_until(lambda: _init_of(server.pid) is not None)
             box = SystemdBox(server, _init_of(server.pid) or 0)
-            server.wait_until_reachable(lambda: _is_up(box), timeout_seconds=BOOT_SECONDS)
+            server.wait_until(lambda: _is_up(box))
             yield box
         finally:
             server.kill()  # not terminated: the box has nothing to keep

@@ -15,7 +15,6 @@ from tests.support.account import ACCESS_KEY, SECRET_KEY, Account
 from tests.support.processes import Child, free_ports, listens
 
 WEED = Path(sys.executable).parent / "weed"
-READY_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def running_seaweed(folder: Path) -> Iterator[Seaweed]:
     client = account.client()
     try:
         with Child(args, cwd=folder, env=env) as weed:
-            weed.wait_until_reachable(lambda: listens(s3) and _takes_objects(client), timeout_seconds=READY_SECONDS)
+            weed.wait_until(lambda: listens(s3) and _takes_objects(client))
             yield Seaweed(account, client, weed)
             weed.kill()  # asked to stop, it would wait 10 s for clients of its volumes
     finally:

@@ -194,8 +194,8 @@ class StoreProcess:
             try:
                 line = self._lines.readline()
             except TimeoutError:
-                raise AssertionError(f"no answer within {TIMEOUT_SECONDS} s: {self._child.output}") from None
-            assert line, f"the store's process ended: {self._child.output}"
+                raise AssertionError(f"no answer within {TIMEOUT_SECONDS} s: {self._child!r}") from None
+            assert line, f"the store's process ended: {self._child!r}"
             reply = json.loads(line)
             self._replies[reply["number"]] = reply
         reply = self._replies.pop(number)
@@ -218,7 +218,7 @@ def running_store_process(folder: Path, env: Mapping[str, str]) -> Iterator[Stor
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
-                raise AssertionError(f"the store's process did not come up: {child.output}") from None
+                raise AssertionError(f"the store's process did not come up: {child!r}") from None
             with connection:
                 connection.settimeout(TIMEOUT_SECONDS)
                 yield StoreProcess(child, connection)

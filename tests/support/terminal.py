@@ -15,6 +15,8 @@ from typing import Self
 
 import pyte
 
+from tests.support.waiting import wait_until
+
 ROWS, COLUMNS = 24, 100
 
 
@@ -55,13 +57,13 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
-    def wait_until(self, claim: Callable[[list[str]], object], *, timeout_seconds: float = 10) -> list[str]:
-        """The rows as soon as `claim` holds for them; an AssertionError at the deadline."""
-        deadline = time.monotonic() + timeout_seconds
-        while not claim(rows := self.look()):
-            assert time.monotonic() < deadline, "not so in time:\n" + "\n".join(rows)
-            time.sleep(0.005)
-        return rows
+    def __repr__(self) -> str:
+        """What it shows."""
+        return "\n".join(["Terminal", *self.look()])
+
+    def wait_until(self, claim: Callable[[list[str]], object], *, pause: Callable[[float], object] = time.sleep) -> list[str]:
+        """The rows as soon as `claim` holds for them."""
+        return wait_until(lambda: (rows := self.look()) and claim(rows) and rows, pause=pause)
 
     def close(self) -> None:
         for fd in (self.fd, self.ours):
@@ -97,12 +99,8 @@ class Session(Terminal):
             self.process.kill()
             self.process.wait()
 
-    def wait(self, *, timeout_seconds: float = 20) -> int:
+    def wait(self) -> int:
         """The exit status; what it wrote last is on the screen."""
-        deadline = time.monotonic() + timeout_seconds
-        while (status := self.process.poll()) is None:
-            assert time.monotonic() < deadline, "still running:\n" + "\n".join(self.look())
-            self.look()
-            time.sleep(0.005)
+        wait_until(lambda: self.look() and self.process.poll() is not None)
         self.look()
-        return status
+        return self.process.returncode

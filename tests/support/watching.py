@@ -11,6 +11,7 @@ from threading import Condition, Thread
 from typing import Any, Self
 
 from tests.support.product import ROOT
+from tests.support.waiting import HANG_SECONDS, T, wait_until
 
 Line = dict[str, Any]
 
@@ -63,7 +64,7 @@ class WatchProcess:
         self._stderr: list[str] = []
         self._complaining = Thread(target=self._complain, daemon=True)
         self._complaining.start()
-        self._wait(lambda: any("ready" in line for line in self.lines), 10)
+        self.wait_until(lambda: any("ready" in line for line in self.lines))
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +103,7 @@ class WatchProcess:
         self._process.stdin.flush()
         return mark
 
-    def call(self, command: str, *arguments: object, timeout_seconds: float = 30) -> Any:
+    def call(self, command: str, *arguments: object, timeout_seconds: float = HANG_SECONDS) -> Any:
         """What the driver's method returned."""
         mark = self.send(command, *arguments)
         return self.wait_for(mark, timeout_seconds=timeout_seconds, done=command)["value"]
@@ -116,29 +117,29 @@ class WatchProcess:
         with self._changed:
             return [line for line in self.lines[mark:] if facts.items() <= line.items()]
 
-    def wait_for(self, mark: int, *, timeout_seconds: float = 5, **facts: object) -> Line:
+    def wait_for(self, mark: int, *, timeout_seconds: float = HANG_SECONDS, **facts: object) -> Line:
         """The first line since then with these facts."""
-        self._wait(lambda: bool(self.since(mark, **facts)), timeout_seconds, facts)
-        return self.since(mark, **facts)[0]
+        return self.wait_until(lambda: self.since(mark, **facts), timeout_seconds=timeout_seconds)[0]
 
-    def wait_until(self, claim: Callable[[], bool], *, timeout_seconds: float = 5) -> None:
-        """Until the claim holds, asked with each line and every 10 ms."""
-        self._wait(claim, timeout_seconds)
+    def wait_until(self, claim: Callable[[], T], *, timeout_seconds: float = HANG_SECONDS) -> T:
+        """As waiting.wait_until, but asked with each line too, and only until the end of the process."""
+        with self._changed:
+            return wait_until(
+                claim,
+                timeout_seconds=timeout_seconds,
+                pause=self._changed.wait,
+                ended=lambda: self._process.poll() is not None,
+            )
+
+    def __repr__(self) -> str:
+        """The last lines, and what it complained of."""
+        return f"{self.lines[-20:]}\n{self.stderr}"
 
     def settle(self) -> None:
         """Everything that happened so far has been told, if it is going to be: two rounds of its batching."""
         for _ in range(2):
             time.sleep(0.03)
             self.call("health")
-
-    def _wait(self, claim: Callable[[], bool], timeout_seconds: float, what: object = "") -> None:
-        deadline = time.monotonic() + timeout_seconds
-        with self._changed:
-            while not claim():
-                left = deadline - time.monotonic()
-                if left <= 0 or self._process.poll() is not None:
-                    raise AssertionError(f"not so within {timeout_seconds} s: {what} {self.lines[-20:]}\n{self.stderr}")
-                self._changed.wait(min(left, 0.01))
 
     def _collect(self) -> None:
         assert self._process.stdout is not None
