@@ -533,11 +533,9 @@ class TestChildren:
         wait_until(lambda: not sleeper.exists() or " Z " in sleeper.read_text())
 
     def test_a_failed_start_shows_what_the_child_wrote(self, tmp_path: Path):
-        with Child(["sh", "-c", "echo no luck >&2; exit 3"], cwd=tmp_path) as child:
-            with pytest.raises(AssertionError, match="no luck"):
-                child.wait_until(lambda: "ready" in child.stdout)
-            with pytest.raises(AssertionError, match="exit status 3"):
-                child.wait_until(lambda: False, timeout_seconds=5)
+        told = r"(?s)not true before the end: .*ready.*exit status 3.*no luck"
+        with Child(["sh", "-c", "echo no luck >&2; exit 3"], cwd=tmp_path) as child, pytest.raises(AssertionError, match=told):
+            child.wait_until(lambda: "ready" in child.stdout)
 
     def test_free_ports_are_different_and_free(self):
         ports = free_ports(20)
@@ -600,6 +598,21 @@ class TestProduct:
     def test_one_that_does_not_end_is_killed_and_fails_the_test(self, product: Product, tmp_path: Path):
         with pytest.raises(AssertionError, match="still running"):
             self.python(product, "import time; time.sleep(600)").run([], tmp_path, timeout_seconds=0.3)
+
+
+class TestWaiting:
+    def test_it_returns_the_first_true_value(self):
+        values = iter([0, "", "found", "later"])
+        assert "found" == wait_until(lambda: next(values))
+
+    def test_time_out_shows_the_claim_and_its_variables(self):
+        count = 41
+        with pytest.raises(AssertionError, match=r"(?s)within 0.05 s: .*count > 42.*count = 41"):
+            wait_until(lambda: count > 42, timeout_seconds=0.05)
+
+    def test_claim_that_came_true_at_the_end_holds(self):
+        done: list[int] = []
+        assert [1] == wait_until(lambda: done, ended=lambda: done.append(1) or True)
 
 
 class TestTrees:

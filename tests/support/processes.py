@@ -94,7 +94,8 @@ class Child:
                 timeout_seconds=timeout_seconds,
                 every_seconds=every_seconds,
                 pause=self._changed.wait,
-                ended=lambda: not self._unfinished,
+                ended=lambda: not self._unfinished and self.returncode is not None,
+                subject=self,
             )
 
     def wait(self, *, timeout_seconds: float = HANG_SECONDS) -> int:

@@ -63,7 +63,12 @@ class Terminal:
 
     def wait_until(self, claim: Callable[[list[str]], object], *, pause: Callable[[float], object] = time.sleep) -> list[str]:
         """The rows as soon as `claim` holds for them."""
-        return wait_until(lambda: (rows := self.look()) and claim(rows) and rows, pause=pause)
+
+        def rows_if_claimed() -> list[str]:
+            rows = self.look()
+            return rows if claim(rows) else []
+
+        return wait_until(rows_if_claimed, pause=pause, subject=self)
 
     def close(self) -> None:
         for fd in (self.fd, self.ours):
@@ -101,6 +106,6 @@ class Session(Terminal):
 
     def wait(self) -> int:
         """The exit status; what it wrote last is on the screen."""
-        wait_until(lambda: self.look() and self.process.poll() is not None)
+        wait_until(lambda: self.look() and self.process.poll() is not None, subject=self)
         self.look()
         return self.process.returncode

@@ -17,12 +17,13 @@ def wait_until(
     every_seconds: float = 0.01,
     pause: Callable[[float], object] = time.sleep,
     ended: Callable[[], object] = lambda: False,
+    subject: object = "",
 ) -> T:
     """Return the first true value of `claim()`, called every `every_seconds`.
 
     `pause` is gevent.sleep where greenlets of this process must run meanwhile.
     `ended`: true once `claim` can no longer become true.
-    Raises AssertionError at the time-out or the end, with the claim and the values it looks at.
+    Raises AssertionError at the time-out or the end, with the claim, the values it looks at and `subject`.
     """
     __tracebackhide__ = True
     deadline = time.monotonic() + timeout_seconds
@@ -32,7 +33,7 @@ def wait_until(
             return value
         if over or time.monotonic() > deadline:
             when = "before the end" if over else f"within {timeout_seconds} s"
-            raise AssertionError(f"not true {when}: {_description(claim)}")
+            raise AssertionError(f"not true {when}: {_description(claim)}\n{subject!r}")
         pause(every_seconds)
 
 

@@ -28,8 +28,6 @@ from watchdog.observers import inotify_c  # noqa: E402
 
 from daemon.adapters import watch  # noqa: E402
 
-_sleep_native = monkey.get_original("time", "sleep")
-
 
 def say(**facts: object) -> None:
     os.write(1, json.dumps({"at": time.monotonic(), **facts}).encode() + b"\n")
@@ -152,11 +150,6 @@ class Driver:
     def limit(self, name: str, count: int) -> None:
         """In a user namespace of its own: a limit of the kernel's, max_inotify_watches or max_inotify_instances."""
         Path("/proc/sys/user", name).write_text(str(count))
-
-    def freeze(self, seconds: float) -> None:
-        """Injected: the hub does nothing for so long."""
-        say(frozen=seconds)
-        _sleep_native(seconds)
 
     def make_after_look(self, name: str) -> None:
         """Injected: the next time that `name` is found to have no training_data, it has one a moment later."""

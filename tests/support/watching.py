@@ -129,6 +129,7 @@ class WatchProcess:
                 timeout_seconds=timeout_seconds,
                 pause=self._changed.wait,
                 ended=lambda: self._process.poll() is not None,
+                subject=self,
             )
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import gevent
 import pytest
@@ -416,13 +416,6 @@ def test_the_bar_counts_on_manifests_that_are_not_read_yet(progress: Progress, r
     assert bar_text(progress, rates, 120)[17:].startswith(words + "  ")
 
 
-def look_until(terminal: Terminal, holds: Callable[[list[str]], bool]) -> list[str]:
-    with gevent.Timeout(5):
-        while not holds(terminal.look()):
-            gevent.sleep(0.005)
-    return terminal.look()
-
-
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
     terminal = Terminal(rows=80)
@@ -461,14 +454,14 @@ def run(terminal: Terminal) -> Iterator[Run]:
 def test_lines_stand_above_the_bar_and_never_in_it(terminal: Terminal, run: Run):
     """Without one order for both, half of a bar stands at the end of a line, or a line in the bar."""
     run.bar.start()
-    look_until(terminal, lambda rows: "images/s" in rows[-1])
+    terminal.wait_until(lambda rows: "images/s" in rows[-1], pause=gevent.sleep)
     for n in range(60):
         run.progress = Progress(n, 60, n * 10**6, n, 60)
         run.log.info("actor.synced", actor=f"a{n}", downloaded=20, skipped=0, failed=0)
         if n % 10 == 0:
             gevent.sleep(0.01)
             terminal.look()
-    *lines, bar = look_until(terminal, lambda rows: len(rows) == 61)
+    *lines, bar = terminal.wait_until(lambda rows: len(rows) == 61, pause=gevent.sleep)
     assert [f"✅ a{n}: 20 downloaded, 0 skipped" for n in range(60)] == lines
     assert re.fullmatch(r"[█░]{16} [ \d]{3}%  \d+ of 60 images  .*", bar)
     run.end()
@@ -483,7 +476,7 @@ def test_the_bar_is_drawn_at_most_ten_times_a_second(terminal: Terminal, run: Ru
     for n in range(300):
         run.progress = Progress(n, 300, 0, 0, 1)
         gevent.sleep(0.002)
-    look_until(terminal, lambda rows: "images/s" in rows[-1])
+    terminal.wait_until(lambda rows: "images/s" in rows[-1], pause=gevent.sleep)
     assert 3 <= terminal.raw.count(ERASE.decode()) <= 1 + (time.monotonic() - started) / 0.1
 
 
@@ -497,11 +490,11 @@ def test_a_bar_that_did_not_change_is_not_drawn_again(terminal: Terminal, run: R
 
 def test_a_bar_that_was_stopped_does_not_come_back(terminal: Terminal, run: Run):
     run.bar.start()
-    look_until(terminal, lambda rows: "images/s" in rows[-1])
+    terminal.wait_until(lambda rows: "images/s" in rows[-1], pause=gevent.sleep)
     run.bar.stop()
     run.progress = Progress(1, 2, 3, 4, 5)
     gevent.sleep(0.25)  # two ticks
-    look_until(terminal, lambda rows: rows == [""])
+    terminal.wait_until(lambda rows: rows == [""], pause=gevent.sleep)
 
 
 def test_the_bar_follows_the_width_of_the_terminal(terminal: Terminal, run: Run):
@@ -510,7 +503,7 @@ def test_the_bar_follows_the_width_of_the_terminal(terminal: Terminal, run: Run)
         terminal.resize(columns)
         run.bar.tick()
         run.log.info("daemon.alive")
-        rows = look_until(terminal, lambda rows, lines=number: len(rows) == lines + 1)
+        rows = terminal.wait_until(lambda rows, lines=number: len(rows) == lines + 1, pause=gevent.sleep)
         assert ["ℹ daemon.alive"] * number == rows[:-1]
         assert width == len(rows[-1])
 
@@ -518,24 +511,24 @@ def test_the_bar_follows_the_width_of_the_terminal(terminal: Terminal, run: Run)
 def test_line_that_comes_before_the_next_bar_does_not_wrap_the_old_one(terminal: Terminal, run: Run):
     terminal.resize(120)
     run.bar.tick()
-    look_until(terminal, lambda rows: "images/s" in rows[-1])
+    terminal.wait_until(lambda rows: "images/s" in rows[-1], pause=gevent.sleep)
     terminal.resize(40)  # the bar that is drawn again with the line is still the wide one
     run.log.info("daemon.alive")
-    look_until(terminal, lambda rows: len(rows) == 2)
+    terminal.wait_until(lambda rows: len(rows) == 2, pause=gevent.sleep)
     run.bar.tick()
-    line, bar = look_until(terminal, lambda rows: rows[-1].endswith("50%"))
+    line, bar = terminal.wait_until(lambda rows: rows[-1].endswith("50%"), pause=gevent.sleep)
     assert "ℹ daemon.alive" == line
     assert "████████░░░░░░░░  50%" == bar
     run.end()
-    look_until(terminal, lambda rows: rows == ["ℹ daemon.alive", ""])
+    terminal.wait_until(lambda rows: rows == ["ℹ daemon.alive", ""], pause=gevent.sleep)
 
 
 def test_between_runs_there_is_no_bar(terminal: Terminal, run: Run):
     run.bar.tick()
-    look_until(terminal, lambda rows: "images/s" in rows[-1])
+    terminal.wait_until(lambda rows: "images/s" in rows[-1], pause=gevent.sleep)
     run.progress = None
     run.bar.tick()
-    look_until(terminal, lambda rows: rows == [""])
+    terminal.wait_until(lambda rows: rows == [""], pause=gevent.sleep)
 
 
 def test_a_terminal_that_is_held_is_not_sent_bars_to_catch_up_with(terminal: Terminal):

@@ -19,6 +19,7 @@ import structlog
 
 from daemon.adapters.log import LINE_BYTES, LineWriter, journal_line, json_line, make_log, under_journal
 from daemon.core.model import ObjectRef, Secret
+from tests.support.waiting import wait_until
 
 
 class Reader:
@@ -66,14 +67,9 @@ def pipe() -> Iterator[Pipe]:
     pipe = Pipe()
     yield pipe
     pipe.close(pipe.reader)
-    wait_until(lambda: _thread._count() <= threads)  # one that is stuck in a write must not write to the next file
+    # A thread that is stuck in a write must not write to the next file.
+    wait_until(lambda: _thread._count() <= threads, pause=gevent.sleep)
     pipe.close(pipe.fd)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    with gevent.Timeout(5):
-        while not holds():
-            gevent.sleep(0.001)
 
 
 PAGE = b"x" * 4_999 + b"\n"  # longer than what the last page of a full pipe may still have room for
@@ -318,7 +314,7 @@ def test_a_stalled_reader_costs_the_oldest_lines_but_no_error(pipe: Pipe):
             log.error("image.failed", n=n)
     assert time.monotonic() - started < 2, "the hub waited for the reader"
     read = Reader(pipe.reader)
-    wait_until(lambda: writer.waiting_bytes == 0)
+    wait_until(lambda: writer.waiting_bytes == 0, pause=gevent.sleep)
     log.info("daemon.alive")
     assert writer.close(5)
 
@@ -383,7 +379,7 @@ def test_the_hub_itself_never_waits_for_room(pipe: Pipe):
     """A callback of the loop that would sleep raises instead: its line goes over the bound."""
     writer = LineWriter(pipe.fd, lossless=True, queue_bytes=10_000)
     filler = gevent.spawn(lambda: [writer.write(PAGE, keep=False) for _ in range(50)])
-    wait_until(lambda: stalled(pipe.fd))
+    wait_until(lambda: stalled(pipe.fd), pause=gevent.sleep)
     gevent.sleep(0.02)
     assert not filler.ready()
     done = gevent.event.Event()
@@ -398,7 +394,7 @@ def test_the_hub_itself_never_waits_for_room(pipe: Pipe):
 def test_nobody_waits_any_more_once_a_stop_was_asked_for(pipe: Pipe):
     writer = LineWriter(pipe.fd, lossless=True, queue_bytes=10_000)
     run = gevent.spawn(lambda: [writer.write(PAGE, keep=False) for _ in range(50)])
-    wait_until(lambda: stalled(pipe.fd))
+    wait_until(lambda: stalled(pipe.fd), pause=gevent.sleep)
     gevent.sleep(0.02)
     assert not run.ready()
     writer.lossless = False
@@ -430,7 +426,7 @@ def test_a_reader_that_goes_away_is_told_to_the_hub_once(pipe: Pipe, lossless: b
     pipe.close(pipe.reader)
     for n in range(100):
         writer.write(b"%d\n" % n, keep=True)
-    wait_until(lambda: bool(calls))
+    wait_until(lambda: bool(calls), pause=gevent.sleep)
     assert writer.broken
     for n in range(100):
         writer.write(b"%d\n" % n, keep=True)  # neither waits nor fails
@@ -441,7 +437,7 @@ def test_a_reader_that_goes_away_is_told_to_the_hub_once(pipe: Pipe, lossless: b
 def test_greenlets_that_wait_for_room_go_on_when_the_reader_goes_away(pipe: Pipe):
     writer = LineWriter(pipe.fd, lossless=True, queue_bytes=10_000)
     run = gevent.spawn(lambda: [writer.write(PAGE, keep=False) for _ in range(50)])
-    wait_until(lambda: stalled(pipe.fd))
+    wait_until(lambda: stalled(pipe.fd), pause=gevent.sleep)
     assert not run.ready()
     pipe.close(pipe.reader)
     run.join(1)
@@ -453,7 +449,7 @@ def test_a_full_disk_under_the_log_stops_neither_the_work_nor_the_writer(pipe: P
     fd = os.open("/dev/full", os.O_WRONLY)
     writer = LineWriter(fd, lossless=True)
     writer.write(b"lost\n", keep=True)
-    wait_until(lambda: writer.dropped == 1)
+    wait_until(lambda: writer.dropped == 1, pause=gevent.sleep)
     os.dup2(pipe.fd, fd)  # somebody made room
     writer.write(b"found\n", keep=True)
     assert writer.close(5)
