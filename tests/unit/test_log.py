@@ -1,6 +1,5 @@
 """Lines: valid, short, in order, and never the reason why a greenlet waits."""
 
-import _thread
 import json
 import os
 import re
@@ -63,12 +62,12 @@ class Pipe:
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    threads = _thread._count()
+    threads = set(sys._current_frames())
     pipe = Pipe()
     yield pipe
     pipe.close(pipe.reader)
     # A thread that is stuck in a write must not write to the next file.
-    wait_until(lambda: _thread._count() <= threads, pause=gevent.sleep)
+    wait_until(lambda: set(sys._current_frames()) <= threads, pause=gevent.sleep)
     pipe.close(pipe.fd)
 
 
