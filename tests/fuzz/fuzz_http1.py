@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of core/http1.py and core/head.py; no part of the test run.
+"""Coverage-guided fuzzing of core/http1.py; no part of the test run.
 
     python -m pip install atheris
     python tests/fuzz/fuzz_http1.py -max_total_time=3600 -max_len=4096 -artifact_prefix=/tmp/ /tmp/http1-corpus

@@ -4,6 +4,7 @@ import httptools
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from daemon.core.chunked_body import ChunkedBody
 from daemon.core.errors import StoreError
 from daemon.core.http1 import Response
 
@@ -78,16 +79,25 @@ def both_broken(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 
 
 class Judged:
-    """What llhttp makes of a head."""
+    """What llhttp, the parser of node, makes of a response."""
 
     def __init__(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
+        self.head_complete = False
+        self.body = b""
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value.strip(b" \t")))
+        if not self.head_complete:  # else a trailer
+            self.headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        self.head_complete = True
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
         self.complete = True
 
 
@@ -107,9 +117,30 @@ def test_a_head_that_is_believed_is_one_to_llhttp_too(raw: bytes) -> None:
     judged = Judged()
     parser = httptools.HttpResponseParser(judged)
     parser.feed_data(head)
-    assert judged.complete
+    assert judged.head_complete
     assert response.status == parser.get_status_code()
     expected: dict[bytes, bytes] = {}
     for name, value in judged.headers:
         expected[name] = expected[name] + b", " + value if name in expected else value
     assert expected == response.headers
+
+
+framings = st.sampled_from([b"0", b"1", b"a", b"0A", b"\r\n", b"\n", b"\r", b";", b" ", b"x", b"X: y", b"\x00", b"0\r\n\r\n"])
+
+
+@settings(deadline=None, max_examples=1000)
+@given(chunks() | st.builds(lambda raw, at, text: raw[:at] + text + raw[at:], chunks(), st.integers(0, 60), framings))
+@example(b'1;a="b;";c\r\nx\r\n00\r\nX:y\r\n\r\n')
+def test_chunks_that_are_believed_are_the_same_to_llhttp(raw: bytes) -> None:
+    body = ChunkedBody()
+    try:
+        pieces, surplus = body.receive(memoryview(raw))
+    except StoreError:
+        return
+    if not body.complete:
+        return  # the rest may be malformed
+    judged = Judged()
+    parser = httptools.HttpResponseParser(judged)
+    parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + raw[: len(raw) - len(surplus)])
+    assert judged.complete
+    assert b"".join(pieces) == judged.body
