@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import NoReturn
 
 from daemon import __version__
@@ -73,6 +74,12 @@ class _Parser(argparse.ArgumentParser):
         print_text(message.rstrip("\n"))
 
 
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print_text(f"actorsync {__version__} (md5 batch: {'yes' if find_spec('md5_batch') else 'no'})")
+        raise SystemExit(0)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m daemon",
@@ -84,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, help_text in _MODES.items():
         modes.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=help_text)
     parser.add_argument("--once", action="store_true", help="sync everything once, and exit")
-    parser.add_argument("--version", action="version", version=f"actorsync {__version__}")
+    parser.add_argument(
+        "--version", action=_ShowVersion, nargs=0, help="show the version, and whether the C extension is there"
+    )
     parser.add_argument(
         "words",
         nargs="*",

@@ -10,8 +10,7 @@
 #   --start           enable and start it; without, only what already runs is restarted, and only for something new
 #   --prefix DIR      where releases live                               (default /opt/actorsync)
 #   --python FILE     a Python 3.11 or later outside /home and /root    (default: the first of python3.11 ... on the PATH)
-#   --wheelhouse DIR  take packages from there, not from the network: pip download -r requirements.txt -d DIR;
-#                     and the compiled part: pip wheel ./native -w DIR
+#   --wheelhouse DIR  take packages from there, not from the network: pip wheel -r requirements.txt -w DIR
 #   --rollback        back to the release before; again: forward
 #
 # --data-root, --user, --group and --python are remembered for the next upgrade.
@@ -128,7 +127,7 @@ build() { # sets RELEASE; nothing is done where it is there already
   "$PYTHON" -m compileall -q "$new/daemon" || die "this is no release; nothing was changed" "see above"
   "$PYTHON" -m venv "$new/venv" || die "$PYTHON cannot make a virtual environment" "apt-get install python3-venv"
   "$new/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --only-binary=:all: \
-    ${WHEELHOUSE:+--no-index --find-links "$WHEELHOUSE"} --requirement "$new/requirements.txt" ||
+    ${WHEELHOUSE:+--no-index --find-links "$WHEELHOUSE"} --requirement <(grep -vxF ./native "$new/requirements.txt") ||
     die "the packages could not be installed; nothing was changed" "is the network there? else see --wheelhouse"
   install_native "$new"
   (cd "$new" && venv/bin/python -m daemon --version >/dev/null) || die "the release does not run; nothing was changed" "see above"
@@ -150,7 +149,7 @@ install_native() { # into release $1; nothing depends on it but speed
   [[ -z $WHEELHOUSE ]] || what=actorsync-native
   if ! "$1/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input \
     ${WHEELHOUSE:+--no-index --find-links "$WHEELHOUSE"} "$what" >/dev/null 2>&1 ||
-    ! "$1/venv/bin/python" -I -c 'import md5_lanes, sized_listing' 2>/dev/null; then
+    ! "$1/venv/bin/python" -I -c 'import md5_batch, sized_listing' 2>/dev/null; then
     say "note: native/ could not be compiled: MD5s are computed one by one, which costs a third of the speed where S3 has no"
     say "  checksums, and a tree that has not changed takes a quarter longer. With gcc and Python's headers"
     say "  (apt-get install gcc python3-dev), or a wheel of it in the wheelhouse, install again"

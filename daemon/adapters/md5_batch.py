@@ -27,7 +27,7 @@ Compress = Callable[[list[tuple[bytearray | memoryview, ...]]], None]
 def find_compress() -> Compress | None:
     """None where `native/` is not installed."""
     try:
-        from md5_lanes import compress
+        from md5_batch import compress
     except ImportError:
         return None
     found: Compress = compress

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.installing import PACKAGES
+from tests.support.installing import PACKAGES, download_wheels
 from tests.support.needs import skip_reason
 from tests.support.product import ROOT
 from tests.support.sdbox import SystemdBox, running_systemd_box, why_no_box
@@ -39,10 +39,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory, bootable: str | None, s
     """requirements.txt as wheels for the system's Python: the box has no network."""
     folder = tmp_path_factory.mktemp("wheelhouse")
     if bootable is None:
-        version = ("--python-version", str(_system_python()))
-        pip = (sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", *version)
-        subprocess.run([*pip, "-d", str(folder), "-r", str(source / "requirements.txt")], check=True, timeout=300)
-        subprocess.run([*pip, "-d", str(folder), "setuptools>=65"], check=True, timeout=300)  # builds native/ in the box
+        download_wheels(folder, str(_system_python()))
         wheel = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(source / "native"))
         subprocess.run(wheel, check=True, timeout=300)
     return folder

@@ -107,7 +107,7 @@ def test_root_s_own_umask_does_not_lock_the_service_out(installed: SystemdBox) -
 
 
 def test_the_compiled_part_is_installed(installed: SystemdBox) -> None:
-    installed.run(f"{CURRENT}/venv/bin/python", "-I", "-c", "import md5_lanes, sized_listing")
+    installed.run(f"{CURRENT}/venv/bin/python", "-I", "-c", "import md5_batch, sized_listing")
 
 
 # --- upgrades ---------------------------------------------------------------------------------------------------------
@@ -277,11 +277,11 @@ def test_without_a_compiler_it_is_installed_all_the_same_and_again_with_one(inst
 
     assert "note: native/ could not be compiled" in said
     python = "/opt/uncompiled/current/venv/bin/python"
-    assert 0 != installed.run(python, "-I", "-c", "import md5_lanes, sized_listing", check=False).returncode
+    assert 0 != installed.run(python, "-I", "-c", "import md5_batch, sized_listing", check=False).returncode
     assert installed.run("bash", "-c", f"cd /opt/uncompiled/current && {python} -m daemon --version").stdout
 
     installed.run("bash", "-c", "cp /wheelhouse/actorsync_native-* /tmp/wheels")  # as is said there
     said = installed.run(f"{source}/systemd/install.sh", *where, env=NO_OTHER_PACKAGES).stdout
 
     assert "note: native/" not in said
-    installed.run(python, "-I", "-c", "import md5_lanes, sized_listing")
+    installed.run(python, "-I", "-c", "import md5_batch, sized_listing")

@@ -117,7 +117,7 @@ def machine(prepared: SystemdBox) -> Iterator[Machine]:
 
 NOT_TYPED = (
     "echo fs.inotify",  # the kernel's settings are the host's, and read-only here
-    "python3 -m pip download",  # the box has no network: /wheelhouse is what this line makes
+    "python3 -m pip wheel",  # the box has no network: /wheelhouse is what this line makes
 )
 
 

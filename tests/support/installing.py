@@ -1,10 +1,16 @@
 """install.sh in a box; what one box built is brought to the next, since a release takes ten seconds to build."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.product import ROOT
 from tests.support.sdbox import SystemdBox
 
 # What a pip in the box asks instead of the network.
 PACKAGES = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheelhouse"}
 
+BUILD_TOOL = "setuptools>=77"  # what pip builds a source tree with; it brings its own bdist_wheel
 
 _COPY = 'mkdir -p {to} && for one in {from_}/*; do [[ ! -d $one || -d {to}/${{one##*/}} ]] || cp -a "$one" {to}; done'
 
@@ -25,3 +31,21 @@ def make_version(box: SystemdBox, version: str) -> str:
     box.run("bash", "-c", f"mkdir -p {source} && cd /src && cp -r {what} {source}")
     box.run("sed", "-i", f's/^__version__ = .*/__version__ = "{version}"/', f"{source}/daemon/__init__.py")
     return source
+
+
+def download_wheels(folder: Path, python_version: str) -> None:
+    """requirements.txt without ./native, and what builds the C extension, as wheels in `folder`."""
+    pins = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    packages = [pin for pin in pins if pin and pin != "./native"]
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python-version",
+        python_version,
+    )
+    subprocess.run([*pip, "-d", str(folder), BUILD_TOOL, *packages], check=True, timeout=300)

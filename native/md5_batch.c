@@ -299,10 +299,10 @@ static PyObject *compress(PyObject *module, PyObject *list)
 static PyMethodDef methods[] = {{"compress", compress, METH_O, compress_doc}, {NULL, NULL, 0, NULL}};
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "md5_lanes", "MD5 of many messages at once.", 0, methods, slots, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "md5_batch", "MD5 of many messages at once.", 0, methods, slots, NULL, NULL, NULL,
 };
 
-PyMODINIT_FUNC PyInit_md5_lanes(void)
+PyMODINIT_FUNC PyInit_md5_batch(void)
 {
     return PyModuleDef_Init(&definition);
 }
