@@ -16,7 +16,8 @@ import pytest
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 from daemon.adapters.disk import Disk
-from daemon.adapters.watch import GATHER_SECONDS, _Inotify
+from daemon.adapters.watch.folder_events import GATHER_SECONDS
+from daemon.adapters.watch.inotify import Inotify
 from tests.support.fuse_mount import mounted
 from tests.support.needs import find_program, needs_fuse, not_installed, skip_reason
 from tests.support.watching import WatchProcess, WatchTree, cpu_seconds_of, wakeups_of, watches_of
@@ -1149,7 +1150,7 @@ def test_contract_watch_of_a_removed_folder_is_forgotten_and_told(tmp_path: Path
 def test_contract_our_inotify_closes_everything_without_a_reader(tmp_path: Path):
     """Without the two fields that close() sets, it removes watch after watch, or leaves the descriptors to nobody."""
     open_before = sorted(os.listdir("/proc/self/fd"))
-    inotify = _Inotify()
+    inotify = Inotify()
     assert {"_watch_for_wd", "_is_reading", "_inotify_fd"} <= vars(inotify).keys()
     assert not os.get_inheritable(inotify.fileno())
     assert [] == inotify.read(), "it does not wait"
@@ -1164,5 +1165,5 @@ def test_no_descriptor_is_lost_when_there_is_none_left(monkeypatch: pytest.Monke
     open_before = sorted(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "pipe", refuse)
     with pytest.raises(OSError, match="injected"):
-        _Inotify()
+        Inotify()
     assert open_before == sorted(os.listdir("/proc/self/fd"))

@@ -26,7 +26,7 @@ import gevent  # noqa: E402
 from gevent.fileobject import FileObjectPosix  # noqa: E402
 from watchdog.observers import inotify_c  # noqa: E402
 
-from daemon.adapters import watch  # noqa: E402
+from daemon.adapters.watch import Watcher  # noqa: E402
 
 
 def say(**facts: object) -> None:
@@ -62,7 +62,7 @@ class Driver:
         self.inject = False
         self.gap_seconds = self.gap_cpu_seconds = 0.0
         self.gap_meter: gevent.Greenlet | None = None
-        self.watcher = watch.Watcher(
+        self.watcher = Watcher(
             options.data_dir,
             on_actor=lambda name: self.hint("actor", name),
             on_actors=lambda: self.hint("actors"),
@@ -134,13 +134,15 @@ class Driver:
         }
 
     def table(self) -> int:
-        """How many watches the watcher believes that it has."""
-        return len(self.watcher._inotify._watch_for_wd) if self.watcher._inotify else 0
+        """How many watches the watcher's own table has."""
+        inotify = self.watcher._events._inotify
+        return len(inotify._watch_for_wd) if inotify else 0
 
     def kernel_watches(self) -> int:
-        if self.watcher._inotify is None:
+        inotify = self.watcher._events._inotify
+        if inotify is None:
             return 0
-        with open(f"/proc/self/fdinfo/{self.watcher._inotify.fileno()}") as file:
+        with open(f"/proc/self/fdinfo/{inotify.fileno()}") as file:
             return sum(line.startswith("inotify wd:") for line in file)
 
     def be_quiet(self, quiet: bool) -> None:
@@ -153,17 +155,18 @@ class Driver:
 
     def make_after_look(self, name: str) -> None:
         """Injected: the next time that `name` is found to have no training_data, it has one a moment later."""
-        look = self.watcher._held
+        events = self.watcher._events
+        add = events.add
 
-        def look_too_early(seat: Any, path: bytes, mask: Any) -> bool:
-            held = look(seat, path, mask)
-            if not held and path.endswith(f"/{name}/training_data".encode()):
-                self.watcher._held = look  # type: ignore[method-assign]
+        def add_too_early(watch: Any, path: bytes, mask: Any) -> bool:
+            added = add(watch, path, mask)
+            if not added and path.endswith(f"/{name}/training_data".encode()):
+                events.add = add  # type: ignore[method-assign]
                 os.mkdir(path)
                 Path(os.fsdecode(path), "response.json").write_text("made in between")
-            return held
+            return added
 
-        self.watcher._held = look_too_early  # type: ignore[method-assign]
+        events.add = add_too_early  # type: ignore[method-assign]
 
     def fail_next_hint(self) -> None:
         self.inject = True
@@ -206,7 +209,7 @@ def main() -> None:
     parser.add_argument("--mountinfo", default="/proc/self/mountinfo")
     options = parser.parse_args()
     warnings.simplefilter("error")  # watchdog's warnings write out all callbacks of a watch
-    assert inotify_c.InotifyFD._instance is None, "somebody started watchdog's own thread"
+    assert inotify_c.InotifyFD._instance is None, "watchdog's own thread was started"
     if options.uid is not None:  # after the imports: that user may not be able to read this interpreter
         os.setgroups([])
         os.setgid(options.uid)
