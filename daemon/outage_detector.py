@@ -178,7 +178,7 @@ class OutageDetector:
             if target.is_signed:
                 self._recovered(log, (target.identity, Thing(Scope.BUCKET, ref.bucket)), sent_at)
 
-    def first_read(self, ref: ObjectRef) -> None:
+    def take_first_read(self, ref: ObjectRef) -> None:
         """Another process read this object, with the same keys where it was signed: it is good to probe with here too."""
         target = self.target(ref)
         if target.good is None:

@@ -43,8 +43,8 @@ from daemon.config import (
     load_config,
     reread_dotenv,
 )
-from daemon.core.errors import ActorsyncError, ConfigError, DiskError, OutputUnwritable
-from daemon.core.model import Credentials, ObjectRef
+from daemon.core.errors import ConfigError, DiskError, OutputUnwritable
+from daemon.core.model import Credentials
 from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
@@ -54,14 +54,10 @@ from daemon.loop import ActorHinted, ActorsHinted, Asked, Crashed, EverythingHin
 from daemon.outage_detector import report_recovery
 from daemon.printing import print_bytes
 from daemon.run_tracker import Publish, RunTracker
-from daemon.workers.pool import (
-    Worker,
-    WorkerPool,
-    forward_first_read,
-    forward_outage,
-    forward_recovery,
-    share_of,
-)
+from daemon.workers.outage_reports import OutageReports
+from daemon.workers.pool import WorkerPool
+from daemon.workers.slots import SlotShare
+from daemon.workers.worker import Worker, forward_first_read, forward_outage, forward_recovery
 
 if TYPE_CHECKING:
     from daemon.adapters.console import ProgressBar
@@ -166,10 +162,10 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
         checksums = Md5Batch(otherwise=HashThreads(processes=1 + count).new_checksum)
         reports = forward_outage(channel), forward_recovery(channel), forward_first_read(channel)
         downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *reports)
-        share = partial(share_of, number, 1 + count)
+        share = SlotShare(1 + count, (number,))
         manifests, disk = _data_dir(config)
         actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
-        Worker(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.first_read).work()
+        Worker(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.take_first_read).work()
 
     raise_open_files(config)
     return fork_processes(count, work)
@@ -213,35 +209,17 @@ def build(
     hashers = HashThreads(processes=1 + len(workers))
     checksums = Md5Batch(otherwise=hashers.new_checksum)
 
-    def on_outage(log: Log, thing: Thing, error: ActorsyncError) -> None:
-        worker_pool.report_outage(log, thing, error)
-
     def on_recovery(log: Log, thing: Thing) -> None:
-        worker_pool.report_recovery(log, thing)
-
-    def on_first_read(ref: ObjectRef) -> None:
-        worker_pool.report_first_read(ref)
-
-    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, on_outage, on_recovery, on_first_read)
-    manifests, disk = _data_dir(config)
-    look_ahead = bool(workers)
-    here = ActorSync(
-        manifests, disk, downloader, stopping, live, lambda places: worker_pool.share(places), look_ahead=look_ahead
-    )
-
-    def on_last_recovery(log: Log, thing: Thing) -> None:
         report_recovery(log, thing)
         service.put(OutageEnded(thing))
 
-    worker_pool = WorkerPool(
-        here,
-        workers,
-        outages,
-        stopping,
-        on_recovery=on_last_recovery,
-        first_read=downloader.detector.first_read,
-        processes=1 + count_mates(config),
-    )
+    reports = OutageReports(outages, on_recovery=on_recovery)
+    own_reports = reports.report_outage, reports.report_recovery, reports.report_first_read
+    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *own_reports)
+    manifests, disk = _data_dir(config)
+    share = SlotShare.of_owner(processes=1 + count_mates(config), workers=len(workers))
+    local = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=bool(workers))
+    worker_pool = WorkerPool(local, workers, stopping, share, reports, downloader.detector.take_first_read)
 
     def reload() -> tuple[Config, tuple[str, ...]]:
         assert reread is not None
@@ -250,7 +228,7 @@ def build(
         raise_open_files(new)
         store.forget_identity()
         downloader.detector.reset()
-        worker_pool.forget_outages()
+        reports.forget_all()
         return new, changed
 
     def watcher(service: Service) -> Watcher:
@@ -277,7 +255,7 @@ def build(
         supervisor=supervisor,
         reload=reload if reread is not None else None,
         keep_lock=lambda: keeper.keep(),
-        forget_outage=lambda thing: worker_pool.forget_outage(log, thing),
+        forget_outage=lambda thing: reports.forget_outage(log, thing),
     )
     control = None if once else ControlServer(lambda question, reply: service.put(Asked(question, reply)))
     keeper = LockKeeper(lock, control, log, lambda error: service.put(Crashed(error)), HEARTBEAT_SECONDS)

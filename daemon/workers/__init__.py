@@ -1,1 +1,1 @@
-"""More processes on this machine: they share the actors of a run."""
+"""Worker processes on this machine, which share the actors of one run with the process that owns it."""

@@ -247,7 +247,7 @@ def test_bucket_that_rejects_the_first_images_of_a_run_is_not_the_identity() -> 
 
 def test_what_another_process_read_tells_an_odd_object_from_wrong_keys() -> None:
     run = Run(ScriptedStore(REJECTED, by_key={"theirs.png": GOOD}))
-    run.downloader.detector.first_read(REF._replace(key="theirs.png"))
+    run.downloader.detector.take_first_read(REF._replace(key="theirs.png"))
     failure = fetch(run, "odd.png")
     assert isinstance(failure, Failure)
     assert FailureScope.OWN is failure.scope
@@ -403,7 +403,7 @@ def test_full_disk_in_the_way_of_a_probe_leaves_the_endpoint_to_other_probes() -
 
 def test_images_that_stay_refused_are_no_outage_where_another_process_read_one() -> None:
     run = Run(ScriptedStore(SLOW_DOWN, by_key={"theirs.png": GOOD}))
-    run.downloader.detector.first_read(REF._replace(key="theirs.png"))
+    run.downloader.detector.take_first_read(REF._replace(key="theirs.png"))
     trials = [run.new_trial(f"{number}.png") for number in range(3)]
     outcomes = [run.to_the_end(trial) for trial in trials]
     assert {("store-unavailable", FailureScope.OWN)} == {(outcome.code, outcome.scope) for outcome in outcomes}

@@ -1,4 +1,4 @@
-"""Who syncs which actor, and that it looks as if one process had synced all of them."""
+"""Worker processes: who syncs which actor, and that log and result are those of one process."""
 
 import gc
 import pickle
@@ -19,34 +19,31 @@ from daemon.core.ports import Log
 from daemon.core.report import ActorResult
 from daemon.outage_detector import report_outage, report_recovery
 from daemon.process_stats import ProcessStats, own_process_stats
-from daemon.workers import pool as pool_module
-from daemon.workers.pool import (
+from daemon.workers import worker as worker_module
+from daemon.workers.messages import (
     Abandon,
-    Begin,
-    Broken,
-    Ended,
-    GoOn,
+    ActorCrashed,
+    ActorEnded,
+    ActorPaused,
     LastImageStarted,
     LogRecord,
     OutageBegan,
-    RemoteLog,
-    Report,
+    ResumeActor,
+    StartActor,
     Stop,
-    Waiting,
-    Worker,
-    WorkerCrashed,
-    WorkerPool,
-    forward_first_read,
-    forward_outage,
-    forward_recovery,
+    WorkerStats,
 )
+from daemon.workers.outage_reports import OutageReports
+from daemon.workers.pool import WorkerCrashed, WorkerPool
+from daemon.workers.slots import SlotShare
+from daemon.workers.worker import RemoteLog, Worker, forward_first_read, forward_outage, forward_recovery
 from tests.support.runs import Lines, result
 
-# --- in memory: a channel, and actors that do as they are told --------------------------------------------------------
+# --- a channel in memory, and scripted actors -------------------------------------------------------------------------
 
 
 class End:
-    """A Channel in memory; messages are copies, as those of another process are. `sent`: all that this end sent."""
+    """A Channel in memory. It copies messages, as a socket does. `sent`: all that this end sent."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -62,7 +59,7 @@ class End:
     def receive(self) -> object | None:
         pickled = self._incoming.get()
         if pickled is None:
-            self._incoming.put(None)  # whoever asks again is told the same
+            self._incoming.put(None)  # a further receive gets the same
             return None
         message: object = pickle.loads(pickled)
         return message
@@ -86,7 +83,7 @@ Script = Callable[[Log], ActorResult | Paused]
 
 
 class ScriptedSync:
-    """A SyncsActors: an actor that has a script does that, another has one image at once, and never waits."""
+    """A SyncsActors. An actor without a script downloads one image, and never waits."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -96,7 +93,7 @@ class ScriptedSync:
         self.shares_changed = 0
         self.counted = Counts()
         self.scripts: dict[str, Script] = {}
-        self.on_last_started: dict[str, Callable[[], None]] = {}  # by actor: what says that its last image is under way
+        self.on_last_started: dict[str, Callable[[], None]] = {}  # by actor
 
     def begin(
         self, actor: str, log: Log, *, changed: bool = False, on_last_started: Callable[[], None] = lambda: None
@@ -126,7 +123,7 @@ class ScriptedSync:
 
 
 class Rest:
-    """An Unfinished that goes on as it was told, and cannot be sent to anybody."""
+    """A scripted Unfinished, which must not be sent to another process."""
 
     def __init__(self, actor: str, script: Callable[[], ActorResult | Paused]) -> None:
         self.script = script
@@ -139,8 +136,8 @@ class Rest:
         raise AssertionError("an attempt stays in the process that made it")
 
 
-class FarProcess:
-    """Another process, in this one: a Worker with parts of its own at the other end of a channel."""
+class WorkerProcess:
+    """A Worker in this process, with parts of its own, at the other end of a channel."""
 
     def __init__(self, log_level: str = "info") -> None:
         self.ours, self.theirs = ends()
@@ -153,60 +150,60 @@ class FarProcess:
 
     @property
     def told(self) -> list[Any]:
-        """All that it was sent."""
+        """All messages to it."""
         return self.ours.sent
 
     def injected_kill(self) -> None:
-        """As SIGKILL: nothing more is said, and its end of the channel is closed."""
+        """As SIGKILL does: it sends nothing more, and its end of the channel is closed."""
         self.working.kill()
         self.theirs.close()
 
 
-class Party:
-    """A worker_pool with that many workers."""
+class Processes:
+    """A WorkerPool with that many workers."""
 
     def __init__(self, workers: int, log_level: str = "info") -> None:
-        self.here = ScriptedSync()
-        self.remote = [FarProcess(log_level) for _ in range(workers)]
+        self.local = ScriptedSync()
+        self.workers = [WorkerProcess(log_level) for _ in range(workers)]
         self.outages = Outages()
         self.stopping = Event()
         self.log = Lines()
-        self.down: list[tuple[Lines, Thing, ActorsyncError]] = []
+        self.found: list[tuple[Lines, Thing, ActorsyncError]] = []
         self.over: list[Thing] = []
-        channels = [remote.ours for remote in self.remote]
+        channels = [worker.ours for worker in self.workers]
         self.first_read: list[ObjectRef] = []
-        reports = self._report_outage, self._report_recovery
+        self.share = SlotShare.of_owner(1 + len(channels), workers=len(channels))
+        self.reports = OutageReports(self.outages, self._report_outage, self._report_recovery)
         self.worker_pool = WorkerPool(
-            self.here,
+            self.local,  # type: ignore[arg-type]
             channels,
-            self.outages,
             self.stopping,
-            *reports,
-            first_read=self.first_read.append,
-            processes=1 + len(channels),
-        )  # type: ignore[arg-type]
+            self.share,
+            self.reports,
+            self.first_read.append,
+        )
         self.gates: dict[str, Event] = {}
 
     def _report_outage(self, log: Log, thing: Thing, error: ActorsyncError) -> None:
         report_outage(log, thing, error)
         assert isinstance(log, Lines)
-        self.down.append((log, thing, error))
+        self.found.append((log, thing, error))
 
     def _report_recovery(self, log: Log, thing: Thing) -> None:
         report_recovery(log, thing)
         self.over.append(thing)
 
     @property
-    def everywhere(self) -> list[ScriptedSync]:
-        return [self.here, *(remote.sync for remote in self.remote)]
+    def syncs(self) -> list[ScriptedSync]:
+        return [self.local, *(worker.sync for worker in self.workers)]
 
     def script(self, actor: str, script: Script) -> None:
-        """What the actor does, wherever it is begun."""
-        for sync in self.everywhere:
+        """Set what the actor does, in any process."""
+        for sync in self.syncs:
             sync.scripts[actor] = script
 
     def gate(self, actor: str, downloaded: int = 1) -> Event:
-        """The actor waits for that before it ends."""
+        """Have the actor wait for the event that is returned."""
         gate = self.gates[actor] = Event()
 
         def wait(_: Log) -> ActorResult:
@@ -219,38 +216,38 @@ class Party:
     def begin(
         self, actor: str, on_last_started: Callable[[], None] = lambda: None
     ) -> "gevent.Greenlet[..., ActorResult | Paused]":
-        """In a greenlet, which has got as remote as it gets without waiting."""
+        """Begin in a greenlet, which runs until it waits."""
         begun = gevent.spawn(self.worker_pool.begin, actor, self.log.bind(run_id="r"), on_last_started=on_last_started)
         gevent.sleep(0)
         return begun
 
     def begin_gated(self, *actors: str) -> list["gevent.Greenlet[..., ActorResult | Paused]"]:
-        """One after another; they all wait."""
+        """Begin actors one after another; all wait."""
         for actor in actors:
             self.gate(actor)
         begun = [self.begin(actor) for actor in actors]
-        until(lambda: {actor for sync in self.everywhere for actor in sync.begun} >= set(actors))
+        wait_until(lambda: {actor for sync in self.syncs for actor in sync.begun} >= set(actors))
         return begun
 
-    def begin_last_image_of(self, actor: str) -> None:
-        """As if the last image of a gated actor had just been begun, wherever that is; all have heard of it."""
-        for sync in self.everywhere:
+    def start_last_image_of(self, actor: str) -> None:
+        """Start the last image of a gated actor, in its process; returns when all processes know."""
+        for sync in self.syncs:
             if actor in sync.begun:
                 sync.on_last_started[actor]()
         settle()
 
-    def who_began(self) -> list[list[str]]:
-        return [sync.begun for sync in self.everywhere]
+    def actors_begun(self) -> list[list[str]]:
+        return [sync.begun for sync in self.syncs]
 
 
-def until(claim: Callable[[], object]) -> None:
-    """The test's own deadline ends it if it never holds."""
+def wait_until(claim: Callable[[], object]) -> None:
+    """Wait for a claim; the test's deadline ends a wait in vain."""
     while not claim():
         gevent.sleep(0.001)
 
 
 def settle() -> None:
-    """Until nobody has anything to do: no message is under way any more."""
+    """Let all greenlets run until no message is under way."""
     for _ in range(50):
         gevent.sleep(0)
 
@@ -262,196 +259,194 @@ def deadline() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def no_reports_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "COUNTS_SECONDS", 60.0)
+def no_stats_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "STATS_SECONDS", 60.0)
 
 
-def without_reports(sent: list[Any]) -> list[Any]:
-    return [message for message in sent if not isinstance(message, Report)]
+def without_stats(sent: list[Any]) -> list[Any]:
+    return [message for message in sent if not isinstance(message, WorkerStats)]
 
 
-# --- who gets which actor ---------------------------------------------------------------------------------------------
+# --- which process takes an actor -------------------------------------------------------------------------------------
 
 
-def test_actors_that_never_wait_are_all_synced_here_and_nobody_is_woken() -> None:
-    party = Party(3)
+def test_actors_that_never_wait_are_synced_here_and_wake_no_worker() -> None:
+    processes = Processes(3)
     actors = [f"{number:04}" for number in range(20)]
-    for begun in [gevent.spawn(party.worker_pool.begin, actor, party.log) for actor in actors]:
+    for begun in [gevent.spawn(processes.worker_pool.begin, actor, processes.log) for actor in actors]:
         begun.get()
 
-    assert [actors, [], [], []] == party.who_began()
-    assert [[], [], []] == [remote.told for remote in party.remote]
+    assert [actors, [], [], []] == processes.actors_begun()
+    assert [[], [], []] == [worker.told for worker in processes.workers]
 
 
-def test_actor_goes_to_who_has_the_fewest_and_ties_go_here() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2", "3", "4", "5", "6", "7")
-    assert [["1", "4", "7"], ["2", "5"], ["3", "6"]] == party.who_began()
+def test_actor_goes_to_the_least_loaded_process() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2", "3", "4", "5", "6", "7")
+    assert [["1", "4", "7"], ["2", "5"], ["3", "6"]] == processes.actors_begun()
 
 
-def test_place_that_is_free_again_is_given_away_again() -> None:
-    party = Party(2)
-    begun = party.begin_gated("1", "2", "3")
-    party.gates["2"].set()
+def test_freed_slot_is_used_again() -> None:
+    processes = Processes(2)
+    begun = processes.begin_gated("1", "2", "3")
+    processes.gates["2"].set()
     begun[1].get()
-    party.begin_gated("4", "5")
-    assert [["1", "5"], ["2", "4"], ["3"]] == party.who_began()
+    processes.begin_gated("4", "5")
+    assert [["1", "5"], ["2", "4"], ["3"]] == processes.actors_begun()
 
-    party.gates["1"].set()
+    processes.gates["1"].set()
     begun[0].get()
-    party.begin_gated("6")
-    assert ["1", "5", "6"] == party.here.begun
+    processes.begin_gated("6")
+    assert ["1", "5", "6"] == processes.local.begun
 
 
-def test_actor_that_fails_here_gives_its_place_back() -> None:
-    party = Party(1)
+def test_actor_that_crashes_here_frees_its_slot() -> None:
+    processes = Processes(1)
 
     def injected_bug(log: Log) -> ActorResult:
         raise RuntimeError("injected")
 
-    party.script("1", injected_bug)
+    processes.script("1", injected_bug)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="injected"):
-            party.worker_pool.begin("1", party.log)
-    assert [["1", "1", "1"], []] == party.who_began()
+            processes.worker_pool.begin("1", processes.log)
+    assert [["1", "1", "1"], []] == processes.actors_begun()
 
 
-def test_actor_whose_last_image_is_begun_frees_its_place_here() -> None:
-    party = Party(1)
-    party.begin_gated("1", "2", "3")
-    assert [["1", "3"], ["2"]] == party.who_began()
-    party.begin_last_image_of("1")
-    party.begin_last_image_of("3")
-    party.begin_gated("4")
-    assert [["1", "3", "4"], ["2"]] == party.who_began()
+def test_start_of_the_last_image_frees_a_slot_here() -> None:
+    processes = Processes(1)
+    processes.begin_gated("1", "2", "3")
+    assert [["1", "3"], ["2"]] == processes.actors_begun()
+    processes.start_last_image_of("1")
+    processes.start_last_image_of("3")
+    processes.begin_gated("4")
+    assert [["1", "3", "4"], ["2"]] == processes.actors_begun()
 
 
-def test_actor_whose_last_image_is_begun_frees_its_place_in_its_mate() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2", "3")
-    party.begin_last_image_of("3")
-    party.begin_gated("4")
-    assert [["1"], ["2"], ["3", "4"]] == party.who_began()
-    party.begin_last_image_of("2")
-    party.begin_last_image_of("4")
-    party.begin_gated("5", "6", "7")
-    assert [["1", "7"], ["2", "5"], ["3", "4", "6"]] == party.who_began()
+def test_start_of_the_last_image_frees_a_slot_in_a_worker() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2", "3")
+    processes.start_last_image_of("3")
+    processes.begin_gated("4")
+    assert [["1"], ["2"], ["3", "4"]] == processes.actors_begun()
+    processes.start_last_image_of("2")
+    processes.start_last_image_of("4")
+    processes.begin_gated("5", "6", "7")
+    assert [["1", "7"], ["2", "5"], ["3", "4", "6"]] == processes.actors_begun()
 
 
 @pytest.mark.parametrize(
-    ("actor", "who_began"),
+    ("actor", "actors_begun"),
     [("1", [["1", "3", "5", "6"], ["2", "4", "7"]]), ("2", [["1", "3", "6"], ["2", "4", "5", "7"]])],
     ids=["here", "in a worker"],
 )
-def test_place_is_given_back_once(actor: str, who_began: list[list[str]]) -> None:
-    party = Party(1)
-    begun = dict(zip("1234", party.begin_gated("1", "2", "3", "4"), strict=True))
-    assert [["1", "3"], ["2", "4"]] == party.who_began()
-    party.begin_last_image_of(actor)
-    party.gates[actor].set()
+def test_slot_is_freed_once(actor: str, actors_begun: list[list[str]]) -> None:
+    processes = Processes(1)
+    begun = dict(zip("1234", processes.begin_gated("1", "2", "3", "4"), strict=True))
+    assert [["1", "3"], ["2", "4"]] == processes.actors_begun()
+    processes.start_last_image_of(actor)
+    processes.gates[actor].set()
     begun[actor].get()
-    party.begin_gated("5", "6", "7")
-    assert who_began == party.who_began()
+    processes.begin_gated("5", "6", "7")
+    assert actors_begun == processes.actors_begun()
 
 
 @pytest.mark.parametrize(
-    ("last_is_begun", "who_began"),
+    ("last_is_started", "actors_begun"),
     [(False, [["1", "3", "5"], ["2", "4"]]), (True, [["1", "3"], ["2", "4", "5"]])],
-    ids=["has images to begin", "has none"],
+    ids=["has images to start", "has none"],
 )
-def test_rest_of_an_actor_holds_a_place_until_its_last_image_is_begun(last_is_begun: bool, who_began: list[list[str]]) -> None:
-    party = Party(1)
+def test_resumed_actor_holds_a_slot_until_its_last_image_starts(last_is_started: bool, actors_begun: list[list[str]]) -> None:
+    processes = Processes(1)
     gate = Event()
-    paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
-    going_on = gevent.spawn(party.worker_pool.go_on, paused.attempt)
-    until(lambda: party.remote[0].sync.gone_on)
-    party.begin_gated("3", "4")
-    if last_is_begun:
-        party.remote[0].sync.on_last_started["2"]()
+    paused = paused_in_a_worker(processes, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
+    going_on = gevent.spawn(processes.worker_pool.go_on, paused.attempt)
+    wait_until(lambda: processes.workers[0].sync.gone_on)
+    processes.begin_gated("3", "4")
+    if last_is_started:
+        processes.workers[0].sync.on_last_started["2"]()
         settle()
-    party.begin_gated("5")
-    assert who_began == party.who_began()
+    processes.begin_gated("5")
+    assert actors_begun == processes.actors_begun()
     gate.set()
     going_on.get()
 
 
-def test_of_processes_with_as_many_slots_that_with_fewer_actors_has_the_next() -> None:
-    party = Party(1)
+def test_among_equal_slots_fewer_actors_decide() -> None:
+    processes = Processes(1)
     for actor in "123456":
-        party.begin_gated(actor)
-        party.begin_last_image_of(actor)
-    assert [["1", "3", "5"], ["2", "4", "6"]] == party.who_began()
+        processes.begin_gated(actor)
+        processes.start_last_image_of(actor)
+    assert [["1", "3", "5"], ["2", "4", "6"]] == processes.actors_begun()
 
 
-def test_places_of_a_mate_that_is_lost_are_ours() -> None:
-    party = Party(2)
-    assert 18 == party.worker_pool.share(52)
-    party.begin_gated("1", "2", "3")
-    party.remote[1].injected_kill()
-    until(lambda: party.here.shares_changed)
-    assert (18 + 17, 1) == (party.worker_pool.share(52), party.here.shares_changed)
+def test_slots_of_a_lost_worker_are_ours() -> None:
+    processes = Processes(2)
+    assert 18 == processes.share(52)
+    processes.begin_gated("1", "2", "3")
+    processes.workers[1].injected_kill()
+    wait_until(lambda: processes.local.shares_changed)
+    assert (18 + 17, 1) == (processes.share(52), processes.local.shares_changed)
 
 
-def test_places_of_processes_that_could_not_be_made_are_ours() -> None:
-    party = Party(1)
-    worker_pool = WorkerPool(party.here, [ends()[0]], Outages(), Event(), processes=4)  # type: ignore[arg-type]
-    assert 50 - 13 == worker_pool.share(50)
+def test_slots_of_workers_that_could_not_start_are_ours() -> None:
+    assert 50 - 13 == SlotShare.of_owner(processes=4, workers=1)(50)
 
 
 @pytest.mark.parametrize("actor", ["1", "2"], ids=["here", "in a worker"])
-def test_that_the_last_image_is_begun_is_passed_on_once(actor: str) -> None:
-    party = Party(1)
-    heard: list[str] = []
-    party.gate("1")
-    party.gate("2")
-    begun = {name: party.begin(name, lambda name=name: heard.append(name)) for name in ("1", "2")}  # type: ignore[misc]
-    until(lambda: party.remote[0].sync.begun)
-    assert [] == heard
-    party.begin_last_image_of(actor)
-    assert [actor] == heard
-    party.gates[actor].set()
+def test_start_of_the_last_image_is_passed_on_once(actor: str) -> None:
+    processes = Processes(1)
+    reported: list[str] = []
+    processes.gate("1")
+    processes.gate("2")
+    begun = {name: processes.begin(name, lambda name=name: reported.append(name)) for name in ("1", "2")}  # type: ignore[misc]
+    wait_until(lambda: processes.workers[0].sync.begun)
+    assert [] == reported
+    processes.start_last_image_of(actor)
+    assert [actor] == reported
+    processes.gates[actor].set()
     begun[actor].get()
-    assert [actor] == heard
+    assert [actor] == reported
 
 
-def test_rest_of_an_actor_in_a_mate_says_that_its_last_image_is_begun_too() -> None:
-    party = Party(1)
+def test_resumed_actor_reports_the_start_of_its_last_image() -> None:
+    processes = Processes(1)
     gate = Event()
-    paused = paused_on_a_mate(party, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
-    heard: list[str] = []
-    going_on = gevent.spawn(party.worker_pool.go_on, paused.attempt, on_last_started=lambda: heard.append("2"))
-    until(lambda: party.remote[0].sync.gone_on)
-    party.remote[0].sync.on_last_started["2"]()
+    paused = paused_in_a_worker(processes, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
+    reported: list[str] = []
+    going_on = gevent.spawn(processes.worker_pool.go_on, paused.attempt, on_last_started=lambda: reported.append("2"))
+    wait_until(lambda: processes.workers[0].sync.gone_on)
+    processes.workers[0].sync.on_last_started["2"]()
     settle()
-    assert ["2"] == heard
+    assert ["2"] == reported
     gate.set()
     going_on.get()
-    assert ["2"] == heard
+    assert ["2"] == reported
 
 
-def test_without_mates_all_is_done_here() -> None:
-    party = Party(0)
-    assert "1" == party.worker_pool.begin("1", party.log).actor  # type: ignore[union-attr]
+def test_without_workers_all_is_done_here() -> None:
+    processes = Processes(0)
+    assert "1" == processes.worker_pool.begin("1", processes.log).actor  # type: ignore[union-attr]
     paused = Paused(5.0, Rest("2", lambda: result("2")))
-    party.script("2", lambda log: paused)
-    assert paused is party.worker_pool.begin("2", party.log)
-    assert "2" == party.worker_pool.go_on(paused.attempt).actor  # type: ignore[union-attr]
-    party.worker_pool.yield_slot("3")
-    assert ["3"] == party.here.yielded
+    processes.script("2", lambda log: paused)
+    assert paused is processes.worker_pool.begin("2", processes.log)
+    assert "2" == processes.worker_pool.go_on(paused.attempt).actor  # type: ignore[union-attr]
+    processes.worker_pool.yield_slot("3")
+    assert ["3"] == processes.local.yielded
 
 
-# --- what comes back --------------------------------------------------------------------------------------------------
+# --- results and logs -------------------------------------------------------------------------------------------------
 
 
-def test_result_of_a_mate_is_what_it_would_have_been_here() -> None:
+def test_result_from_a_worker_is_equal_to_the_original() -> None:
     problem = ManifestRejected("injected", code="manifest-unparsable", hint="look at it", torn=True)
     whole = result("2", downloaded=3, failed=2, problem=problem, manifest_failed=True, seen=ManifestFingerprint(7, b"digest"))
-    party = Party(1)
-    party.begin_gated("1")
-    party.script("2", lambda log: whole)
-    came = party.worker_pool.begin("2", party.log)
+    processes = Processes(1)
+    processes.begin_gated("1")
+    processes.script("2", lambda log: whole)
+    came = processes.worker_pool.begin("2", processes.log)
 
-    assert ["2"] == party.remote[0].sync.begun
+    assert ["2"] == processes.workers[0].sync.begun
     assert isinstance(came, ActorResult)
     assert whole.document() == came.document()
     assert vars(whole.tally) | {"image_seconds": 0} == vars(came.tally) | {"image_seconds": 0}
@@ -460,25 +455,25 @@ def test_result_of_a_mate_is_what_it_would_have_been_here() -> None:
     assert (ManifestRejected, True, "look at it") == (type(came.problem), came.problem.torn, came.problem.hint)  # type: ignore[union-attr]
 
 
-def test_what_a_mate_says_is_in_the_log_of_the_run_before_the_actor_ends() -> None:
-    party = Party(1)
-    party.begin_gated("1")
+def test_events_of_a_worker_are_logged_before_its_actor_ends() -> None:
+    processes = Processes(1)
+    processes.begin_gated("1")
 
-    def talk(log: Log) -> ActorResult:
+    def log_events(log: Log) -> ActorResult:
         log.warning("manifest.pending", error="e")
         log.bind(image="a.png").error("image.failed", code="c", hint="h")
         log.debug("image.committed", image="b.png")
         return result("2")
 
-    party.script("2", talk)
-    party.worker_pool.begin("2", party.log.bind(run_id="r"))
+    processes.script("2", log_events)
+    processes.worker_pool.begin("2", processes.log.bind(run_id="r"))
 
-    assert ["2"] == party.remote[0].sync.begun
+    assert ["2"] == processes.workers[0].sync.begun
     expected = [
         {"event": "manifest.pending", "run_id": "r", "actor": "2", "error": "e"},
         {"event": "image.failed", "run_id": "r", "actor": "2", "image": "a.png", "code": "c", "hint": "h"},
     ]
-    assert expected == party.log.lines
+    assert expected == processes.log.lines
 
 
 def test_each_event_keeps_its_level() -> None:
@@ -491,51 +486,51 @@ def test_each_event_keeps_its_level() -> None:
                 return lambda event, **facts: self.lines.append({"event": event, "level": name, **facts})
             return super().__getattribute__(name)
 
-    party = Party(1, log_level="debug")
-    party.begin_gated("1")
+    processes = Processes(1, log_level="debug")
+    processes.begin_gated("1")
 
-    def talk(log: Log) -> ActorResult:
+    def log_events(log: Log) -> ActorResult:
         for level in ("debug", "info", "warning", "error"):
-            getattr(log, level)("said", as_=level)
+            getattr(log, level)("something.happened", as_=level)
         return result("2")
 
-    party.script("2", talk)
+    processes.script("2", log_events)
     log = Levels()
-    party.worker_pool.begin("2", log)
+    processes.worker_pool.begin("2", log)
     assert ["debug", "info", "warning", "error"] == [line["as_"] for line in log.lines]
     assert [line["as_"] for line in log.lines] == [line["level"] for line in log.lines]
 
 
-def test_bug_in_a_mate_is_raised_here_with_its_traceback() -> None:
-    party = Party(1)
-    party.begin_gated("1")
+def test_bug_in_a_worker_is_raised_here_with_its_traceback() -> None:
+    processes = Processes(1)
+    processes.begin_gated("1")
 
     def injected_bug(log: Log) -> ActorResult:
         raise ZeroDivisionError("injected bug")
 
-    party.script("2", injected_bug)
+    processes.script("2", injected_bug)
     with pytest.raises(WorkerCrashed, match=r"(?s)Traceback.*in injected_bug.*ZeroDivisionError: injected bug"):
-        party.worker_pool.begin("2", party.log)
-    assert [] == party.log.of("process.lost")
+        processes.worker_pool.begin("2", processes.log)
+    assert [] == processes.log.of("process.lost")
 
 
-def test_bug_in_the_rest_of_a_run_is_raised_too() -> None:
-    party = Party(1)
-    party.begin_gated("1")
+def test_bug_in_a_resumed_actor_is_raised_too() -> None:
+    processes = Processes(1)
+    processes.begin_gated("1")
 
     def injected_bug() -> ActorResult:
         raise ZeroDivisionError("injected bug")
 
-    party.script("2", lambda log: Paused(1.0, Rest("2", injected_bug)))
-    paused = party.worker_pool.begin("2", party.log)
+    processes.script("2", lambda log: Paused(1.0, Rest("2", injected_bug)))
+    paused = processes.worker_pool.begin("2", processes.log)
     with pytest.raises(WorkerCrashed, match="injected bug"):
-        party.worker_pool.go_on(paused.attempt)  # type: ignore[union-attr]
+        processes.worker_pool.go_on(paused.attempt)  # type: ignore[union-attr]
 
 
-def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
-    party = Party(1)
-    party.begin_gated("1")
-    worker = party.remote[0].theirs
+def test_late_messages_of_a_crashed_actor_are_ignored() -> None:
+    processes = Processes(1)
+    processes.begin_gated("1")
+    worker = processes.workers[0].theirs
 
     def injected_bug(log: Log) -> ActorResult:
         def others() -> None:
@@ -543,22 +538,22 @@ def test_what_a_mate_says_of_an_actor_that_broke_is_no_second_bug() -> None:
             log.error("image.failed")
             forward_outage(worker)(log, KEYS, REJECTED)
             worker.send(LastImageStarted("2"))
-            worker.send(Ended("2", result("2")))
+            worker.send(ActorEnded("2", result("2")))
 
         gevent.spawn(others)
         raise ZeroDivisionError("injected bug")
 
-    party.script("2", injected_bug)
+    processes.script("2", injected_bug)
     with pytest.raises(WorkerCrashed):
-        party.worker_pool.begin("2", party.log)
-    until(lambda: isinstance(worker.sent[-1], Ended) and isinstance(worker.sent[-1].end, ActorResult))
-    party.script("3", lambda log: result("3", downloaded=7))
-    assert 7 == party.worker_pool.begin("3", party.log).tally.downloaded  # type: ignore[union-attr]
-    assert "3" in party.remote[0].sync.begun
-    assert [] == party.log.lines
+        processes.worker_pool.begin("2", processes.log)
+    wait_until(lambda: isinstance(worker.sent[-1], ActorEnded) and isinstance(worker.sent[-1].end, ActorResult))
+    processes.script("3", lambda log: result("3", downloaded=7))
+    assert 7 == processes.worker_pool.begin("3", processes.log).tally.downloaded  # type: ignore[union-attr]
+    assert "3" in processes.workers[0].sync.begun
+    assert [] == processes.log.lines
 
 
-def test_bug_in_hearing_a_mate_is_raised_by_who_waits_for_it() -> None:
+def test_bug_in_a_message_handler_is_raised_by_waiting_actors() -> None:
     class InjectedBug(Lines):
         def bind(self, **_: object) -> "InjectedBug":
             return self
@@ -566,169 +561,169 @@ def test_bug_in_hearing_a_mate_is_raised_by_who_waits_for_it() -> None:
         def error(self, event: str, **facts: object) -> None:
             raise ZeroDivisionError("injected bug")
 
-    party = Party(1)
-    party.begin_gated("1")
-    party.remote[0].sync.scripts["2"] = lambda log: (log.error("said"), result("2"))[1]
+    processes = Processes(1)
+    processes.begin_gated("1")
+    processes.workers[0].sync.scripts["2"] = lambda log: (log.error("something.happened"), result("2"))[1]
     with pytest.raises(ZeroDivisionError, match="injected bug"):
-        party.worker_pool.begin("2", InjectedBug())
+        processes.worker_pool.begin("2", InjectedBug())
 
 
 # --- actors that pause ------------------------------------------------------------------------------------------------
 
 
-def paused_on_a_mate(party: Party, script: Callable[[], ActorResult | Paused], actor: str = "2") -> Paused:
-    """An actor whose first part was run by the first worker."""
-    party.begin_gated("1")
-    party.script(actor, lambda log: Paused(123.5, Rest(actor, script)))
-    paused = party.worker_pool.begin(actor, party.log)
-    assert [actor] == party.remote[0].sync.begun
+def paused_in_a_worker(processes: Processes, script: Callable[[], ActorResult | Paused], actor: str = "2") -> Paused:
+    """An actor that paused in the first worker."""
+    processes.begin_gated("1")
+    processes.script(actor, lambda log: Paused(123.5, Rest(actor, script)))
+    paused = processes.worker_pool.begin(actor, processes.log)
+    assert [actor] == processes.workers[0].sync.begun
     assert isinstance(paused, Paused)
     return paused
 
 
-def test_paused_actor_goes_on_where_it_was_begun() -> None:
-    party = Party(2)
-    paused = paused_on_a_mate(party, lambda: result("2", downloaded=3))
-    party.gates["1"].set()  # now there is more room here
-    came = party.worker_pool.go_on(paused.attempt)
+def test_paused_actor_is_resumed_in_its_process() -> None:
+    processes = Processes(2)
+    paused = paused_in_a_worker(processes, lambda: result("2", downloaded=3))
+    processes.gates["1"].set()  # now this process has less to do
+    came = processes.worker_pool.go_on(paused.attempt)
 
     assert 123.5 == paused.due
-    assert [1, 0] == [len(remote.sync.gone_on) for remote in party.remote]
+    assert [1, 0] == [len(worker.sync.gone_on) for worker in processes.workers]
     assert 3 == came.tally.downloaded  # type: ignore[union-attr]
-    assert [["1"], ["2"], []] == party.who_began()
+    assert [["1"], ["2"], []] == processes.actors_begun()
 
 
 def test_actor_may_pause_again_and_again() -> None:
-    party = Party(1)
+    processes = Processes(1)
     last = Paused(3.0, Rest("2", lambda: result("2", downloaded=1)))
-    paused: ActorResult | Paused = paused_on_a_mate(party, lambda: Paused(2.0, Rest("2", lambda: last)))
+    paused: ActorResult | Paused = paused_in_a_worker(processes, lambda: Paused(2.0, Rest("2", lambda: last)))
     dues = []
     while isinstance(paused, Paused):
         dues.append(paused.due)
-        paused = party.worker_pool.go_on(paused.attempt)
+        paused = processes.worker_pool.go_on(paused.attempt)
 
     assert [123.5, 2.0, 3.0] == dues
     assert 1 == paused.tally.downloaded
 
 
-def test_paused_actor_that_is_given_up_counts_as_the_mate_says() -> None:
-    paused = paused_on_a_mate(Party(1), lambda: result("2"))
+def test_paused_actor_of_a_worker_has_an_interrupted_result() -> None:
+    paused = paused_in_a_worker(Processes(1), lambda: result("2"))
     given_up = paused.attempt.given_up(0.0)
     assert (2, 1) == (given_up.tally.downloaded, given_up.tally.failed)
 
 
-def test_paused_actor_holds_no_place() -> None:
-    party = Party(1)
-    paused_on_a_mate(party, lambda: result("2"))
-    party.begin_gated("3")
-    assert [["1"], ["2", "3"]] == party.who_began()
+def test_paused_actor_holds_no_slot() -> None:
+    processes = Processes(1)
+    paused_in_a_worker(processes, lambda: result("2"))
+    processes.begin_gated("3")
+    assert [["1"], ["2", "3"]] == processes.actors_begun()
 
 
-def test_actor_that_paused_here_goes_on_here() -> None:
-    party = Party(1)
-    party.script("2", lambda log: Paused(1.0, Rest("2", lambda: result("2"))))
-    paused = party.worker_pool.begin("2", party.log)
-    party.worker_pool.go_on(paused.attempt)  # type: ignore[union-attr]
-    assert 1 == len(party.here.gone_on)
-    assert [] == party.remote[0].told
+def test_actor_that_paused_here_is_resumed_here() -> None:
+    processes = Processes(1)
+    processes.script("2", lambda log: Paused(1.0, Rest("2", lambda: result("2"))))
+    paused = processes.worker_pool.begin("2", processes.log)
+    processes.worker_pool.go_on(paused.attempt)  # type: ignore[union-attr]
+    assert 1 == len(processes.local.gone_on)
+    assert [] == processes.workers[0].told
 
 
-# --- a process that is gone -------------------------------------------------------------------------------------------
+# --- a lost process ---------------------------------------------------------------------------------------------------
 
 
-def test_actors_of_a_lost_mate_are_synced_by_those_who_are_left() -> None:
-    party = Party(2)
-    begun = party.begin_gated("1", "2", "3", "4", "5")
-    assert [["1", "4"], ["2", "5"], ["3"]] == party.who_began()
+def test_actors_of_a_lost_worker_are_synced_by_the_others() -> None:
+    processes = Processes(2)
+    begun = processes.begin_gated("1", "2", "3", "4", "5")
+    assert [["1", "4"], ["2", "5"], ["3"]] == processes.actors_begun()
 
-    party.remote[0].injected_kill()
-    until(lambda: sum(len(sync.begun) for sync in party.everywhere) == 7)
-    for gate in party.gates.values():
+    processes.workers[0].injected_kill()
+    wait_until(lambda: sum(len(sync.begun) for sync in processes.syncs) == 7)
+    for gate in processes.gates.values():
         gate.set()
     came = [greenlet.get() for greenlet in begun]
 
     assert ["1", "2", "3", "4", "5"] == [each.actor for each in came]  # type: ignore[union-attr]
-    assert ["1", "2", "3", "4", "5"] == sorted(party.here.begun + party.remote[1].sync.begun)
-    assert {"2", "5"} == {line["actor"] for line in party.log.of("process.lost")}
-    for line in party.log.of("process.lost"):
+    assert ["1", "2", "3", "4", "5"] == sorted(processes.local.begun + processes.workers[1].sync.begun)
+    assert {"2", "5"} == {line["actor"] for line in processes.log.of("process.lost")}
+    for line in processes.log.of("process.lost"):
         assert "r" == line["run_id"] and line["error"] and line["hint"]
 
 
-def test_lost_mate_is_given_nothing_more() -> None:
-    party = Party(1)
-    party.begin_gated("1", "2")
-    party.remote[0].injected_kill()
-    until(lambda: party.here.begun == ["1", "2"])
-    told = len(party.remote[0].told)
-    party.begin_gated("3", "4")
-    party.worker_pool.report_outage(party.log, DISK, DiskFull("injected"))
-    party.stopping.set()
-    party.worker_pool.abandon_all()
+def test_lost_worker_is_sent_nothing_more() -> None:
+    processes = Processes(1)
+    processes.begin_gated("1", "2")
+    processes.workers[0].injected_kill()
+    wait_until(lambda: processes.local.begun == ["1", "2"])
+    told = len(processes.workers[0].told)
+    processes.begin_gated("3", "4")
+    processes.reports.report_outage(processes.log, DISK, DiskFull("injected"))
+    processes.stopping.set()
+    processes.worker_pool.abandon_all()
     settle()
 
-    assert ["1", "2", "3", "4"] == party.here.begun
-    assert told == len(party.remote[0].told)
-    assert 1 == len(party.log.of("process.lost"))
+    assert ["1", "2", "3", "4"] == processes.local.begun
+    assert told == len(processes.workers[0].told)
+    assert 1 == len(processes.log.of("process.lost"))
 
 
-def test_mate_that_died_in_its_sleep_is_noticed_when_it_is_needed() -> None:
-    party = Party(1)
-    party.remote[0].injected_kill()
-    begun = party.begin_gated("1", "2")
-    until(lambda: party.here.begun == ["1", "2"])
-    party.gates["2"].set()
+def test_worker_lost_before_its_first_actor_is_noticed() -> None:
+    processes = Processes(1)
+    processes.workers[0].injected_kill()
+    begun = processes.begin_gated("1", "2")
+    wait_until(lambda: processes.local.begun == ["1", "2"])
+    processes.gates["2"].set()
 
     assert "2" == begun[1].get().actor  # type: ignore[union-attr]
-    assert ["2"] == [line["actor"] for line in party.log.of("process.lost")]
+    assert ["2"] == [line["actor"] for line in processes.log.of("process.lost")]
 
 
-def test_paused_actor_of_a_lost_mate_is_begun_again_and_it_is_said() -> None:
-    party = Party(1)
-    paused = paused_on_a_mate(party, lambda: result("2"))
-    party.remote[0].injected_kill()
+def test_paused_actor_of_a_lost_worker_is_begun_again() -> None:
+    processes = Processes(1)
+    paused = paused_in_a_worker(processes, lambda: result("2"))
+    processes.workers[0].injected_kill()
     settle()
-    party.script("2", lambda log: result("2", downloaded=5))
-    came = party.worker_pool.go_on(paused.attempt)
+    processes.script("2", lambda log: result("2", downloaded=5))
+    came = processes.worker_pool.go_on(paused.attempt)
 
     assert 5 == came.tally.downloaded  # type: ignore[union-attr]
-    assert ["1", "2"] == party.here.begun
-    assert 1 == len(party.log.of("process.lost"))
+    assert ["1", "2"] == processes.local.begun
+    assert 1 == len(processes.log.of("process.lost"))
 
 
-def test_mate_that_is_lost_while_a_paused_actor_goes_on_loses_nothing() -> None:
-    party = Party(1)
-    forever = Event()
-    paused = paused_on_a_mate(party, lambda: forever.wait() and result("2"))  # type: ignore[func-returns-value]
-    going_on = gevent.spawn(party.worker_pool.go_on, paused.attempt)
-    until(lambda: party.remote[0].sync.gone_on)
-    party.script("2", lambda log: result("2", downloaded=5))
-    party.remote[0].injected_kill()
+def test_actor_of_a_worker_lost_after_a_resume_is_begun_again() -> None:
+    processes = Processes(1)
+    never = Event()
+    paused = paused_in_a_worker(processes, lambda: never.wait() and result("2"))  # type: ignore[func-returns-value]
+    going_on = gevent.spawn(processes.worker_pool.go_on, paused.attempt)
+    wait_until(lambda: processes.workers[0].sync.gone_on)
+    processes.script("2", lambda log: result("2", downloaded=5))
+    processes.workers[0].injected_kill()
 
     assert 5 == going_on.get().tally.downloaded  # type: ignore[union-attr]
-    assert 1 == len(party.log.of("process.lost"))
+    assert 1 == len(processes.log.of("process.lost"))
 
 
-def test_closing_ends_all_mates_and_begins_nothing_anew() -> None:
-    party = Party(2)
-    begun = party.begin_gated("1", "2", "3", "4")
-    party.worker_pool.close()
+def test_close_ends_all_workers_and_begins_nothing_again() -> None:
+    processes = Processes(2)
+    begun = processes.begin_gated("1", "2", "3", "4")
+    processes.worker_pool.close()
     settle()
 
-    assert [True, True] == [remote.working.dead for remote in party.remote]
-    assert [["1", "4"], ["2"], ["3"]] == party.who_began()
-    assert [] == party.log.of("process.lost")
+    assert [True, True] == [worker.working.dead for worker in processes.workers]
+    assert [["1", "4"], ["2"], ["3"]] == processes.actors_begun()
+    assert [] == processes.log.of("process.lost")
     gevent.killall(begun)
 
 
-def test_mates_that_were_never_woken_are_closed_too() -> None:
-    party = Party(2)
-    party.worker_pool.dismiss()
-    assert [True, True] == [remote.ours.closed for remote in party.remote]
-    party.worker_pool.close()
-    assert [[], []] == [remote.told for remote in party.remote]
+def test_workers_that_were_never_woken_are_closed_too() -> None:
+    processes = Processes(2)
+    processes.worker_pool.dismiss()
+    assert [True, True] == [worker.ours.closed for worker in processes.workers]
+    processes.worker_pool.close()
+    assert [[], []] == [worker.told for worker in processes.workers]
 
 
-# --- what all share ---------------------------------------------------------------------------------------------------
+# --- outages ----------------------------------------------------------------------------------------------------------
 
 KEYS = Thing(Scope.IDENTITY, "signed")
 DISK = Thing(Scope.DISK, "8:1")
@@ -736,350 +731,355 @@ STORE = Thing(Scope.ENDPOINT, "https://s3")
 REJECTED = IdentityRejected("injected: expired", status=400, s3_code="ExpiredToken")
 
 
-def meet_down(party: Party, which: int, error: ActorsyncError = REJECTED) -> Script:
-    """An actor's run that finds an outage: it begins in its own process, which forwards it."""
-    remote = party.remote[which]
+def find_outage(processes: Processes, which: int, error: ActorsyncError = REJECTED) -> Script:
+    """An actor that finds an outage, in its own process, which forwards it."""
+    worker = processes.workers[which]
 
-    def meet(log: Log) -> ActorResult:
-        assert remote.outages.begin(KEYS, error, 0.0)
-        forward_outage(remote.theirs)(log, KEYS, error)
+    def find(log: Log) -> ActorResult:
+        assert worker.outages.begin(KEYS, error, 0.0)
+        forward_outage(worker.theirs)(log, KEYS, error)
         return result("2", failed=1)
 
-    return meet
+    return find
 
 
-def test_failure_that_a_mate_meets_is_said_once_and_stops_everybody() -> None:
-    party = Party(3)
-    party.begin_gated("1")
-    party.gate("3")
-    party.script("2", meet_down(party, 0))
-    second = party.begin("2")
-    third = party.begin("3")
-    until(lambda: party.remote[1].sync.begun)
+def test_outage_found_by_a_worker_is_reported_once_and_holds_syncs() -> None:
+    processes = Processes(3)
+    processes.begin_gated("1")
+    processes.gate("3")
+    processes.script("2", find_outage(processes, 0))
+    second = processes.begin("2")
+    third = processes.begin("3")
+    wait_until(lambda: processes.workers[1].sync.begun)
     second.get()
-    until(lambda: party.remote[1].outages.errors)
+    wait_until(lambda: processes.workers[1].outages.errors)
 
-    assert 1 == len(party.down)
-    (said,) = party.log.of("identity.failed")
-    assert ("r", "2", "identity-rejected", str(REJECTED)) == (said["run_id"], said["actor"], said["code"], said["error"])
-    for outages in (party.outages, party.remote[0].outages, party.remote[1].outages):
+    assert 1 == len(processes.found)
+    (reported,) = processes.log.of("identity.failed")
+    assert ("r", "2", "identity-rejected", str(REJECTED)) == (
+        reported["run_id"],
+        reported["actor"],
+        reported["code"],
+        reported["error"],
+    )
+    for outages in (processes.outages, processes.workers[0].outages, processes.workers[1].outages):
         (error,) = outages.errors
         assert (IdentityRejected, "ExpiredToken") == (type(error), error.s3_code)  # type: ignore[attr-defined]
         assert KEYS in outages
-    assert [] == party.remote[2].told  # it sleeps on
+    assert [] == processes.workers[2].told  # it was not woken
     gevent.killall([third])
 
 
-def test_same_failure_of_two_mates_is_said_once() -> None:
-    party = Party(2)
-    party.begin_gated("1")
-    party.remote[0].sync.scripts["2"] = meet_down(party, 0)
-    party.remote[1].sync.scripts["3"] = meet_down(party, 1)
-    for begun in [gevent.spawn(party.worker_pool.begin, actor, party.log) for actor in ("2", "3")]:
+def test_same_outage_in_two_workers_is_reported_once() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1")
+    processes.workers[0].sync.scripts["2"] = find_outage(processes, 0)
+    processes.workers[1].sync.scripts["3"] = find_outage(processes, 1)
+    for begun in [gevent.spawn(processes.worker_pool.begin, actor, processes.log) for actor in ("2", "3")]:
         begun.get()
 
-    assert [["1"], ["2"], ["3"]] == party.who_began()
-    assert 1 == len(party.down) == len(party.log.of("identity.failed"))
+    assert [["1"], ["2"], ["3"]] == processes.actors_begun()
+    assert 1 == len(processes.found) == len(processes.log.of("identity.failed"))
 
 
-def test_failure_that_was_met_here_before_is_not_said_again_for_a_mate() -> None:
-    party = Party(1)
-    party.begin_gated("1")
-    assert party.outages.begin(KEYS, REJECTED, 0.0)
-    party.worker_pool.report_outage(party.log, KEYS, REJECTED)
-    party.script("2", lambda log: (forward_outage(party.remote[0].theirs)(log, KEYS, REJECTED), result("2"))[1])
-    party.worker_pool.begin("2", party.log)
-    assert 1 == len(party.down)
+def test_outage_known_here_is_not_reported_again_for_a_worker() -> None:
+    processes = Processes(1)
+    processes.begin_gated("1")
+    assert processes.outages.begin(KEYS, REJECTED, 0.0)
+    processes.reports.report_outage(processes.log, KEYS, REJECTED)
+    processes.script("2", lambda log: (forward_outage(processes.workers[0].theirs)(log, KEYS, REJECTED), result("2"))[1])
+    processes.worker_pool.begin("2", processes.log)
+    assert 1 == len(processes.found)
 
 
-def test_failure_that_is_met_here_is_told_to_those_who_are_awake() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2")
+def test_outage_found_here_is_told_to_workers_that_are_awake() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2")
     full = DiskFull("injected: 3 MB are free")
-    party.worker_pool.report_outage(party.log.bind(actor="1"), DISK, full)
-    until(lambda: party.remote[0].outages.errors)
+    processes.reports.report_outage(processes.log.bind(actor="1"), DISK, full)
+    wait_until(lambda: processes.workers[0].outages.errors)
 
-    assert [(DISK, full)] == [row[1:] for row in party.down]
-    (error,) = party.remote[0].outages.errors
+    assert [(DISK, full)] == [row[1:] for row in processes.found]
+    (error,) = processes.workers[0].outages.errors
     assert (DiskFull, str(full)) == (type(error), str(error))
-    assert [] == party.remote[1].told
+    assert [] == processes.workers[1].told
 
 
-def test_reason_to_stop_keeps_its_kind() -> None:
-    party = Party(1)
-    party.begin_gated("1")
-    party.script("2", meet_down(party, 0, CredentialsMissing("injected", hint="set them")))
-    party.worker_pool.begin("2", party.log)
-    (error,) = party.outages.errors
+def test_error_of_an_outage_keeps_its_type_and_hint() -> None:
+    processes = Processes(1)
+    processes.begin_gated("1")
+    processes.script("2", find_outage(processes, 0, CredentialsMissing("injected", hint="set them")))
+    processes.worker_pool.begin("2", processes.log)
+    (error,) = processes.outages.errors
     assert (CredentialsMissing, "set them") == (type(error), error.hint)
 
 
-def test_mate_that_is_woken_late_knows_what_is_down() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2")
-    assert party.outages.begin(KEYS, REJECTED, 0.0)
-    party.worker_pool.report_outage(party.log, KEYS, REJECTED)
-    party.begin_gated("3")
-    until(lambda: party.remote[1].sync.begun)
-    assert ["3"] == party.remote[1].sync.begun
-    assert [str(REJECTED)] == [str(error) for error in party.remote[1].outages.errors]
+def test_worker_that_wakes_late_learns_of_outages() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2")
+    assert processes.outages.begin(KEYS, REJECTED, 0.0)
+    processes.reports.report_outage(processes.log, KEYS, REJECTED)
+    processes.begin_gated("3")
+    wait_until(lambda: processes.workers[1].sync.begun)
+    assert ["3"] == processes.workers[1].sync.begun
+    assert [str(REJECTED)] == [str(error) for error in processes.workers[1].outages.errors]
 
 
-def test_crew_without_mates_keeps_no_failure() -> None:
-    worker_pool = WorkerPool(ScriptedSync(), [], Outages(), Event(), lambda *_: None)  # type: ignore[arg-type]
+def test_without_workers_no_error_is_kept() -> None:
+    reports = OutageReports(Outages())
     error = DiskFull("injected")
     kept = weakref.ref(error)
-    worker_pool.report_outage(Lines(), DISK, error)
+    reports.report_outage(Lines(), DISK, error)
     del error
     gc.collect()
     assert kept() is None
 
 
-def test_each_process_finds_out_for_itself_whether_an_endpoint_is_out() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2", "3")
+def test_each_process_detects_an_endpoint_outage_itself() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2", "3")
     down = IdentityRejected("injected")
-    party.worker_pool.report_outage(party.log, STORE, down)
-    forward_outage(party.remote[0].theirs)(RemoteLog("2", "info", lambda _: None), STORE, down)
+    processes.reports.report_outage(processes.log, STORE, down)
+    forward_outage(processes.workers[0].theirs)(RemoteLog("2", "info", lambda _: None), STORE, down)
     gevent.sleep(0.05)
-    assert [STORE] == [thing for _, thing, _ in party.down]  # reported once
-    assert not party.outages.out
-    assert not any(remote.outages.out for remote in party.remote)
+    assert [STORE] == [thing for _, thing, _ in processes.found]  # reported once
+    assert not processes.outages.out
+    assert not any(worker.outages.out for worker in processes.workers)
 
 
-def test_recovery_that_one_process_sees_is_reported_once_and_holds_for_all() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2", "3")
-    for process in (party, *party.remote):
+def test_recovery_in_one_process_is_reported_once_and_holds_syncs() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2", "3")
+    for process in (processes, *processes.workers):
         process.outages.begin(STORE, REJECTED, 0.0, 120.0)  # type: ignore[attr-defined]
-    party.worker_pool.report_outage(party.log, STORE, REJECTED)
-    for remote, actor in zip(party.remote, "23", strict=True):
-        forward_recovery(remote.theirs)(RemoteLog(actor, "info", lambda _: None), STORE)
-    until(lambda: not any(process.outages.out for process in (party, *party.remote)))  # type: ignore[attr-defined]
-    assert [STORE] == party.over
-    assert 1 == len(party.log.of("endpoint.recovered"))
+    processes.reports.report_outage(processes.log, STORE, REJECTED)
+    for worker, actor in zip(processes.workers, "23", strict=True):
+        forward_recovery(worker.theirs)(RemoteLog(actor, "info", lambda _: None), STORE)
+    wait_until(lambda: not any(process.outages.out for process in (processes, *processes.workers)))  # type: ignore[attr-defined]
+    assert [STORE] == processes.over
+    assert 1 == len(processes.log.of("endpoint.recovered"))
 
 
-def test_what_one_process_read_is_known_in_all() -> None:
-    party = Party(3)
-    party.begin_gated("1", "2", "3")
+def test_first_read_of_one_process_is_known_in_all() -> None:
+    processes = Processes(3)
+    processes.begin_gated("1", "2", "3")
     ref = ObjectRef("b", "a/0.png")
-    forward_first_read(party.remote[0].theirs)(ref)
-    until(lambda: party.first_read and party.remote[1].first_read)
-    party.begin_gated("4")
-    until(lambda: party.remote[2].first_read)
-    assert [[ref]] * 2 == [party.first_read, party.remote[2].first_read]  # also one that is woken late
+    forward_first_read(processes.workers[0].theirs)(ref)
+    wait_until(lambda: processes.first_read and processes.workers[1].first_read)
+    processes.begin_gated("4")
+    wait_until(lambda: processes.workers[2].first_read)
+    assert [[ref]] * 2 == [processes.first_read, processes.workers[2].first_read]  # also in one that wakes late
 
 
 def test_outage_is_reported_again_after_a_reload() -> None:
-    party = Party(0)
+    processes = Processes(0)
     for _ in range(2):
-        party.worker_pool.report_outage(party.log, STORE, REJECTED)
-        party.worker_pool.report_outage(party.log, STORE, REJECTED)
-        party.worker_pool.forget_outages()
-    assert 2 == len(party.log.of("endpoint.failed"))
+        processes.reports.report_outage(processes.log, STORE, REJECTED)
+        processes.reports.report_outage(processes.log, STORE, REJECTED)
+        processes.reports.forget_all()
+    assert 2 == len(processes.log.of("endpoint.failed"))
 
 
-def test_mate_that_is_woken_late_hears_nothing_of_what_is_over() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2")
-    party.outages.begin(KEYS, REJECTED, 0.0)
-    party.worker_pool.report_outage(party.log, KEYS, REJECTED)
-    party.worker_pool.report_recovery(party.log, KEYS)
-    party.begin_gated("3")
-    until(lambda: party.remote[1].sync.begun)
-    assert not party.remote[1].outages.out
-    assert not party.outages.out
+def test_worker_that_wakes_late_learns_of_no_past_outage() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2")
+    processes.outages.begin(KEYS, REJECTED, 0.0)
+    processes.reports.report_outage(processes.log, KEYS, REJECTED)
+    processes.reports.report_recovery(processes.log, KEYS)
+    processes.begin_gated("3")
+    wait_until(lambda: processes.workers[1].sync.begun)
+    assert not processes.workers[1].outages.out
+    assert not processes.outages.out
 
 
 # --- the end of a run -------------------------------------------------------------------------------------------------
 
 
-def test_stop_reaches_who_is_awake_and_wakes_nobody() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2")
-    party.stopping.set()
-    until(party.remote[0].stopping.is_set)
+def test_stop_reaches_workers_that_are_awake_only() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2")
+    processes.stopping.set()
+    wait_until(processes.workers[0].stopping.is_set)
 
-    assert [Begin("2"), Stop()] == party.remote[0].told
-    assert [] == party.remote[1].told
-    assert 0 == party.remote[0].sync.abandoned
-
-
-def test_abandoning_reaches_who_is_awake_and_wakes_nobody() -> None:
-    party = Party(2)
-    party.begin_gated("1", "2")
-    party.worker_pool.abandon_all()
-    until(lambda: party.remote[0].sync.abandoned)
-
-    assert (1, 1, 0) == (party.here.abandoned, party.remote[0].sync.abandoned, party.remote[1].sync.abandoned)
-    assert [Begin("2"), Abandon()] == party.remote[0].told
-    assert [] == party.remote[1].told
+    assert [StartActor("2"), Stop()] == processes.workers[0].told
+    assert [] == processes.workers[1].told
+    assert 0 == processes.workers[0].sync.abandoned
 
 
-def test_mate_that_is_woken_after_the_stop_knows_of_it() -> None:
-    party = Party(2)
-    begun = party.begin_gated("1", "2")
-    party.stopping.set()
-    until(party.remote[0].stopping.is_set)
-    party.remote[0].injected_kill()
-    until(lambda: sum(len(sync.begun) for sync in party.everywhere) == 3)
+def test_abandon_reaches_workers_that_are_awake_only() -> None:
+    processes = Processes(2)
+    processes.begin_gated("1", "2")
+    processes.worker_pool.abandon_all()
+    wait_until(lambda: processes.workers[0].sync.abandoned)
 
-    assert ["1", "2"] == party.here.begun or party.remote[1].stopping.is_set()
+    assert (1, 1, 0) == (processes.local.abandoned, processes.workers[0].sync.abandoned, processes.workers[1].sync.abandoned)
+    assert [StartActor("2"), Abandon()] == processes.workers[0].told
+    assert [] == processes.workers[1].told
+
+
+def test_worker_that_wakes_after_the_stop_knows_of_it() -> None:
+    processes = Processes(2)
+    begun = processes.begin_gated("1", "2")
+    processes.stopping.set()
+    wait_until(processes.workers[0].stopping.is_set)
+    processes.workers[0].injected_kill()
+    wait_until(lambda: sum(len(sync.begun) for sync in processes.syncs) == 3)
+
+    assert ["1", "2"] == processes.local.begun or processes.workers[1].stopping.is_set()
     gevent.killall(begun)
 
 
 # --- sums -------------------------------------------------------------------------------------------------------------
 
 
-def test_counts_and_usage_are_those_of_all() -> None:
-    party = Party(2)
-    party.here.counted = Counts(1, 10, 100, 1000)
-    party.remote[0].sync.counted = Counts(2, 20, 200, 2000)
-    party.remote[1].sync.counted = Counts(4, 40, 400, 4000)
-    assert party.here.counted == party.worker_pool.counts()
+def test_counts_and_usage_are_sums_over_processes() -> None:
+    processes = Processes(2)
+    processes.local.counted = Counts(1, 10, 100, 1000)
+    processes.workers[0].sync.counted = Counts(2, 20, 200, 2000)
+    processes.workers[1].sync.counted = Counts(4, 40, 400, 4000)
+    assert processes.local.counted == processes.worker_pool.counts()
 
-    begun = party.begin_gated("1", "2", "3")
-    for gate in party.gates.values():
+    begun = processes.begin_gated("1", "2", "3")
+    for gate in processes.gates.values():
         gate.set()
     gevent.joinall(begun)
 
-    assert Counts(7, 70, 700, 7000) == party.worker_pool.counts()
-    used, own = party.worker_pool.usage(), own_process_stats()
+    assert Counts(7, 70, 700, 7000) == processes.worker_pool.counts()
+    used, own = processes.worker_pool.usage(), own_process_stats()
     assert used.max_rss_bytes > 2.5 * own.max_rss_bytes  # the workers of this test measure this process
     assert used.cpu_seconds > 2 * own.cpu_seconds
 
 
-def test_counts_of_a_mate_come_while_its_actors_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "COUNTS_SECONDS", 0.002)
-    party = Party(1)
-    party.begin_gated("1", "2")
-    party.remote[0].sync.counted = Counts(1, 20, 7, 12345)
-    until(lambda: party.worker_pool.counts() == Counts(1, 20, 7, 12345))
+def test_worker_sends_counts_while_actors_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "STATS_SECONDS", 0.002)
+    processes = Processes(1)
+    processes.begin_gated("1", "2")
+    processes.workers[0].sync.counted = Counts(1, 20, 7, 12345)
+    wait_until(lambda: processes.worker_pool.counts() == Counts(1, 20, 7, 12345))
 
 
-def test_mate_with_nothing_to_do_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "COUNTS_SECONDS", 0.002)
-    party = Party(1)
-    _, second = party.begin_gated("1", "2")
-    until(lambda: len(party.remote[0].theirs.sent) >= 2)  # while it had something to do, it did
-    party.gates["2"].set()
+def test_idle_worker_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "STATS_SECONDS", 0.002)
+    processes = Processes(1)
+    _, second = processes.begin_gated("1", "2")
+    wait_until(lambda: len(processes.workers[0].theirs.sent) >= 2)  # while it had an actor
+    processes.gates["2"].set()
     second.get()
-    before = len(party.remote[0].theirs.sent)
+    before = len(processes.workers[0].theirs.sent)
     gevent.sleep(0.03)
-    assert before == len(party.remote[0].theirs.sent)
+    assert before == len(processes.workers[0].theirs.sent)
 
 
-# --- the other side ---------------------------------------------------------------------------------------------------
+# --- the worker's side ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def remote() -> Iterator[FarProcess]:
-    """A worker to be talked to directly; its channel's `ours` is the test's."""
-    process = FarProcess()
+def worker() -> Iterator[WorkerProcess]:
+    """A worker without a pool: the test has the other end of its channel."""
+    process = WorkerProcess()
     yield process
     process.ours.close()
     process.working.get()
 
 
-def next_end(remote: FarProcess) -> Ended:
-    while not isinstance(message := remote.ours.receive(), Ended):
+def next_end(worker: WorkerProcess) -> ActorEnded:
+    while not isinstance(message := worker.ours.receive(), ActorEnded):
         assert message is not None
     return message
 
 
-def test_mate_begins_what_comes_while_others_are_under_way(remote: FarProcess) -> None:
+def test_worker_begins_actors_while_others_are_under_way(worker: WorkerProcess) -> None:
     gate = Event()
-    remote.sync.scripts["1"] = lambda log: gate.wait() and result("1")  # type: ignore[func-returns-value]
-    remote.ours.send(Begin("1"))
-    remote.ours.send(Begin("2"))
-    assert "2" == next_end(remote).actor
+    worker.sync.scripts["1"] = lambda log: gate.wait() and result("1")  # type: ignore[func-returns-value]
+    worker.ours.send(StartActor("1"))
+    worker.ours.send(StartActor("2"))
+    assert "2" == next_end(worker).actor
     gate.set()
-    assert "1" == next_end(remote).actor
+    assert "1" == next_end(worker).actor
 
 
-def test_mate_reports_its_counts_before_each_end(remote: FarProcess) -> None:
-    remote.sync.counted = Counts(1, 2, 3, 4)
-    remote.ours.send(Begin("1"))
-    next_end(remote)
-    report, ended = remote.theirs.sent
-    assert (Counts(1, 2, 3, 4), True) == (report.counts, isinstance(ended.end, ActorResult))
-    assert isinstance(report.usage, ProcessStats) and report.usage.cpu_seconds > 0
+def test_worker_sends_stats_before_its_last_end(worker: WorkerProcess) -> None:
+    worker.sync.counted = Counts(1, 2, 3, 4)
+    worker.ours.send(StartActor("1"))
+    next_end(worker)
+    stats, ended = worker.theirs.sent
+    assert (Counts(1, 2, 3, 4), True) == (stats.counts, isinstance(ended.end, ActorResult))
+    assert isinstance(stats.usage, ProcessStats) and stats.usage.cpu_seconds > 0
 
 
-def test_mate_says_that_the_last_image_of_an_actor_is_begun(remote: FarProcess) -> None:
+def test_worker_reports_the_start_of_an_actors_last_image(worker: WorkerProcess) -> None:
     def begin_last() -> ActorResult:
-        remote.sync.on_last_started["1"]()
+        worker.sync.on_last_started["1"]()
         return result("1")
 
-    remote.sync.scripts["1"] = lambda log: begin_last() and Paused(9.5, Rest("1", begin_last))
-    remote.ours.send(Begin("1"))
-    next_end(remote)
-    remote.ours.send(GoOn("1"))
-    next_end(remote)
-    assert [LastImageStarted, Ended, LastImageStarted, Ended] == [
-        type(message) for message in without_reports(remote.theirs.sent)
+    worker.sync.scripts["1"] = lambda log: begin_last() and Paused(9.5, Rest("1", begin_last))
+    worker.ours.send(StartActor("1"))
+    next_end(worker)
+    worker.ours.send(ResumeActor("1"))
+    next_end(worker)
+    assert [LastImageStarted, ActorEnded, LastImageStarted, ActorEnded] == [
+        type(message) for message in without_stats(worker.theirs.sent)
     ]
-    assert LastImageStarted("1") == remote.theirs.sent[0]
+    assert LastImageStarted("1") == worker.theirs.sent[0]
 
 
-def test_mate_keeps_what_waits_and_goes_on_with_it(remote: FarProcess) -> None:
-    remote.sync.scripts["1"] = lambda log: Paused(9.5, Rest("1", lambda: result("1", downloaded=4)))
-    remote.ours.send(Begin("1"))
-    waiting = next_end(remote).end
-    assert isinstance(waiting, Waiting)
-    assert (9.5, 2, 1) == (waiting.due, waiting.left.tally.downloaded, waiting.left.tally.failed)
+def test_worker_keeps_a_paused_actor_and_resumes_it(worker: WorkerProcess) -> None:
+    worker.sync.scripts["1"] = lambda log: Paused(9.5, Rest("1", lambda: result("1", downloaded=4)))
+    worker.ours.send(StartActor("1"))
+    waiting = next_end(worker).end
+    assert isinstance(waiting, ActorPaused)
+    assert (9.5, 2, 1) == (waiting.due, waiting.if_interrupted.tally.downloaded, waiting.if_interrupted.tally.failed)
 
-    remote.ours.send(GoOn("1"))
-    ended = next_end(remote).end
+    worker.ours.send(ResumeActor("1"))
+    ended = next_end(worker).end
     assert isinstance(ended, ActorResult) and 4 == ended.tally.downloaded
 
 
-def test_mate_does_as_it_is_told_about_what_all_share(remote: FarProcess) -> None:
-    remote.ours.send(OutageBegan("1", KEYS, REJECTED))
-    remote.ours.send(Stop())
-    remote.ours.send(Abandon())
-    until(lambda: remote.sync.abandoned)
+def test_worker_obeys_outage_stop_and_abandon(worker: WorkerProcess) -> None:
+    worker.ours.send(OutageBegan("1", KEYS, REJECTED))
+    worker.ours.send(Stop())
+    worker.ours.send(Abandon())
+    wait_until(lambda: worker.sync.abandoned)
 
-    assert remote.stopping.is_set()
-    assert KEYS in remote.outages
-    assert [] == remote.theirs.sent  # it was told: nobody needs to be told by it
+    assert worker.stopping.is_set()
+    assert KEYS in worker.outages
+    assert [] == worker.theirs.sent  # the owner knows already
 
 
-def test_mate_goes_on_after_a_bug_and_says_whose_it_was(remote: FarProcess) -> None:
+def test_worker_goes_on_after_a_bug(worker: WorkerProcess) -> None:
     def injected_bug(log: Log) -> ActorResult:
         raise ZeroDivisionError("injected bug")
 
-    remote.sync.scripts["1"] = injected_bug
-    remote.ours.send(Begin("1"))
-    broken = next_end(remote).end
-    assert isinstance(broken, Broken) and "injected bug" in broken.traceback
-    remote.ours.send(Begin("2"))
-    assert isinstance(next_end(remote).end, ActorResult)
+    worker.sync.scripts["1"] = injected_bug
+    worker.ours.send(StartActor("1"))
+    crashed = next_end(worker).end
+    assert isinstance(crashed, ActorCrashed) and "injected bug" in crashed.traceback
+    worker.ours.send(StartActor("2"))
+    assert isinstance(next_end(worker).end, ActorResult)
 
 
-def test_mate_ends_when_there_is_nobody_to_work_for(remote: FarProcess) -> None:
-    remote.ours.send(Begin("1"))
-    next_end(remote)
-    remote.ours.close()
-    remote.working.get()
+def test_worker_ends_when_the_owner_is_gone(worker: WorkerProcess) -> None:
+    worker.ours.send(StartActor("1"))
+    next_end(worker)
+    worker.ours.close()
+    worker.working.get()
 
 
-# --- RemoteLog -----------------------------------------------------------------------------------------------------------
+# --- RemoteLog --------------------------------------------------------------------------------------------------------
 
 LEVELS = ("debug", "info", "warning", "error")
 
 
 @pytest.mark.parametrize("lowest", LEVELS)
-def test_only_what_would_be_shown_is_sent(lowest: str) -> None:
+def test_only_events_of_the_level_are_sent(lowest: str) -> None:
     sent: list[Any] = []
     log = RemoteLog("1", lowest, sent.append).bind(a=1)
     for level in LEVELS:
-        getattr(log, level)("said", b=2)
-    assert [LogRecord("1", level, "said", {"a": 1, "b": 2}) for level in LEVELS[LEVELS.index(lowest) :]] == sent
+        getattr(log, level)("something.happened", b=2)
+    assert [LogRecord("1", level, "something.happened", {"a": 1, "b": 2}) for level in LEVELS[LEVELS.index(lowest) :]] == sent
 
 
-def test_bound_facts_are_those_of_the_log_that_they_were_bound_to() -> None:
+def test_bind_changes_only_the_new_log() -> None:
     sent: list[Any] = []
     log = RemoteLog("1", "info", sent.append)
     bound = log.bind(image="a.png", code="old")
@@ -1092,10 +1092,10 @@ def test_bound_facts_are_those_of_the_log_that_they_were_bound_to() -> None:
         {"image": "a.png", "code": "new"},
         {},
         {"image": "a.png", "code": "old", "more": True},
-    ] == [said.facts for said in sent]
+    ] == [record.facts for record in sent]
 
 
-def test_failure_is_told_with_the_actor_that_met_it() -> None:
+def test_outage_is_forwarded_with_its_actor() -> None:
     ours, _ = ends()
     forward_outage(ours)(RemoteLog("1", "info", lambda _: None).bind(actor="1"), KEYS, REJECTED)
     assert [OutageBegan("1", KEYS, REJECTED)] == ours.sent
