@@ -91,7 +91,7 @@ class Demo:
                 process.kill()  # it only reads: there is nothing to end in order
                 process.wait()
 
-    def opening_words(self) -> str:
+    def opening_text(self) -> str:
         """What is there before the sync starts."""
         if not self.fresh:
             return (
@@ -105,7 +105,7 @@ class Demo:
             f"What follows is the ordinary sync; the images land in {FOLDER}/data/actors/*/training_data/.\n"
         )
 
-    def closing_words(self, once: bool) -> str:
+    def closing_text(self, once: bool) -> str:
         """What to do next: after the run under --once, else when the daemon begins to watch."""
         if once:
             again = "Run it again to see what skipping looks like, or" if self.fresh else "Run it"

@@ -651,8 +651,8 @@ MUTANTS = [
     ),
     Mutant(
         "lines that found no room are a success",
-        "daemon/cli.py",
-        "if error is not None and status == OK:",
+        "daemon/commands/sync.py",
+        "if error is not None and status == ExitStatus.OK:",
         "if False:",
         "tests/e2e/test_exit_codes.py -k no_room",
     ),

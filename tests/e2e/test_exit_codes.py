@@ -350,10 +350,10 @@ def test_crash_of_ours_is_told_as_one(tree, tmp_path, product):
         "import sys\n"
         "from gevent import monkey\n"
         "monkey.patch_all()\n"
-        "import daemon.cli\n"
+        "import daemon.cli, daemon.commands.dry_run\n"
         "def injected(*_: object) -> None:\n"
         "    raise RuntimeError('injected crash')\n"
-        "daemon.cli.list_actors = injected\n"
+        "daemon.commands.dry_run.list_actors = injected\n"
         "sys.exit(daemon.cli.main(['--dry-run']))\n"
     )
     finished = Product(product.home, command=(sys.executable, str(tmp_path / "sabotage.py"))).run([], tree.root)
@@ -386,7 +386,7 @@ PLAN = f"""\
     + 0001_1.png  from s3://{BUCKET}/training/{ACTOR}/0001_1.png  (missing)
     + 0001_2.png  from s3://{BUCKET}/training/{ACTOR}/0001_2.png  (empty)
 
-1 actors: 2 to download, 1 present, 0 problems
+1 actor: 2 to download, 1 present, 0 problems
 """
 
 

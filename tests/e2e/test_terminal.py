@@ -272,7 +272,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def test_closing_words_of_the_demo_come_last(product, tmp_path):
+def test_closing_text_of_the_demo_come_last(product, tmp_path):
     small_demo = [sys.executable, "-c", SMALL_DEMO, "demo"]
     env = product.environment(XTERM)
     with Session([*small_demo, "--once"], tmp_path, env) as person:

@@ -125,8 +125,8 @@ def test_second_run_changes_nothing_and_says_how_to_start_over(tmp_path):
 
     assert (True, False) == (first.fresh, second.fresh)
     assert before == contents(second.folder)
-    assert "rm -r demo-data" in second.opening_words()
-    assert "skipped" in second.opening_words()
+    assert "rm -r demo-data" in second.opening_text()
+    assert "skipped" in second.opening_text()
 
 
 def test_interrupted_generation_shows_nothing_and_the_next_run_makes_all_of_it(tmp_path, monkeypatch):
@@ -411,7 +411,7 @@ def test_server_that_dies_on_the_way_is_said_at_the_end_unless_something_else_is
         raise ZeroDivisionError
 
 
-def test_commands_in_the_closing_words_do_what_they_say(tmp_path):
+def test_commands_in_the_closing_text_do_what_they_say(tmp_path):
     made = demo.prepare(tmp_path, actors=1)
     actor = "0001_european_25_male"
     training_data = made.data_dir / "actors" / actor / "training_data"
@@ -419,7 +419,7 @@ def test_commands_in_the_closing_words_do_what_they_say(tmp_path):
     training_data.joinpath(f"{actor}_0.png").write_bytes(b"downloaded")
     before = response.read_bytes()
     urls_before = json.loads(before)["output"]["output"]["s3_image_urls"]
-    commands = [line.strip() for line in made.closing_words(once=False).splitlines() if line.startswith("    ")]
+    commands = [line.strip() for line in made.closing_text(once=False).splitlines() if line.startswith("    ")]
     assert 3 == len(commands)
 
     with made.server() as server:

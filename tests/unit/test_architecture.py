@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "daemon").rglob("*.py"))
-NAME_ADAPTERS = {"wiring", "cli", "demo"}
+NAME_ADAPTERS = {"wiring"}
 
 
 def assert_agrees(tool: str, *args: str) -> None:
