@@ -1257,7 +1257,7 @@ MUTANTS = [
     Mutant(
         "unknown error of botocore is a crash",
         "daemon/adapters/aws/boto3_credentials.py",
-        "        raise explain(error, method) from None",
+        "        raise explain(error, chain.method if chain else _Chain.method) from None",
         "        raise",
         CHAIN,
     ),

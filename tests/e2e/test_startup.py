@@ -11,8 +11,8 @@ from tests.support.product import Finished, Product
 from tests.support.trees import ActorTree
 
 NEVER_FOR_ONCE = {
-    "boto3",  # 0.25 s, and nothing of ours needs it
-    "botocore",  # only who has a profile, a role or SSO
+    "boto3",  # 0.25 s: only for a profile, a role or SSO
+    "botocore",
     "watchdog",  # only the daemon
     "rich.console",  # structlog's, where it is installed: for a view that we have not
     "importlib.metadata",  # gevent's, to look for plugins in all that is installed, 30 times

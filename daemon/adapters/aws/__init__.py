@@ -1,1 +1,1 @@
-"""AWS credentials and settings from botocore's credential chain and from the AWS profile."""
+"""AWS credentials from boto3's chain, and settings from the AWS profile."""

@@ -1,4 +1,4 @@
-"""AWS credentials from botocore's chain: profile, role, SSO, container, instance."""
+"""AWS credentials from boto3's chain: profile, role, SSO, container, instance."""
 
 import os
 import re
@@ -13,41 +13,83 @@ from daemon.adapters.aws.words import explain, unusable
 from daemon.core.errors import CredentialsMissing
 from daemon.core.model import Credentials, Secret
 
-CONNECT_SECONDS, READ_SECONDS = 5, 10  # of botocore's own requests, to STS for instance, which it makes up to 3 times
+CONNECT_SECONDS, READ_SECONDS = 5, 10  # of each request to STS and the like; botocore makes up to 3 attempts
 
 _TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CREDENTIAL_FILE")
 
 
-def find_chain_credentials(region: str | None = None, *, default_region: str = "us-west-1") -> Credentials | None:
-    """The credentials of the first source that has any, with the time at which they expire. None: no source has.
+class _Chain:
+    """botocore's credential chain. It remembers the source that it asked last, which an error then names."""
 
-    Nothing is kept between two calls: each reads the files and runs the tools again. `region`: of the requests to STS;
-    None: the profile's, else `default_region`. Raises CredentialsMissing for whatever botocore raises.
-    """
-    _prepare_botocore()
-    method = "profile"
-    try:
-        session = _new_session(region, default_region)
-        _require_regular_files(session)
-        for provider in session.get_component("credential_provider").providers:
-            method = provider.METHOD
+    method = "profile"  # the session reads the profile before any source is asked
+
+    def __init__(self, providers: list[Any]) -> None:
+        self._providers = providers
+
+    def load_credentials(self) -> Any:
+        """The credentials of the first source that has any, else None: as botocore's CredentialResolver."""
+        for provider in self._providers:
+            self.method = provider.METHOD
             found = provider.load()
             if found is not None:
-                method = found.method
-                return _frozen(found)
+                self.method = found.method
+                return found
+        return None
+
+
+def find_chain_credentials(region: str | None = None, *, default_region: str = "us-west-1") -> Credentials | None:
+    """The credentials of the first source that has any, with their expiry time; None: no source has.
+
+    Nothing is cached: each call reads the files and runs the tools again. Requests to STS go to `region`, else the profile's
+    region, else `default_region`. Raises CredentialsMissing for anything that botocore raises.
+    """
+    _prepare_botocore()
+    chain: _Chain | None = None
+    try:
+        session = _new_botocore_session()
+        chain = _add_chain(session)
+        found = _new_session(session, region, default_region).get_credentials()
+        return None if found is None else _freeze(found)
     except CredentialsMissing:
         raise
-    except Exception as error:  # botocore has no base class for what it raises: KeyError, ValueError, OSError, ...
+    except Exception as error:  # botocore's exceptions have no common class: KeyError, ValueError, OSError, ...
         if _is_ours(error):
             raise
-        raise explain(error, method) from None  # not chained: its message may hold a piece of a key
-    return None
+        # not chained: the message may hold a piece of a key
+        raise explain(error, chain.method if chain else _Chain.method) from None
 
 
-def _frozen(found: Any) -> Credentials:
-    """botocore's credentials as a value. Deferred ones are asked for only now."""
+def _new_botocore_session() -> Any:
+    from botocore.config import Config
+    from botocore.session import Session
+
+    session = Session()
+    session.set_default_client_config(Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS))
+    return session
+
+
+def _new_session(session: Any, region: str | None, default_region: str) -> Any:
+    """The boto3.Session around botocore's `session`. botocore itself does not read AWS_REGION."""
+    from boto3.session import Session
+
+    if region is None and session.get_config_variable("region") is None:
+        region = default_region
+    return Session(botocore_session=session, region_name=region)
+
+
+def _add_chain(session: Any) -> _Chain:
+    _require_regular_files(session)
+    resolver = session.get_component("credential_provider")
+    resolver.get_provider("assume-role")._prompter = _refuse_prompt
+    chain = _Chain(resolver.providers)
+    session.register_component("credential_provider", chain)
+    return chain
+
+
+def _freeze(found: Any) -> Credentials:
+    """botocore's credentials as a value. Deferred ones are fetched now."""
     if hasattr(found, "refresh_needed"):
-        # botocore calls the source again when under 15 minutes are left; when to do that is decided elsewhere
+        # botocore would fetch them twice when under 15 minutes are left; http/identity.py decides when to refresh
         found._advisory_refresh_timeout = found._mandatory_refresh_timeout = 0
     frozen = found.get_frozen_credentials()
     key, secret, token = frozen.access_key, frozen.secret_key, frozen.token or ""
@@ -55,7 +97,7 @@ def _frozen(found: Any) -> Credentials:
         raise unusable(found.method, "they lack a key, or hold something else in its place")
     if not all(re.fullmatch(r"[!-~]*", text) for text in (key, secret, token)):
         raise unusable(found.method, "they hold what no AWS key does: a space, a line break, a character beyond ASCII")
-    expires = getattr(found, "_expiry_time", None)  # not there: used until S3 rejects them
+    expires = getattr(found, "_expiry_time", None)  # absent: used until S3 rejects them
     return Credentials(
         key,
         Secret(secret),
@@ -65,22 +107,8 @@ def _frozen(found: Any) -> Credentials:
     )
 
 
-def _new_session(region: str | None, default_region: str) -> Any:
-    from botocore.config import Config
-    from botocore.session import Session
-
-    session = Session()
-    session.set_default_client_config(Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS))
-    if region is None and session.get_config_variable("region") is None:
-        region = default_region
-    if region is not None:  # botocore itself knows AWS_DEFAULT_REGION only
-        session.set_config_variable("region", region)
-    session.get_component("credential_provider").get_provider("assume-role")._prompter = _refuse_prompt
-    return session
-
-
 def _refuse_prompt(_: str) -> str:
-    """A service has no terminal, and getpass would hold the hub."""
+    """Stand-in for getpass, which would block the event loop: a service has no terminal."""
     raise CredentialsMissing(
         "the AWS profile's role wants an MFA code, and actorsync does not ask for one",
         hint='get a session first: eval "$(aws configure export-credentials --profile NAME --format env)", then start again',
@@ -88,11 +116,11 @@ def _refuse_prompt(_: str) -> str:
 
 
 def _require_regular_files(session: Any) -> None:
-    """botocore reads these on the hub, and a pipe without a writer would hold it."""
+    """Raises CredentialsMissing for a token file that is a pipe: reading it would block the event loop."""
     for name, path in _token_files(session):
         try:
             mode = os.stat(os.path.expanduser(path)).st_mode
-        except OSError:  # botocore says so
+        except OSError:  # botocore reports it
             continue
         if not stat.S_ISREG(mode):
             raise CredentialsMissing(f"{name} names {path}, which is no regular file", hint="name a file that holds the token")
@@ -107,7 +135,7 @@ def _token_files(session: Any) -> Iterator[tuple[str, str]]:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether the line that raised is one of this program: what botocore calls back is."""
+    """Whether code of this program raised `error`: botocore calls some of it."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -116,7 +144,7 @@ def _is_ours(error: Exception) -> bool:
 
 @cache
 def _prepare_botocore() -> None:
-    """Import it, and have it run credential tools our way."""
+    """Import botocore, once, and replace the subprocess.Popen of its ProcessProvider by Tool."""
     from botocore import credentials
 
     class ToolProvider(credentials.ProcessProvider):  # type: ignore[misc]
@@ -124,5 +152,5 @@ def _prepare_botocore() -> None:
             super().__init__(profile_name, load_config, popen=Tool)
 
     credentials.ProcessProvider = ToolProvider
-    # dateutil warns on stderr of a zone that it does not know, by showing a piece of what a tool printed
-    warnings.filterwarnings("ignore", module=r"botocore|dateutil|urllib3")
+    # dateutil's warning about an unknown zone shows a piece of what a tool printed
+    warnings.filterwarnings("ignore", module=r"boto3|botocore|dateutil|urllib3")
