@@ -1,4 +1,4 @@
-"""`python -m bench`: a whole --once beside its peers, from the same server, as a table with ratios and a chart."""
+"""`python -m bench`: times a whole --once and its peers against one server, as a table and a chart."""
 
 import argparse
 import signal
@@ -32,13 +32,13 @@ CHOICES = ("sizes", "transport", "proof", "delay", "server", "concurrency")
 
 
 def main(argv: Sequence[str], now: datetime) -> int:
-    """0, or 1 where somebody has no number."""
+    """0, or 1 if a peer has no number."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     for flag in ("json", "chart"):
         file = getattr(arguments, flag)
         if file is not None and not file.parent.is_dir():
-            parser.error(f"--{flag}: {file.parent} is not a directory")  # better said before than after some minutes
+            parser.error(f"--{flag}: {file.parent} is not a directory")  # before minutes of measuring, not after
     try:
         wish = _wish(arguments)
     except ValueError as error:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str], now: datetime) -> int:
             results = Results.read(arguments.from_)
             keep(results)
         else:
-            for number in (signal.SIGINT, signal.SIGTERM):  # unwind: gigabytes of tmpfs are to be given back
+            for number in (signal.SIGINT, signal.SIGTERM):  # unwind, so that gigabytes of tmpfs are freed
                 signal.signal(number, lambda number, _: sys.exit(128 + number))
             results = measure_all(wish, now, _tell, keep)
         if arguments.chart is not None:
@@ -154,7 +154,7 @@ def _peers(text_: str) -> list[Peer]:
 
 
 def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """For argparse, which shows a ValueError's text to nobody."""
+    """For argparse, which does not show the text of a ValueError."""
 
     def parsed(text_: str) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""How long a call will take, by what peers needed on two cores: so that nobody waits without knowing."""
+"""Estimates how long a benchmark takes, from what each peer needed on two cores."""
 
 from collections.abc import Sequence
 

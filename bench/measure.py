@@ -114,7 +114,7 @@ def measure(
     failed: dict[str, str] = {}
     rounds: list[dict[str, Sample]] = []
     for number in range(runs):
-        first = number % max(1, len(running))  # nobody is always the one that runs after the heaviest
+        first = number % max(1, len(running))  # so that no peer always runs after the heaviest
         rounds.append({})
         for peer in [*running[first:], *running[:first]]:
             try:

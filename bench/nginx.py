@@ -51,7 +51,7 @@ http {{
     map $http_x_amz_checksum_mode $crc64nvme_sent {{ ENABLED $crc64nvme; }}
     map $crc64nvme_sent $type_sent {{ "" ""; default FULL_OBJECT; }}
     map $args $page {{ default 0; "~(?:^|&)continuation-token=([0-9]+)" $1; }}
-    # The pages know no folders and no markers: given one for an answer, rclone would list for ever.
+    # The pages have no folders and no markers: with one as an answer, rclone would list without end.
     map $args $unlisted {{ default 1; "~(?:^|&)delimiter=[^&]" 1; "~(?:^|&)list-type=2(?:&|$)" 0; }}
     server {{
         listen 127.0.0.1:{port} backlog=4096{ssl};
@@ -70,7 +70,7 @@ http {{
     }}
 }}
 """
-# TLS 1.3, as S3 speaks with all that can, and nginx only when told to; and one cipher, lest a tool be measured for its taste.
+# TLS 1.3, as S3 speaks with all that can, and nginx only when told to. One cipher, so that no tool gains by its choice.
 _TLS = (
     "ssl_certificate {certificate.file}; ssl_certificate_key {certificate.key_file}; "
     "ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;"

@@ -111,7 +111,7 @@ def _commit() -> str:
     """Of the product that was measured, where git can tell."""
 
     def git(*args: str) -> str:
-        # It may not refresh the index on its way: whoever commits meanwhile would meet our lock.
+        # It must not refresh the index: a commit at the same time would fail on our lock.
         told = subprocess.run(["git", "--no-optional-locks", "-C", ROOT, *args], capture_output=True, text=True, check=False)
         return told.stdout.strip()
 

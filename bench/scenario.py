@@ -111,7 +111,7 @@ class Scenario:
 
 
 def usual_scenarios(images: int | None = None) -> list[Scenario]:
-    """What is measured when nobody chooses: every bar that we are held to, and no full cross product.
+    """The scenarios without a choice: each one that a goal is set for, not the full cross product.
 
     | what                | sizes | proofs | at once     |
     |---------------------|-------|--------|-------------|

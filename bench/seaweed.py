@@ -62,7 +62,7 @@ def _upload(workload: Workload, account: Account) -> None:
 
 
 def _require_md5_etags(workload: Workload, seaweed: Seaweed) -> None:
-    """Raises BenchError unless all images are there, each under its MD5: whoever verifies must have something to go by."""
+    """Raises BenchError unless all images are there, each with its MD5, which tools that verify need."""
     pages = seaweed.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     stored = {content["Key"]: content["ETag"].strip('"') for page in pages for content in page.get("Contents", ())}
     if stored != {image.key: image.md5 for image in workload.images}:

@@ -87,7 +87,7 @@ def _sample(peer: Peer, task: Task, server: Server) -> Sample:
 
 
 def _ages(task: Task) -> dict[str, int]:
-    """When each image was changed last; of those that are on a server, for the others are nobody's to change."""
+    """When each listed image was last modified; other files are not compared."""
     return {image.place: os.stat(task.root / image.place).st_mtime_ns for image in task.workload.images}
 
 

@@ -57,7 +57,7 @@ class Workload:
         write_manifests(root, [image.key for image in self.images])
 
     def require_whole(self, root: Path) -> None:
-        """Compare every byte of every image, and look for files that nobody asked for. Raises BenchError."""
+        """Compare every byte of every image, and look for files that are not in the list. Raises BenchError."""
         wrong = [image.place for image in self.images if not _same_bytes(self.source(image), root / image.place)]
         if wrong:
             raise BenchError(
@@ -66,7 +66,7 @@ class Workload:
         expected = {image.place for image in self.images}
         added = [place for place in _files_in(root, "data") if place not in expected and not place.endswith(".json")]
         if added:
-            raise BenchError(f"{len(added)} files that nobody asked for: {', '.join(added[:5])}")
+            raise BenchError(f"{len(added)} files that are not in the list: {', '.join(added[:5])}")
 
 
 def make_workload(folder: Path, size: Size, images: int) -> Workload:

@@ -1,7 +1,7 @@
-/* MD5 of many messages at once, each in its lane of vector registers.
+/* MD5 of up to eight messages at once, each in its own lane of the vector registers.
 
-   Of one message each step waits for the one before it (RFC 1321 3.4): 600 to 800 MB/s, by the processor. Eight
-   messages have the same steps to make: vector instructions make them for all eight in half as much time again as for one. */
+   Within one message, each step depends on the step before (RFC 1321 3.4): 600 to 800 MB/s, by the processor. Eight
+   messages take the same steps, so vector instructions do all eight in 1.5 times the time of one. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
@@ -25,7 +25,7 @@ typedef Word UnalignedWords __attribute__((vector_size(4 * LANES), aligned(1), m
 #define H(a, b, c, d, i, bits, k) a += w[i] + k, a += (c ^ d) ^ b, a = ROTATED(a, bits) + b;
 #define I(a, b, c, d, i, bits, k) a += w[i] + k, a += c ^ (b | ~d), a = ROTATED(a, bits) + b;
 
-/* One block, for words and for vectors of them. What is not of the step before comes first: it need not wait. */
+/* One block, for words and for vectors of words. Operands that do not depend on the step before come first. */
 #define STEPS \
     F(a, b, c, d,  0,  7, 0xd76aa478) \
     F(d, a, b, c,  1, 12, 0xe8c7b756) \
@@ -92,7 +92,7 @@ typedef Word UnalignedWords __attribute__((vector_size(4 * LANES), aligned(1), m
     I(c, d, a, b,  2, 15, 0x2ad7d2bb) \
     I(b, c, d, a,  9, 21, 0xeb86d391)
 
-#if defined(__x86_64__) && defined(__GLIBC__) /* another libc does not choose among clones when it loads us */
+#if defined(__x86_64__) && defined(__GLIBC__) /* musl has no ifunc: it cannot choose a clone at load time */
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx2", "default")))
 #define HAS_WIDE_VECTORS __builtin_cpu_supports("avx2")
 #else
@@ -110,7 +110,7 @@ typedef Word UnalignedWords __attribute__((vector_size(4 * LANES), aligned(1), m
 #define SHUFFLED(x, y, ...) __builtin_shuffle(x, y, (Words){__VA_ARGS__})
 #endif
 
-/* Eight words of each lane become eight vectors, each of one word of all lanes. */
+/* Transpose: eight words of each lane become eight vectors, each with one word of every lane. */
 static inline __attribute__((always_inline)) void transpose(Words *to, const uint8_t *const *from, size_t at)
 {
     Words in[8], pairs[8], fours[8];
@@ -158,16 +158,16 @@ static void compress_one(UnalignedWord *state, const uint8_t *from, size_t block
     state[0] = a, state[1] = b, state[2] = c, state[3] = d;
 }
 
-/* One message: what is to be hashed of it now. */
+/* One message: the pieces of it to hash in this call. */
 typedef struct {
     Py_buffer state;
     Py_buffer *pieces;
-    Py_ssize_t count, begun; /* of the pieces */
-    const uint8_t *from;     /* of the one begun last: what is left */
+    Py_ssize_t count, begun; /* pieces in all, and pieces begun */
+    const uint8_t *from;     /* what is left of the piece begun last */
     size_t blocks;
 } Message;
 
-/* Whether there are blocks left, of this piece or the next. */
+/* Whether this piece or the next has a block left. */
 static int has_blocks(Message *message)
 {
     while (!message->blocks && message->begun < message->count) {
@@ -178,7 +178,7 @@ static int has_blocks(Message *message)
     return message->blocks != 0;
 }
 
-/* As many blocks of all lanes as the shortest has. The lanes that nobody is in do the work of the first once more. */
+/* Hash as many blocks of each lane as the shortest message has. Lanes without a message repeat the first lane's work. */
 static void run_lanes(Message **lanes, int taken)
 {
     Words state[4] = {0};
@@ -204,7 +204,7 @@ static void run_lanes(Message **lanes, int taken)
 static void run(Message *messages, Py_ssize_t count)
 {
     Message *lanes[LANES], *next = messages;
-    const int fewest = HAS_WIDE_VECTORS ? 2 : 4; /* fewer are faster one by one */
+    const int fewest = HAS_WIDE_VECTORS ? 2 : 4; /* fewer messages are faster one by one */
     int taken = 0;
     for (;;) {
         for (; taken < LANES && next < messages + count; next++)
@@ -227,7 +227,7 @@ static void run(Message *messages, Py_ssize_t count)
     }
 }
 
-/* The buffers of one tuple (state, piece, ...). 0: an exception is set; what was taken is released all the same. */
+/* Take the buffers of one tuple (state, piece, ...). 0: an exception is set; the caller releases what was taken. */
 static int take_message(PyObject *tuple, Message *message, Py_buffer *pieces)
 {
     message->pieces = pieces;
@@ -288,7 +288,7 @@ static PyObject *compress(PyObject *module, PyObject *list)
     while (next_pieces > pieces)
         PyBuffer_Release(--next_pieces);
     while (taken)
-        PyBuffer_Release(&messages[--taken].state); /* one that was never taken is all zeros: nothing happens */
+        PyBuffer_Release(&messages[--taken].state); /* a buffer that was never taken is all zeros, which is safe to release */
     PyMem_Free(pieces);
     PyMem_Free(messages);
     if (!good)

@@ -1,7 +1,6 @@
-/* A directory's entries, and how large those are that somebody wants to know of.
+/* A directory's entries, with the sizes of the wanted ones.
 
-   os.scandir and DirEntry.stat take two thirds of their time to make objects of all that stat(2) says, and one field of it is
-   wanted. */
+   os.scandir and DirEntry.stat take two thirds of their time to make objects of every stat(2) field; we need one field. */
 
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
@@ -19,9 +18,9 @@
 
 enum { LISTED_BYTES = 32 * 1024, SHORTEST_ENTRY_BYTES = 24, MOST_ENTRIES = LISTED_BYTES / SHORTEST_ENTRY_BYTES };
 
-typedef struct dirent Entry; /* with 64-bit offsets it is what getdents64(2) gives */
+typedef struct dirent Entry; /* with 64-bit offsets, the layout that getdents64(2) returns */
 
-/* One that is wanted. */
+/* A wanted entry. */
 typedef struct {
     const char *path;
     PyObject *name;
@@ -93,7 +92,7 @@ static PyObject *list_sizes(PyObject *module, PyObject *arguments)
         Py_BEGIN_ALLOW_THREADS
         size_bytes = syscall(SYS_getdents64, handle, listed, sizeof listed);
         Py_END_ALLOW_THREADS
-        if (size_bytes < 0 && errno == ENOENT) /* removed since it was opened: nothing is in it, says readdir(3) as well */
+        if (size_bytes < 0 && errno == ENOENT) /* the directory was removed after it was opened: empty, as readdir(3) has it */
             size_bytes = 0;
         if (size_bytes < 0)
             PyErr_SetFromErrno(PyExc_OSError);
@@ -116,7 +115,7 @@ static PyObject *list_sizes(PyObject *module, PyObject *arguments)
             Py_DECREF(one->name);
         }
     }
-    (void)lseek(handle, 0, SEEK_SET); /* os.listdir and os.scandir begin where they find it, and leave it so, too */
+    (void)lseek(handle, 0, SEEK_SET); /* os.listdir and os.scandir start at the handle's position, so leave it at the start */
     PyObject *found = good ? PyTuple_Pack(2, sizes, others) : NULL;
     Py_XDECREF(sizes);
     Py_XDECREF(others);

@@ -1,4 +1,4 @@
-"""Libraries, each in the program that somebody who knows it would write: see bench/programs."""
+"""Libraries, each in a program that its users would write: see bench/programs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What somebody who knows obstore would write for this job: a program of its own, started with the name of its job file."""
+"""The program that an obstore user would write for this job. Its argument is the job file."""
 
 import asyncio
 import json

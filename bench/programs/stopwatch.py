@@ -1,7 +1,7 @@
 """Run one command, its output to a file, and print what it cost: a script that runs in a small process of its own.
 
-Linux counts in a process's peak RSS what it was before its exec (exec_mmap), and that is a copy of whoever spawned it. So
-whoever spawns must be smaller than what is measured: this is about 10 MB, which is the least that it can tell.
+Linux counts in a process's peak RSS its size before exec (exec_mmap), which is that of the process that spawned it. So the
+spawning process must be smaller than what is measured. This one has about 10 MB, the smallest peak that it can measure.
 """
 
 import os
