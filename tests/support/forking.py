@@ -13,8 +13,7 @@ from typing import Any, Self
 
 from tests.support.forks import children_of, kill_all
 from tests.support.product import ROOT
-
-TIMEOUT_SECONDS = 15
+from tests.support.waiting import HANG_SECONDS
 
 
 class Forking:
@@ -95,7 +94,7 @@ class Forking:
 
     def _answer_to(self, number: int) -> dict[str, Any]:
         with self._changed:
-            there = self._changed.wait_for(lambda: number in self._answers or self._ended, TIMEOUT_SECONDS)
+            there = self._changed.wait_for(lambda: number in self._answers or self._ended, HANG_SECONDS)
             assert there and number in self._answers, f"no answer to {number} (exit status {self._process.poll()})"
             return self._answers.pop(number)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 HANG_SECONDS = 60  # on a busy machine too, only a hang takes longer
+PROMPT_SECONDS = 20  # for an end at once, where the product itself would give up after 30 s or more
 
 T = TypeVar("T")
 
