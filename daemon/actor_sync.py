@@ -1,4 +1,4 @@
-"""One actor: read its manifest, plan, download, and say how it came out."""
+"""Sync one actor: read its manifest, plan, download, report the result."""
 
 import time
 from collections import deque
@@ -24,7 +24,7 @@ from daemon.core.model import Failure, FailureScope, Manifest, ManifestFingerpri
 from daemon.core.plan import Wanted, make_plan, wanted_images
 from daemon.core.ports import ImageDisk, ImageFolder, Log, ManifestSource
 from daemon.core.report import MAX_FAILURES_KEPT, ActorResult, Tally
-from daemon.download import Downloader, Trial
+from daemon.download import Downloader, RetryState
 from daemon.manifest_tracker import NO_MANIFEST, fingerprint_of
 from daemon.pools.image_pool import ImagePool
 
@@ -34,14 +34,14 @@ UNLISTED_SHOWN = 5
 
 @dataclass(slots=True)
 class Attempt:
-    """One run of one actor so far; it outlives the slot that the actor gives up while its images wait."""
+    """What a run of one actor has done until now; kept while its images wait without a slot."""
 
     actor: str
     log: Log  # with the run and the actor bound to it
     started_at: float
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
-    waiting: list[Trial] = field(default_factory=list)
+    waiting: list[RetryState] = field(default_factory=list)
     seen: ManifestFingerprint = NO_MANIFEST
     causes: Causes | None = None
 
@@ -54,7 +54,7 @@ class Attempt:
             if len(self.failures) < MAX_FAILURES_KEPT:
                 self.failures.append(outcome)
             elif outcome.outage is not None and all(outcome.outage != failure.outage for failure in self.failures):
-                self.failures[-1] = outcome  # one of each outage: its end must find this actor
+                self.failures[-1] = outcome  # keep one failure of each outage: its end looks for this actor by them
 
     def result(self, now: float, problem: ActorsyncError | None = None) -> ActorResult:
         return ActorResult(
@@ -69,34 +69,34 @@ class Attempt:
         )
 
     def given_up(self, now: float) -> ActorResult:
-        """The result if what waits is not waited for any more; the attempt stays as it is."""
+        """The result if the images that wait are given up now; the attempt is not changed."""
         ended = Attempt(self.actor, self.log, self.started_at, failures=[*self.failures], seen=self.seen)
         ended.tally.add(self.tally)
         if self.causes is not None:
             ended.causes = Causes()
             ended.causes.merge(self.causes)
-        for trial in self.waiting:
-            image = trial.download.name
+        for state in self.waiting:
+            image = state.download.name
             ended.count(Failure.of(image, Interrupted(f"{image} was given up while it waited"), FailureScope.INTERRUPTED))
         return ended.result(now)
 
 
 class Unfinished(Protocol):
-    """The first part of a run, whose rest waits."""
+    """The first part of an actor's run; the rest waits."""
 
     def given_up(self, now: float) -> ActorResult:
-        """The result if the rest is not waited for."""
+        """The result if the rest is given up now."""
 
 
 class Paused(NamedTuple):
-    """The actor's images wait for a long retry; its run goes on with `attempt` when `due` comes."""
+    """The actor's images wait for a long retry; `attempt` is to be resumed at `due`."""
 
     due: float
     attempt: Unfinished
 
 
 class Counts(NamedTuple):
-    """What was planned and done so far, for a live view; bytes are those that moved, verified or not."""
+    """Sums for the live view. Bytes count as soon as they are received, verified or not."""
 
     planned_actors: int = 0
     planned_images: int = 0
@@ -105,32 +105,32 @@ class Counts(NamedTuple):
 
 
 class SyncsActors(Protocol):
-    """Brings single actors up to date, many at once."""
+    """Syncs single actors, many at once."""
 
     def begin(
         self, actor: str, log: Log, *, changed: bool = False, on_last_started: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
-        """One run of an actor from its begin.
+        """Start a run of an actor.
 
-        `log` has the run bound to it. `changed`: the manifest was another one before. `on_last_started` is called where it has
-        images to fetch, when another actor should be begun, for the places that this one leaves free or soon will; again,
-        where it is begun anew after the loss of a process.
+        `log` has the run bound to it. `changed`: the manifest differs from the one before. `on_last_started` is called if
+        there are images to fetch, when another actor should be started for the slots that this one leaves free, or soon will.
+        It is called once more if the actor is started again after the loss of a process.
         """
 
     def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
-        """What an earlier part of a run left waiting."""
+        """Resume a run that paused."""
 
     def yield_slot(self, actor: str) -> None:
-        """Let this actor, which runs, pause as soon as what it has begun is done."""
+        """Let a running actor pause as soon as its images under way are done."""
 
     def abandon_all(self) -> None:
-        """Give up what is under way; each such image ends as interrupted."""
+        """Interrupt all transfers; each such image ends as interrupted."""
 
     def counts(self) -> Counts: ...
 
 
 def plan_actor(actor: str, manifests: ManifestSource, disk: ImageDisk, endpoint_url: str | None) -> Plan:
-    """What the actor lacks, by one reading of its manifest and one listing of its folder.
+    """The plan of an actor, from one reading of its manifest and one listing of its folder.
 
     Raises ManifestMissing, ManifestPending, ManifestRejected, DiskError.
     """
@@ -159,17 +159,17 @@ class ActorSync:
         downloader: Downloader,
         stopping: Event,
         live: LiveConfig,
-        share: Callable[[int], int] = lambda places: places,
+        share: Callable[[int], int] = lambda slots: slots,
         *,
         look_ahead: bool = False,
     ) -> None:
-        """`share`: how many of so many places are this process's. `look_ahead`: see ImagePool."""
+        """`share`: how many of that many slots this process has. `look_ahead`: see ImagePool."""
         self._manifests = manifests
         self._disk = disk
         self._downloader = downloader
         self._stopping = stopping
         self._live = live
-        self._yielding: set[str] = set()  # actors that are wanted to give up their slot
+        self._yielding: set[str] = set()  # actors that are to give up their slot
         self._image_pool = ImagePool(
             size=lambda: share(live.now.concurrent_actors * live.now.workers_per_actor),
             per_actor=lambda: live.now.workers_per_actor,
@@ -179,7 +179,7 @@ class ActorSync:
         self._planned_actors = self._planned_images = self._ended_images = 0
 
     def share_changed(self) -> None:
-        """Another share of the places is this process's from now on."""
+        """Read this process's share of the slots again."""
         self._image_pool.limits_changed()
 
     def yield_slot(self, actor: str) -> None:
@@ -195,7 +195,7 @@ class ActorSync:
         self, actor: str, log: Log, *, changed: bool = False, on_last_started: Callable[[], None] = lambda: None
     ) -> ActorResult | Paused:
         attempt = Attempt(actor, log.bind(actor=actor), time.monotonic())
-        self._yielding.discard(actor)  # meant for a run that ended before it had anything to give up
+        self._yielding.discard(actor)  # it was meant for an earlier run
         try:
             plan, folder = _plan(actor, self._read_manifest(attempt), self._disk, self._live.now.endpoint_url)
         except (ManifestMissing, ManifestPending) as problem:
@@ -205,33 +205,33 @@ class ActorSync:
             return self._without_folder(gone, attempt, ())
         except (ManifestRejected, DiskError) as problem:
             return self._refused(problem, attempt)
-        self._take_up(plan, attempt)
+        self._count_plan(plan, attempt)
         if changed:
-            self._say_unlisted(plan, folder, attempt)
+            self._log_unlisted(plan, folder, attempt)
         if not plan.downloads:
             folder.close()
             return attempt.result(time.monotonic())
-        trials = deque(Trial(download, attempt.tally.requests) for download in plan.downloads)
-        return self._download_all(folder, trials, attempt, on_last_started)
+        states = deque(RetryState(download, attempt.tally.requests) for download in plan.downloads)
+        return self._download_all(folder, states, attempt, on_last_started)
 
     def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         assert isinstance(attempt, Attempt)
-        trials = deque(attempt.waiting)
+        states = deque(attempt.waiting)
         attempt.waiting = []
         try:
             folder = self._disk.open_folder(attempt.actor)
         except DiskError as problem:
-            return self._without_folder(problem, attempt, trials)
-        return self._download_all(folder, trials, attempt, on_last_started)
+            return self._without_folder(problem, attempt, states)
+        return self._download_all(folder, states, attempt, on_last_started)
 
     def _refused(self, problem: ManifestRejected | DiskError, attempt: Attempt) -> ActorResult:
         event = "manifest.rejected" if isinstance(problem, ManifestRejected) else "folder.failed"
         attempt.log.error(event, code=problem.code, error=str(problem), hint=problem.hint)
         return attempt.result(time.monotonic(), problem)
 
-    def _without_folder(self, problem: DiskError, attempt: Attempt, trials: Collection[Trial]) -> ActorResult:
-        """The end of an actor whose folder cannot be used any more. One that was removed with its manifest is no failure."""
-        self._ended_images += len(trials)
+    def _without_folder(self, problem: DiskError, attempt: Attempt, states: Collection[RetryState]) -> ActorResult:
+        """The result of an actor whose folder is unusable; no failure if its manifest is gone as well."""
+        self._ended_images += len(states)
         if isinstance(problem, FolderGone):
             try:
                 self._manifests.read_response(attempt.actor)
@@ -239,13 +239,13 @@ class ActorSync:
                 attempt.seen = NO_MANIFEST
                 return attempt.result(time.monotonic(), missing)
             except ManifestRejected:
-                pass  # there is something: the next run says what is wrong with it
-        for trial in trials:
-            attempt.count(Failure.of(trial.download.name, problem))
+                pass  # there is a manifest: the next run reports what is wrong with it
+        for state in states:
+            attempt.count(Failure.of(state.download.name, problem))
         return self._refused(problem, attempt)
 
     def _read_manifest(self, attempt: Attempt) -> Manifest:
-        """The actor's manifest, read again where it looks half written; the attempt remembers what was seen."""
+        """The actor's manifest; read again if it looks half written. Sets the attempt's fingerprint."""
         for delay in (*TORN_READ_DELAYS, None):
             reading = self._manifests.read_response(attempt.actor)
             attempt.seen = fingerprint_of(reading)
@@ -256,14 +256,14 @@ class ActorSync:
                     raise
         raise AssertionError("unreachable: the last turn returns or raises")
 
-    def _say_unlisted(self, plan: Plan, folder: ImageFolder, attempt: Attempt) -> None:
-        """Images that a change took out of the list stay where they are; as do those that never were in it."""
+    def _log_unlisted(self, plan: Plan, folder: ImageFolder, attempt: Attempt) -> None:
+        """Log the images in the folder that the manifest does not list; they stay where they are."""
         names = {*plan.present, *(download.name for download in plan.downloads), *(f.image for f in plan.failures)}
         if others := folder.others(names):
             attempt.log.info("images.unlisted", count=len(others), images=others[:UNLISTED_SHOWN])
 
-    def _take_up(self, plan: Plan, attempt: Attempt) -> None:
-        """Count and say what is settled without a request."""
+    def _count_plan(self, plan: Plan, attempt: Attempt) -> None:
+        """Count and log what needs no request."""
         if plan.repeated:
             attempt.log.debug("url.repeated", count=plan.repeated)
         for failure in plan.failures:
@@ -274,35 +274,35 @@ class ActorSync:
         self._planned_images += len(plan.downloads)
 
     def _download_all(
-        self, folder: ImageFolder, trials: deque[Trial], attempt: Attempt, on_last_started: Callable[[], None]
+        self, folder: ImageFolder, states: deque[RetryState], attempt: Attempt, on_last_started: Callable[[], None]
     ) -> ActorResult | Paused:
-        """Every trial to its end or its long delay, at most `workers_per_actor` at once. Closes the folder."""
+        """Download each image to its end or its long delay. Closes the folder."""
 
-        lost: list[Trial] = []  # begun, and then the folder was gone
+        lost: list[RetryState] = []  # started, and then the folder was gone
         gone: list[FolderGone] = []
 
-        def work(trial: Trial) -> None:
+        def download(state: RetryState) -> None:
             try:
-                outcome = self._downloader.run(attempt.log, folder, trial)
+                outcome = self._downloader.run(attempt.log, folder, state)
             except FolderGone as error:
-                lost.append(trial)
+                lost.append(state)
                 gone.append(error)
-                self._yielding.add(attempt.actor)  # no more of it is begun
+                self._yielding.add(attempt.actor)  # start no more of its images
                 return
-            if isinstance(outcome, Trial):
+            if isinstance(outcome, RetryState):
                 attempt.waiting.append(outcome)
                 return
             attempt.count(outcome)
             self._ended_images += 1
 
         try:
-            self._image_pool.run(trials, work, lambda: attempt.actor in self._yielding, on_last_started)
+            self._image_pool.run(states, download, lambda: attempt.actor in self._yielding, on_last_started)
         finally:
             folder.close()
             self._yielding.discard(attempt.actor)
         if gone:
-            return self._without_folder(gone[0], attempt, [*lost, *attempt.waiting, *trials])
-        attempt.waiting += trials  # what was not begun, for the sake of another
+            return self._without_folder(gone[0], attempt, [*lost, *attempt.waiting, *states])
+        attempt.waiting += states  # not started: the actor yielded its slot
         if attempt.waiting:
-            return Paused(min(trial.due for trial in attempt.waiting), attempt)
+            return Paused(min(state.due for state in attempt.waiting), attempt)
         return attempt.result(time.monotonic())

@@ -1,4 +1,4 @@
-"""One image: fetch, verify, commit; and the one retry loop."""
+"""Download one image: fetch, verify, commit, in the only retry loop of the program."""
 
 import contextlib
 import random
@@ -44,7 +44,7 @@ from daemon.outage_detector import (
 )
 from daemon.pools.stall_watchdog import Abandoned, Stalled, StallWatchdog, Transfer
 
-LONG_DELAY_SECONDS = 2.0  # a longer one is not waited for in a download slot
+LONG_DELAY_SECONDS = 2.0  # a longer delay gives the download slot up
 IDENTITY_RENEWALS = 2  # for one image
 KEYS_WORK_ELSEWHERE = (
     "the same keys work for other objects: a proxy may rewrite this key's characters (//, %2F, +), "
@@ -53,31 +53,31 @@ KEYS_WORK_ELSEWHERE = (
 
 
 @dataclass(slots=True)
-class Trial:
-    """What happened to one image so far; it outlives the slot that the image gives up for a long delay."""
+class RetryState:
+    """What happened to one image until now; kept while it waits for a long delay without a slot."""
 
     download: Download
-    requests: dict[str, int] = field(default_factory=dict)  # by kind; the actor's images may all count into the same
-    due: float = 0.0  # when to go on; sooner, where an outage ends meanwhile
-    not_before: float = 0.0  # as the server asked
+    requests: dict[str, int] = field(default_factory=dict)  # by kind; the images of an actor share one dict
+    due: float = 0.0  # when to resume; earlier if an outage ends before
+    not_before: float = 0.0  # by the server's Retry-After
     parked_at: float = 0.0
-    attempts: int = 0  # requests, without those that a redirect or other keys cost
+    attempts: int = 0  # requests, without those for a redirect or other keys
     first_request_at: float | None = None
-    failures: int = 0  # in a row, that may be about this image: so many attempts are spent
-    refusals: int = 0  # in a row, that are not about this image
+    failures: int = 0  # in a row, possibly of this image: attempts that are spent
+    refusals: int = 0  # in a row, by the endpoint: they spend no attempts
     refused_since: float = 0.0
-    rejections: int = 0  # of its signature
-    missed_digest: str | None = None  # of the last body that missed its checksum
+    rejections: int = 0  # of its signature, by S3
+    missed_digest: str | None = None  # of the last body whose checksum did not match
     region_followed: bool = False
     identity_renewals: int = 0
-    next_request: str = "first"  # how the next request is counted
+    next_request: str = "first"  # the kind under which the next request counts
 
     def count_request(self, kind: str) -> None:
         self.requests[kind] = self.requests.get(kind, 0) + 1
 
 
 class Downloader:
-    """What all downloads share: the store, what is out, who stalls, and whether we are stopping."""
+    """Downloads images from one store; used by many greenlets at once."""
 
     def __init__(
         self,
@@ -96,8 +96,8 @@ class Downloader:
         self._store = store
         self._stopping = stopping
         self._live = live
-        self._deadline = StallWatchdog(lambda: live.now.image_timeout)
-        self.moved_bytes = 0  # by all downloads ever, verified or not: for a live view
+        self._watchdog = StallWatchdog(lambda: live.now.image_timeout)
+        self.moved_bytes = 0  # by all downloads, verified or not; for the live view
 
     @property
     def accept_opaque_etags(self) -> bool:
@@ -105,44 +105,44 @@ class Downloader:
 
     def abandon_all(self) -> None:
         """Give up what is under way; each such image ends as interrupted."""
-        self._deadline.abandon_all()
+        self._watchdog.abandon_all()
 
-    def run(self, log: Log, folder: ImageFolder, trial: Trial) -> Outcome | Trial:
-        """Bring one image to its end; or to a long delay, and then give the trial back to be run again when it is due.
+    def run(self, log: Log, folder: ImageFolder, state: RetryState) -> Outcome | RetryState:
+        """Download one image. Returns its outcome, or `state` if it is to be run again at `state.due`.
 
-        `log` has the run and the actor bound to it. Raises FolderGone: the actor's images share that end.
+        `log` has the run and the actor bound to it. Raises FolderGone, which ends all images of the actor.
         """
-        if trial.due and self._must_wait(trial, time.monotonic()):
-            return trial  # woken early, for another image's sake
-        ref, image, _ = trial.download
+        if state.due and self._must_wait(state, time.monotonic()):
+            return state  # resumed early, with another image of the actor
+        ref, image, _ = state.download
         while True:
             target = self.detector.target(ref)
             if self._stopping.is_set():
-                return Failure.of(image, Interrupted(f"{image} was not begun"), FailureScope.INTERRUPTED)
+                return Failure.of(image, Interrupted(f"{image} was not started"), FailureScope.INTERRUPTED)
             probed: tuple[Thing, ...] = ()
             try:
                 outage, probed = self.detector.blocking(target, ref, folder)
                 if outage is not None:
-                    return _wait_or_fail(trial, outage)
+                    return _wait_or_fail(state, outage)
                 sent_at = time.monotonic()
-                received = self._attempt(log, target, folder, trial)
+                received = self._attempt(log, target, folder, state)
             except Abandoned:
-                return _given_up(image)
+                return _abandoned(image)
             except FolderGone:
                 raise
             except DiskOutage as error:
                 return _shared_failure(image, error, self.detector.disk_failed(log, folder, error))
             except CredentialsMissing as error:
-                trial.requests[trial.next_request] -= 1  # nothing was sent
+                state.requests[state.next_request] -= 1  # nothing was sent
                 return _shared_failure(image, error, self.detector.credentials_missing(log, target, error))
             except StoreError as error:
-                failed = Failed(log, target, ref, folder, sent_at, trial.count_request)
-                outcome = self._after(error, failed, trial)
+                failed = Failed(log, target, ref, folder, sent_at, state.count_request)
+                outcome = self._after(error, failed, state)
             except ActorsyncError as error:
                 return _own_failure(log, image, error)
             else:
-                self.detector.was_kept(log, target, ref, folder)
-                log.debug("image.committed", image=image, size_bytes=received.size_bytes, attempts=trial.attempts)
+                self.detector.committed(log, target, ref, folder)
+                log.debug("image.committed", image=image, size_bytes=received.size_bytes, attempts=state.attempts)
                 if received.suspect:
                     log.warning("image.suspect", image=image, why=received.suspect)
                 return received
@@ -152,39 +152,39 @@ class Downloader:
             if outcome is not None:
                 return outcome
 
-    def _must_wait(self, trial: Trial, now: float) -> bool:
-        """Its delay is not over, and no outage ended since it began."""
-        return trial.not_before > now or (trial.due > now and self._outages.ended_at <= trial.parked_at)
+    def _must_wait(self, state: RetryState, now: float) -> bool:
+        """Whether its delay is not over, and no outage ended meanwhile."""
+        return state.not_before > now or (state.due > now and self._outages.ended_at <= state.parked_at)
 
-    def _attempt(self, log: Log, target: Target, folder: ImageFolder, trial: Trial) -> Received:
-        """One request, and what it brought under its name."""
+    def _attempt(self, log: Log, target: Target, folder: ImageFolder, state: RetryState) -> Received:
+        """Send one request, and commit what it brings."""
         folder.require_room(0)
-        trial.count_request(trial.next_request)
-        trial.attempts += trial.next_request in ("first", "retry")
-        arrival = _Arrival(self, log, target, folder, trial)
-        started = arrival.transfer.checked_at
-        trial.first_request_at = trial.first_request_at or started
-        ref, name, reason = trial.download
+        state.count_request(state.next_request)
+        state.attempts += state.next_request in ("first", "retry")
+        sink = _ImageSink(self, log, target, folder, state)
+        started = sink.transfer.checked_at
+        state.first_request_at = state.first_request_at or started
+        ref, name, reason = state.download
         try:
-            self._fetch(ref, arrival, arrival.transfer, fresh_connection=trial.missed_digest is not None)
-            proof, size_bytes, look = arrival.prove()
-            committed = arrival.commit()
+            self._fetch(ref, sink, sink.transfer, fresh_connection=state.missed_digest is not None)
+            proof, size_bytes, look = sink.prove()
+            committed = sink.commit()
         finally:
-            arrival.discard()
-        seconds = time.monotonic() - trial.first_request_at
+            sink.discard()
+        seconds = time.monotonic() - state.first_request_at
         if not committed:
-            return Received(name, size_bytes, proof, seconds, trial.attempts, Reason.APPEARED)
-        return Received(name, size_bytes, proof, seconds, trial.attempts, reason, look.mislabelled, look.suspect)
+            return Received(name, size_bytes, proof, seconds, state.attempts, Reason.APPEARED)
+        return Received(name, size_bytes, proof, seconds, state.attempts, reason, look.mislabelled, look.suspect)
 
     def _fetch(self, ref: ObjectRef, sink: Sink, transfer: Transfer, *, fresh_connection: bool = False) -> None:
-        """Raises TimedOut where the transfer does not get on, besides what the store raises."""
+        """Fetch into `sink`. Raises TimedOut if the transfer stalls, and what the store raises."""
         started = transfer.checked_at
         try:
-            self._deadline.begin(transfer)
+            self._watchdog.begin(transfer)
             try:
                 self._store.fetch(ref, sink, fresh_connection=fresh_connection)
             finally:
-                self._deadline.end()
+                self._watchdog.end()
         except Stalled as stall:
             raise TimedOut(
                 f"{transfer.moved_bytes} bytes came in {time.monotonic() - started:.1f} s, "
@@ -192,143 +192,145 @@ class Downloader:
             ) from stall
 
     def _probe(self, ref: ObjectRef) -> None:
-        """Ask for an object, and drop the answer after its head. Raises what the request would."""
+        """Request an object, and drop the response after its head. Raises what the request raises."""
         if self._stopping.is_set():
             raise Abandoned
         with contextlib.suppress(_ProbeAnswered):
-            self._fetch(ref, _Probe(), Transfer(time.monotonic()))
+            self._fetch(ref, _ProbeSink(), Transfer(time.monotonic()))
 
     # --- after a failure ----------------------------------------------------------------------------------------------
 
-    def _after(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
-        """What a store's error leads to: the end of this image, a long delay, or (None) another request."""
+    def _after(self, error: StoreError, failed: Failed, state: RetryState) -> Outcome | RetryState | None:
+        """What follows a store's error: the image's outcome, a long delay, or (None) another request."""
         try:
-            return self._judge(error, failed, trial)
+            return self._judge(error, failed, state)
         except Abandoned:  # in a probe
-            return _given_up(trial.download.name)
+            return _abandoned(state.download.name)
 
-    def _judge(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
-        image, log = trial.download.name, failed.log
+    def _judge(self, error: StoreError, failed: Failed, state: RetryState) -> Outcome | RetryState | None:
+        image, log = state.download.name, failed.log
         if error.treatment in OF_ENDPOINT:
-            trial.next_request = "retry"
-            return self._after_refusal(error, failed, trial)
+            state.next_request = "retry"
+            return self._after_refusal(error, failed, state)
         if error.treatment is Treatment.TRANSIENT:
-            trial.next_request = "retry"
-            return self._after_transient(error, failed, trial)
+            state.next_request = "retry"
+            return self._after_transient(error, failed, state)
         if isinstance(error, WrongScheme) and (thing := self.detector.wrong_scheme(log, failed.target, error)):
             return _shared_failure(image, error, thing)
         self.detector.refused(log, failed.target)
         if isinstance(error, ObjectNotFound):
             self.detector.not_found(log, failed.target, failed.sent_at)
         if isinstance(error, IdentityRejected) and failed.target.is_signed:
-            return self._after_rejected_identity(error, failed, trial)
-        if isinstance(error, RegionRedirect) and not trial.region_followed and self._store.follow(trial.download.ref, error):
-            trial.region_followed = True
-            trial.next_request = "region"
+            return self._after_rejected_identity(error, failed, state)
+        if isinstance(error, RegionRedirect) and not state.region_followed and self._store.follow(state.download.ref, error):
+            state.region_followed = True
+            state.next_request = "region"
             return None
         if isinstance(error, IntegrityMismatch):
-            return self._after_mismatch(error, log, trial)
+            return self._after_mismatch(error, log, state)
         return _own_failure(log, image, error)
 
-    def _after_refusal(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
-        """The endpoint is out, or refuses some requests: that is not about this image, and spends no attempt."""
-        trial.refusals += 1
-        if trial.refusals == 1:
-            trial.refused_since = failed.sent_at
+    def _after_refusal(self, error: StoreError, failed: Failed, state: RetryState) -> Outcome | RetryState | None:
+        """The endpoint is out, or refuses some requests. That is not about this image: it spends no attempt."""
+        state.refusals += 1
+        if state.refusals == 1:
+            state.refused_since = failed.sent_at
         if self.detector.endpoint_failed(failed, error):
-            return None  # to wait for the end of the outage
-        waited = time.monotonic() - trial.refused_since
-        if waited >= self._live.now.outage_seconds and trial.refusals >= self._live.now.max_attempts:
-            return _own_failure(failed.log, trial.download.name, error, attempts=trial.attempts)
-        return self._delay(error, failed.log, trial, trial.refusals)
+            return None  # then `blocking` has the image wait for the end of the outage
+        waited = time.monotonic() - state.refused_since
+        if waited >= self._live.now.outage_seconds and state.refusals >= self._live.now.max_attempts:
+            return _own_failure(failed.log, state.download.name, error, attempts=state.attempts)
+        return self._delay(error, failed.log, state, state.refusals)
 
-    def _after_transient(self, error: StoreError, failed: Failed, trial: Trial) -> Outcome | Trial | None:
-        trial.failures += 1
+    def _after_transient(self, error: StoreError, failed: Failed, state: RetryState) -> Outcome | RetryState | None:
+        state.failures += 1
         if self.detector.endpoint_failed(failed, error):
             return None
-        if trial.failures < self._live.now.max_attempts:
-            return self._delay(error, failed.log, trial, trial.failures)
+        if state.failures < self._live.now.max_attempts:
+            return self._delay(error, failed.log, state, state.failures)
         if self.detector.is_endpoints_fault(failed, error):
             return None
-        return _own_failure(failed.log, trial.download.name, error, attempts=trial.attempts)
+        return _own_failure(failed.log, state.download.name, error, attempts=state.attempts)
 
-    def _after_mismatch(self, error: IntegrityMismatch, log: Log, trial: Trial) -> Outcome | Trial | None:
-        image = trial.download.name
-        if error.digest == trial.missed_digest:
+    def _after_mismatch(self, error: IntegrityMismatch, log: Log, state: RetryState) -> Outcome | RetryState | None:
+        image = state.download.name
+        if error.digest == state.missed_digest:
             twice = f"the same bytes came twice: {error}"
             by_etag = error.algorithm == Proof.MD5.value
             return _own_failure(log, image, EtagNotMd5(twice) if by_etag else error)
-        trial.missed_digest = error.digest
-        trial.failures += 1
-        if trial.failures >= self._live.now.max_attempts:
-            return _own_failure(log, image, error, attempts=trial.attempts)
-        return self._delay(error, log, trial, trial.failures)
+        state.missed_digest = error.digest
+        state.failures += 1
+        if state.failures >= self._live.now.max_attempts:
+            return _own_failure(log, image, error, attempts=state.attempts)
+        return self._delay(error, log, state, state.failures)
 
-    def _after_rejected_identity(self, error: IdentityRejected, failed: Failed, trial: Trial) -> Outcome | Trial | None:
-        image = trial.download.name
+    def _after_rejected_identity(
+        self, error: IdentityRejected, failed: Failed, state: RetryState
+    ) -> Outcome | RetryState | None:
+        image = state.download.name
         try:
-            renewed = trial.identity_renewals < IDENTITY_RENEWALS and self._renew_identity(error)
+            renewed = state.identity_renewals < IDENTITY_RENEWALS and self._renew_identity(error)
         except CredentialsMissing as missing:
             return _shared_failure(image, missing, self.detector.credentials_missing(failed.log, failed.target, missing))
-        trial.next_request = "identity"
+        state.next_request = "identity"
         if renewed:
-            trial.identity_renewals += 1
+            state.identity_renewals += 1
             return None
-        trial.rejections += 1
-        whose = self.detector.identity_rejected(failed, error, trial.rejections)
+        state.rejections += 1
+        whose = self.detector.identity_rejected(failed, error, state.rejections)
         if isinstance(whose, Thing):
             return _shared_failure(image, error, whose)
         if whose is Verdict.LATER:
-            return _parked(trial, IDENTITY_CHECK_SECONDS[min(trial.rejections, len(IDENTITY_CHECK_SECONDS)) - 1])
+            return _parked(state, IDENTITY_CHECK_SECONDS[min(state.rejections, len(IDENTITY_CHECK_SECONDS)) - 1])
         error.hint = KEYS_WORK_ELSEWHERE
         return _own_failure(failed.log, image, error)
 
     def _renew_identity(self, error: IdentityRejected) -> bool:
-        """As the store does; a source that takes too long has no new keys. Raises CredentialsMissing."""
-        self._deadline.begin(Transfer(time.monotonic()))
+        """Renew the store's credentials; False also if their source stalls. Raises CredentialsMissing."""
+        self._watchdog.begin(Transfer(time.monotonic()))
         try:
             return self._store.renew_identity(error)
         except Stalled:
             return False
         finally:
-            self._deadline.end()
+            self._watchdog.end()
 
-    def _delay(self, error: StoreError, log: Log, trial: Trial, times: int) -> Trial | None:
-        seconds = delay_seconds(times, random.random(), error.retry_after_seconds)
+    def _delay(self, error: StoreError, log: Log, state: RetryState, failures: int) -> RetryState | None:
+        seconds = delay_seconds(failures, random.random(), error.retry_after_seconds)
         log.debug(
             "image.retrying",
-            image=trial.download.name,
+            image=state.download.name,
             code=error.code,
             error=str(error),
-            attempt=trial.attempts + 1,
+            attempt=state.attempts + 1,
             delay_seconds=round(seconds, 3),
         )
-        trial.next_request = "retry"
+        state.next_request = "retry"
         if seconds > LONG_DELAY_SECONDS:
-            trial.not_before = time.monotonic() + seconds if error.retry_after_seconds else 0.0
-            return _parked(trial, seconds)
+            state.not_before = time.monotonic() + seconds if error.retry_after_seconds else 0.0
+            return _parked(state, seconds)
         self._stopping.wait(seconds)
         return None
 
 
-def _wait_or_fail(trial: Trial, outage: Outage) -> Failure | Trial:
-    """An outage stops the image: it waits, and its attempts begin again after that; or it has waited long enough."""
+def _wait_or_fail(state: RetryState, outage: Outage) -> Failure | RetryState:
+    """What an outage means for an image: it waits, and has all attempts again after that; or it fails."""
     now = time.monotonic()
     if not outage.is_waited_for(now):
-        return _shared_failure(trial.download.name, outage.error, outage.thing)
-    trial.failures = trial.refusals = 0
-    return _parked(trial, outage.check_at(now) - now)
+        return _shared_failure(state.download.name, outage.error, outage.thing)
+    state.failures = state.refusals = 0
+    return _parked(state, outage.check_at(now) - now)
 
 
-def _parked(trial: Trial, seconds: float) -> Trial:
-    """It gives up its slot for so long."""
-    trial.parked_at = time.monotonic()
-    trial.due = trial.parked_at + seconds
-    return trial
+def _parked(state: RetryState, seconds: float) -> RetryState:
+    """Have the image wait that long without a slot."""
+    state.parked_at = time.monotonic()
+    state.due = state.parked_at + seconds
+    return state
 
 
-def _given_up(image: str) -> Failure:
-    return Failure.of(image, Interrupted(f"{image} was given up in mid-transfer"), FailureScope.INTERRUPTED)
+def _abandoned(image: str) -> Failure:
+    return Failure.of(image, Interrupted(f"{image} was interrupted during its transfer"), FailureScope.INTERRUPTED)
 
 
 def _own_failure(log: Log, image: str, error: ActorsyncError, **facts: object) -> Failure:
@@ -337,44 +339,44 @@ def _own_failure(log: Log, image: str, error: ActorsyncError, **facts: object) -
 
 
 def _shared_failure(image: str, error: ActorsyncError, thing: Thing) -> Failure:
-    """One of many: reported once, with the outage."""
+    """The failure of an image by an outage, which is reported once."""
     return Failure.of(image, error, FailureScope.SHARED, thing)
 
 
 class _ProbeAnswered(Exception):
-    """The head of a probe's answer came: the object is there."""
+    """The head of a probe's response came: the object can be read."""
 
 
-class _Probe:
-    """The Sink of a request whose object is not wanted."""
+class _ProbeSink:
+    """The Sink of a probe: it ends the transfer after the head."""
 
     def begin(self, head: ObjectHead) -> None:
         raise _ProbeAnswered
 
     def again(self, why: str) -> None:
-        """Nothing came yet."""
+        """Nothing to undo: no byte came yet."""
 
     def write(self, piece: memoryview) -> None:
-        raise AssertionError("unreachable: its begin has ended the transfer")
+        raise AssertionError("unreachable: begin has ended the transfer")
 
 
-class _Arrival:
-    """The Sink of one response: bytes go to a file that no one sees, and past the verifier."""
+class _ImageSink:
+    """The Sink of one response: writes its bytes to a staged image, and hashes them."""
 
-    __slots__ = ("_downloader", "_folder", "_log", "_staged", "_target", "_trial", "_verifier", "transfer")
+    __slots__ = ("_downloader", "_folder", "_log", "_staged", "_state", "_target", "_verifier", "transfer")
 
-    def __init__(self, downloader: Downloader, log: Log, target: Target, folder: ImageFolder, trial: Trial) -> None:
+    def __init__(self, downloader: Downloader, log: Log, target: Target, folder: ImageFolder, state: RetryState) -> None:
         self.transfer = Transfer(time.monotonic())
         self._downloader = downloader
         self._log = log
         self._target = target
         self._folder = folder
-        self._trial = trial
+        self._state = state
         self._staged: StagedImage | None = None
         self._verifier: Verifier | None = None
 
     def begin(self, head: ObjectHead) -> None:
-        ref, name, _ = self._trial.download
+        ref, name, _ = self._state.download
         self._downloader.detector.answered(self._log, self._target, ref, self.transfer.checked_at)
         if ref.version_id is not None:
             require_version(ref.version_id, head)
@@ -388,7 +390,7 @@ class _Arrival:
         self._staged = self._folder.stage(name)
 
     def again(self, why: str) -> None:
-        self._trial.count_request(why)
+        self._state.count_request(why)
 
     def write(self, piece: memoryview) -> bool | None:
         assert self._staged is not None and self._verifier is not None
@@ -398,7 +400,10 @@ class _Arrival:
         return self._verifier.update(piece)
 
     def prove(self) -> tuple[Proof, int, Look]:
-        """By what the image is proved, its size, and what it looks like. May wait, but not for the network: no deadline."""
+        """The proof that the bytes are the store's, their number, and what they look like.
+
+        May wait, but not for the network: the watchdog does not watch it.
+        """
         verifier = self._verifier
         assert verifier is not None
         return verifier.verify(), verifier.size_bytes, verifier.look

@@ -1,4 +1,4 @@
-"""What a failed request is about: one image, or a thing that many share, which then is an outage."""
+"""Decide what a failed request is about: one image, or something shared that is out."""
 
 import time
 from collections.abc import Callable
@@ -34,10 +34,10 @@ from daemon.core.outages import (
 from daemon.core.ports import ImageFolder, Log, ObjectStore
 
 SIGNED = "signed"
-_MAY_BE_SENT: tuple[None, tuple[Thing, ...]] = (None, ())
+_NOT_BLOCKED: tuple[None, tuple[Thing, ...]] = (None, ())
 OF_ENDPOINT = (Treatment.CONNECT, Treatment.THROTTLED)  # failures that are never about the image
-_ALWAYS_THE_IDENTITY = ("ExpiredToken", "TokenRefreshRequired")
-_MOST_REMEMBERED = 1000  # endpoints, buckets
+_IDENTITY_CODES = ("ExpiredToken", "TokenRefreshRequired")
+_MAX_REMEMBERED = 1000  # endpoints, buckets
 
 OnOutage = Callable[[Log, Thing, ActorsyncError], None]
 OnRecovery = Callable[[Log, Thing], None]
@@ -45,29 +45,33 @@ OnFirstRead = Callable[[ObjectRef], None]
 
 
 def report_outage(log: Log, thing: Thing, error: ActorsyncError) -> None:
-    """Log an outage, once for all images that it stops."""
+    """The default OnOutage: log it, once for all images that it stops."""
     log.error(f"{thing.scope}.failed", name=thing.name, code=error.code, error=str(error), hint=error.hint)
 
 
 def report_recovery(log: Log, thing: Thing) -> None:
+    """The default OnRecovery: log it."""
     log.info(f"{thing.scope}.recovered", name=thing.name)
 
 
 class Target:
-    """What requests to one endpoint as one identity share. `good`: an object that was read there."""
+    """What requests to one endpoint as one identity share.
 
-    __slots__ = ("endpoint", "good", "health", "identity", "is_signed")
+    `readable`: an object that was read there, which probes request.
+    """
+
+    __slots__ = ("endpoint", "health", "identity", "is_signed", "readable")
 
     def __init__(self, endpoint: Thing, identity: Thing, health: EndpointHealth) -> None:
         self.endpoint = endpoint
         self.identity = identity
         self.health = health
         self.is_signed = identity.name == SIGNED
-        self.good: ObjectRef | None = None
+        self.readable: ObjectRef | None = None
 
 
 class Failed(NamedTuple):
-    """A request that failed. `count_request` takes the kind of each further request that judging it costs."""
+    """A request that failed. `count_request` is called with the kind of each probe that follows."""
 
     log: Log
     target: Target
@@ -78,9 +82,9 @@ class Failed(NamedTuple):
 
 
 class OutageDetector:
-    """Judges failures by what else succeeds, and reports each outage and recovery once.
+    """Compares failures with what else succeeds; reports each outage and each recovery once.
 
-    `probe(ref)` asks for an object without keeping it; it raises what the request would.
+    `probe(ref)` requests an object without keeping it, and raises what the request raises.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class OutageDetector:
         on_recovery: OnRecovery = report_recovery,
         on_first_read: OnFirstRead = lambda ref: None,
     ) -> None:
-        """`on_first_read` is told of the first object that was read from each target."""
+        """`on_first_read` is called with the first object that was read from each target."""
         self._store = store
         self._outages = outages
         self._live = live
@@ -103,25 +107,25 @@ class OutageDetector:
         self._targets: dict[tuple[str, str], Target] = {}
         self._health: dict[str, EndpointHealth] = {}
         self._identity = IdentityHealth()
-        self._good_of_bucket: dict[str, ObjectRef] = {}
+        self._readable_of_bucket: dict[str, ObjectRef] = {}
         self._rejections: dict[str, Rejections] = {}  # by bucket
         self._on_first_read = on_first_read
         self._probing = RLock()
 
     def reset(self) -> None:
-        """Forget what has worked and failed: the keys may be others now, and everything is tried again."""
+        """Forget successes and failures. After a reload the keys may differ, and everything is tried again."""
         self._targets.clear()
         self._health.clear()
-        self._good_of_bucket.clear()
+        self._readable_of_bucket.clear()
         self._rejections.clear()
         self._identity = IdentityHealth()
 
     def target(self, ref: ObjectRef) -> Target:
-        """Where a request for `ref` goes to now: another endpoint once a redirect was followed."""
+        """The endpoint and identity of a request for `ref` now; they change when a redirect is followed."""
         key = self._store.endpoint_of(ref), self._store.identity_of(ref)
         target = self._targets.get(key)
         if target is None:
-            if len(self._targets) >= _MOST_REMEMBERED:
+            if len(self._targets) >= _MAX_REMEMBERED:
                 self._targets.clear()
                 self._health.clear()
             endpoint, identity = key
@@ -133,12 +137,12 @@ class OutageDetector:
     # --- before a request ---------------------------------------------------------------------------------------------
 
     def blocking(self, target: Target, ref: ObjectRef, folder: ImageFolder) -> tuple[Outage | None, tuple[Thing, ...]]:
-        """The outage that stops a request for `ref`; or None, and what the request is a probe of.
+        """The outage that stops a request for `ref`; or None, and the things that the request probes.
 
-        A disk that was out is tried first, without network. Raises DiskOutage, FolderGone, DiskError.
+        A disk that was out is probed first, without network. Raises DiskOutage, FolderGone, DiskError.
         """
         if not self._outages.out and self._identity.undecided_until is None:
-            return _MAY_BE_SENT
+            return _NOT_BLOCKED
         now = time.monotonic()
         things: tuple[Thing, ...] = (target.endpoint, target.identity, *_disks(folder))
         if target.is_signed:
@@ -149,27 +153,29 @@ class OutageDetector:
         if any(thing.scope is Scope.DISK for thing in probed):
             try:
                 folder.probe()
-            except DiskError:  # nothing is sent: the others are not being probed
+            except DiskError:  # no request is sent, so it probes nothing else
                 self._outages.end_probe(tuple(thing for thing in probed if thing.scope is not Scope.DISK))
                 raise
         return outage, probed
 
     def end_probe(self, probed: tuple[Thing, ...]) -> None:
-        """The request that `blocking` let through as a probe is over, however it ended."""
+        """The request that `blocking` let through as a probe is over, with success or without."""
         self._outages.end_probe(probed)
 
     def _undecided(self, target: Target, ref: ObjectRef, now: float) -> Outage | None:
-        """A wait for images of a bucket that rejected many, while others are tried: it may be the bucket, or the keys."""
+        """The wait for images of a bucket that rejected many, while other buckets show whether the keys work."""
         until = self._identity.undecided_until
         rejections = self._rejections.get(ref.bucket)
         if until is None or now >= until or rejections is None or not rejections.many:
             return None
-        return Outage(target.identity, IdentityRejected("it is not known yet whose fault this is"), now, until, 0)
+        return Outage(
+            target.identity, IdentityRejected("it is not known yet if the keys or the bucket are at fault"), now, until, 0
+        )
 
     # --- after one that worked ----------------------------------------------------------------------------------------
 
     def answered(self, log: Log, target: Target, ref: ObjectRef, sent_at: float) -> None:
-        """The object's head came: its endpoint, identity and bucket work."""
+        """The head of an object came: its endpoint, identity and bucket work."""
         target.health.answered(time.monotonic())
         if target.is_signed:
             self._identity.accepted(sent_at)
@@ -179,32 +185,32 @@ class OutageDetector:
                 self._recovered(log, (target.identity, Thing(Scope.BUCKET, ref.bucket)), sent_at)
 
     def take_first_read(self, ref: ObjectRef) -> None:
-        """Another process read this object, with the same keys where it was signed: it is good to probe with here too."""
+        """Another process read this object, with our keys if it is signed: probes may request it."""
         target = self.target(ref)
-        if target.good is None:
-            target.good = ref
+        if target.readable is None:
+            target.readable = ref
         if target.is_signed and not self._identity.ever_accepted:
             self._identity.accepted(time.monotonic())
-            self._remember_good(ref)
+            self._remember_readable(ref)
 
-    def was_kept(self, log: Log, target: Target, ref: ObjectRef, folder: ImageFolder) -> None:
-        """The whole object was read, which makes it good to probe with, and its disk has it."""
-        if target.good is None:
-            target.good = ref
+    def committed(self, log: Log, target: Target, ref: ObjectRef, folder: ImageFolder) -> None:
+        """An image was committed: its disk works, and probes may request its object."""
+        if target.readable is None:
+            target.readable = ref
             self._on_first_read(ref)
-        if ref.bucket not in self._good_of_bucket and target.is_signed:
-            self._remember_good(ref)
+        if ref.bucket not in self._readable_of_bucket and target.is_signed:
+            self._remember_readable(ref)
         if self._outages.out:
             self._recovered(log, _disks(folder))
 
-    def _remember_good(self, ref: ObjectRef) -> None:
-        if len(self._good_of_bucket) >= _MOST_REMEMBERED:
-            self._good_of_bucket.clear()
-        self._good_of_bucket[ref.bucket] = ref
+    def _remember_readable(self, ref: ObjectRef) -> None:
+        if len(self._readable_of_bucket) >= _MAX_REMEMBERED:
+            self._readable_of_bucket.clear()
+        self._readable_of_bucket[ref.bucket] = ref
         self._rejections.pop(ref.bucket, None)
 
     def refused(self, log: Log, target: Target) -> None:
-        """The endpoint answered with a refusal of this object: it works."""
+        """The endpoint refused this object: it works."""
         target.health.answered(time.monotonic())
         if self._outages.out:
             self._recovered(log, (target.endpoint,))
@@ -219,7 +225,7 @@ class OutageDetector:
     # --- after one that failed ----------------------------------------------------------------------------------------
 
     def disk_failed(self, log: Log, folder: ImageFolder, error: DiskOutage) -> Thing:
-        """A disk, or the quota of a folder, is out."""
+        """Declare an outage of a disk, or of a folder with a quota of its own."""
         of_device, of_folder = _disks(folder)
         return self._declare(log, of_folder if error.by_folder else of_device, error)
 
@@ -227,14 +233,14 @@ class OutageDetector:
         return self._declare(log, target.identity, error)
 
     def wrong_scheme(self, log: Log, target: Target, error: WrongScheme) -> Thing | None:
-        """The endpoint speaks TLS, or does not, other than its URL says: no image comes from there, and waiting is no use.
+        """Declare an outage of an endpoint whose URL has the wrong scheme, http or https.
 
-        None: it has answered before, so this is one object's own redirect.
+        Waiting does not help. None: the endpoint has answered before, so this is the redirect of one object.
         """
         return self._declare(log, target.endpoint, error) if target.health.answered_at is None else None
 
     def endpoint_failed(self, failed: Failed, error: StoreError) -> bool:
-        """A request brought no answer about its object. True: its endpoint is out; False: that is not known (yet)."""
+        """A request brought no answer about its object. True: its endpoint is out; False: that is not known."""
         target = failed.target
         target.health.failed(failed.ref.key, time.monotonic(), heard=error.status is not None)
         if target.endpoint in self._outages.out:
@@ -242,22 +248,22 @@ class OutageDetector:
             return True
         if not target.health.may_be_out(time.monotonic(), of_endpoint=error.treatment in OF_ENDPOINT):
             return False
-        if error.treatment is not Treatment.CONNECT and target.good is not None:
+        if error.treatment is not Treatment.CONNECT and target.readable is not None:
             return self._is_out_by_probe(failed, error)
         self._declare_endpoint(failed, error)
         return True
 
     def is_endpoints_fault(self, failed: Failed, error: StoreError) -> bool:
-        """Whether an image that has failed again and again did so because its endpoint is out."""
+        """Whether the repeated failures of an image are an outage of its endpoint."""
         others_answered_at = failed.target.health.answered_at or 0.0
-        if others_answered_at > failed.sent_at or failed.target.good is None:
+        if others_answered_at > failed.sent_at or failed.target.readable is None:
             return False
         return self._is_out_by_probe(failed, error)
 
     def identity_rejected(self, failed: Failed, error: IdentityRejected, times: int) -> Thing | Verdict:
-        """S3 rejected the signature of an image's request for the `times`-th time: what is out, or IMAGE, or LATER."""
+        """What is out, IMAGE or LATER, after S3 rejected an image's signature for the `times`-th time."""
         target, ref = failed.target, failed.ref
-        if error.s3_code in _ALWAYS_THE_IDENTITY:
+        if error.s3_code in _IDENTITY_CODES:
             return self._declare(failed.log, target.identity, error)
         many = self._many_rejected(ref.bucket, ref.key, failed.folder.path)
         verdict = self._identity.rejected(failed.sent_at, time.monotonic(), times, many=many)
@@ -269,20 +275,23 @@ class OutageDetector:
             return self._declare(failed.log, Thing(Scope.BUCKET, ref.bucket), error)
         return verdict
 
-    # --- finding out --------------------------------------------------------------------------------------------------
+    # --- probing ------------------------------------------------------------------------------------------------------
 
     def _is_out_by_probe(self, failed: Failed, error: StoreError) -> bool:
-        """Ask for an object that was read before, once for all who want to know; declare the outage if that fails too."""
+        """Request an object that was read before, and declare the outage if that fails too.
+
+        One probe serves all that wait for it.
+        """
         target = failed.target
         with self._probing:
             if target.endpoint in self._outages.out:
                 return True
             if target.health.failing_since is None:
                 return False  # it answered meanwhile
-            assert target.good is not None
+            assert target.readable is not None
             try:
                 failed.count_request("probe")
-                self._probe(target.good)
+                self._probe(target.readable)
             except StoreError as failure:
                 if failure.treatment in (*OF_ENDPOINT, Treatment.TRANSIENT):
                     self._declare_endpoint(failed, error)
@@ -293,34 +302,34 @@ class OutageDetector:
             return False
 
     def _probe_identity(self, failed: Failed, times: int) -> Verdict:
-        """Ask for an object that these keys could read before, once for all who want to know."""
+        """Request an object that these keys could read before; one probe serves all that wait for it."""
         with self._probing:
             if self._identity.accepted_sent_at > failed.sent_at:
                 return Verdict.IMAGE
             if failed.target.identity in self._outages.out:
                 return Verdict.IDENTITY
-            not_known = Verdict.LATER if times <= len(IDENTITY_CHECK_SECONDS) else Verdict.IMAGE
-            goods = (failed.target.good, *self._good_of_bucket.values())
-            good = next((ref for ref in goods if ref is not None and ref.key != failed.ref.key), None)
-            if good is None:
-                return not_known
+            unknown = Verdict.LATER if times <= len(IDENTITY_CHECK_SECONDS) else Verdict.IMAGE
+            candidates = (failed.target.readable, *self._readable_of_bucket.values())
+            readable = next((ref for ref in candidates if ref is not None and ref.key != failed.ref.key), None)
+            if readable is None:
+                return unknown
             probed_at = time.monotonic()
             try:
                 failed.count_request("probe")
-                self._probe(good)
+                self._probe(readable)
             except IdentityRejected:
                 return Verdict.IDENTITY
             except StoreError as failure:
                 if failure.treatment is not Treatment.PERMANENT:
-                    return not_known
+                    return unknown
             self._identity.accepted(probed_at)
             return Verdict.IMAGE
 
     def _many_rejected(self, bucket: str, image: str, actor: str) -> bool:
         """Whether the bucket has rejected many images, and never accepted one."""
-        if bucket in self._good_of_bucket:
+        if bucket in self._readable_of_bucket:
             return False
-        if len(self._rejections) >= _MOST_REMEMBERED:
+        if len(self._rejections) >= _MAX_REMEMBERED:
             self._rejections.clear()
         rejections = self._rejections.setdefault(bucket, Rejections())
         rejections.add(image, actor)
@@ -339,8 +348,8 @@ class OutageDetector:
         give_up_at = target.health.give_up_at(self._live.now.outage_seconds)
         final = EndpointDown(f"nothing succeeded at {target.endpoint.name}: {error}", hint=hint)
         if self._outages.begin(target.endpoint, final, now, give_up_at):
-            patience = f"its images wait up to {give_up_at - now:.0f} s" if give_up_at > now else "its images fail"
-            first = f"nothing succeeded at {target.endpoint.name} for {OUTAGE_AFTER_SECONDS:g} s, {patience}: {error}"
+            wait = f"its images wait up to {give_up_at - now:.0f} s" if give_up_at > now else "its images fail"
+            first = f"nothing succeeded at {target.endpoint.name} for {OUTAGE_AFTER_SECONDS:g} s, {wait}: {error}"
             self._on_outage(failed.log, target.endpoint, EndpointDown(first, hint=hint))
 
     def _recovered(self, log: Log, things: tuple[Thing, ...], sent_at: float | None = None) -> None:
@@ -353,5 +362,5 @@ def _disks(folder: ImageFolder) -> tuple[Thing, Thing]:
     of_folder = Thing(Scope.DISK, folder.path)
     try:
         return Thing(Scope.DISK, folder.device), of_folder
-    except DiskError:  # the file system is gone: what fails next says so
+    except DiskError:  # the file system is gone, which the next operation reports
         return of_folder, of_folder

@@ -442,7 +442,7 @@ MUTANTS = [
         "daemon/workers/pool.py",
         "        if not self.lost:  # not dismissed\n",
         "        if True:\n",
-        "tests/e2e/test_processes.py -k bug_in_a_mate",
+        "tests/e2e/test_processes.py -k bug_in_a_worker",
     ),
     Mutant(
         "worker sends no last stats",
@@ -503,7 +503,7 @@ MUTANTS = [
     Mutant(
         "object that another process read is no good to probe with",
         "daemon/outage_detector.py",
-        "            target.good = ref\n        if target.is_signed and not",
+        "            target.readable = ref\n        if target.is_signed and not",
         "            pass\n        if target.is_signed and not",
         "tests/unit/test_outage_detector.py",
     ),
@@ -781,7 +781,7 @@ MUTANTS = [
     Mutant(
         "staged image is left behind",
         "daemon/download.py",
-        "            arrival.discard()\n",
+        "            sink.discard()\n",
         "            pass\n",
         RETRY,
     ),
@@ -969,16 +969,16 @@ MUTANTS = [
     Mutant(
         "one attempt too many",
         "daemon/download.py",
-        "if trial.failures < self._live",
-        "if trial.failures <= self._live",
+        "if state.failures < self._live",
+        "if state.failures <= self._live",
         RETRY,
     ),
-    Mutant("region is followed for ever", "daemon/download.py", "and not trial.region_followed ", "", RETRY),
-    Mutant("identity is renewed for ever", "daemon/download.py", "trial.identity_renewals < IDENTITY_RENEWALS and ", "", RETRY),
+    Mutant("region is followed for ever", "daemon/download.py", "and not state.region_followed ", "", RETRY),
+    Mutant("identity is renewed for ever", "daemon/download.py", "state.identity_renewals < IDENTITY_RENEWALS and ", "", RETRY),
     Mutant(
         "mismatch is asked for on the same connection",
         "daemon/download.py",
-        "fresh_connection=trial.missed_digest is not None",
+        "fresh_connection=state.missed_digest is not None",
         "fresh_connection=False",
         RETRY,
     ),
@@ -1092,9 +1092,9 @@ MUTANTS = [
     Mutant(
         "a refusal spends an attempt",
         "daemon/download.py",
-        "        trial.refusals += 1\n",
-        "        trial.refusals += 1\n        if trial.refusals >= self._live.now.max_attempts:\n"
-        "            return _own_failure(failed.log, trial.download.name, error)\n",
+        "        state.refusals += 1\n",
+        "        state.refusals += 1\n        if state.refusals >= self._live.now.max_attempts:\n"
+        "            return _own_failure(failed.log, state.download.name, error)\n",
         DETECTOR,
     ),
     Mutant(
@@ -1128,7 +1128,7 @@ MUTANTS = [
     Mutant(
         "woken images forget their delay",
         "daemon/download.py",
-        " or (trial.due > now and self._outages.ended_at <= trial.parked_at)",
+        " or (state.due > now and self._outages.ended_at <= state.parked_at)",
         "",
         DETECTOR,
     ),
@@ -1431,7 +1431,7 @@ MUTANTS = [
         "daemon/workers/slots.py",
         "        self._numbers.add(number)\n",
         "        pass\n",
-        "tests/e2e/test_processes.py -k places_of_a_mate",
+        "tests/e2e/test_processes.py -k slots_of_a_killed",
     ),
     Mutant(
         "all that is put off is kept",

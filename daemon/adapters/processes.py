@@ -15,29 +15,29 @@ from gevent import monkey
 
 from daemon.core.ports import Channel
 
-MOST_WAITING = 256  # messages to us that a process has ready before it waits until we read
-_BATCH = 64
-_EXIT_SECONDS = 2.0  # then it is killed: whoever hangs in a dead disk must not hold the end of a run
+MAX_UNSENT = 256  # messages that wait in a worker until we read; then its `send` waits
+_BATCH = 64  # messages, for one system call
+_EXIT_SECONDS = 2.0  # then a worker is killed: one that waits for a dead disk must not delay the end of a run
 
-# gevent's have a hub, and a hub that is there is forked with all its secrets.
+# The originals, not gevent's: those make a hub, and a hub that exists is forked with all its greenlets.
 _fork: Callable[[], int] = monkey.get_original("os", "fork")
 _waitpid: Callable[[int, int], tuple[int, int]] = monkey.get_original("os", "waitpid")
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 
 def fork_processes(count: int, work: Callable[[int, Channel], None]) -> list[Channel]:
-    """So many processes that know what this one knows now; in each, `work(number)`, from 1, begins with the first message.
+    """The channels to `count` forked processes; fewer if the system has no room for more.
 
-    Fewer where the system has no room for more.
+    Each calls `work(number, channel)`, with a number from 1, when its first message comes. It ends when `work` returns, when
+    we close its channel, or when we are gone for any reason; it ignores SIGINT and SIGTERM, which are ours to handle.
 
-    To be called before there is a hub or a thread. A fork costs a millisecond, a hundredth of a start, and memory is
-    shared until it is written to. Ctrl-C and SIGTERM are ours to act upon: a process ends when `work` returns, or when
-    we close its channel, or are gone, however that came.
+    Call it before there is a hub or a thread. A fork takes a millisecond, a hundredth of a start of Python, and memory is
+    shared until it is written to.
     """
-    channels: list[_OurEnd] = []
+    channels: list[_ParentChannel] = []
     for number in range(1, count + 1):
         try:
-            ours, theirs = (end.detach() for end in _socket.socketpair())  # socket's own gives gevent's, and they a hub
+            ours, theirs = (end.detach() for end in _socket.socketpair())  # socket.socketpair is gevent's, and makes a hub
         except OSError:
             break
         try:
@@ -48,42 +48,42 @@ def fork_processes(count: int, work: Callable[[int, Channel], None]) -> list[Cha
             break
         if not pid:
             for descriptor in (ours, *(channel.descriptor for channel in channels)):
-                _close(descriptor)  # else it would not see that we are gone
-            _live(theirs, partial(work, number))
+                _close(descriptor)  # or the child would not notice that we are gone
+            _run_child(theirs, partial(work, number))
         _close(theirs)
-        channels.append(_OurEnd(ours, pid))
+        channels.append(_ParentChannel(ours, pid))
     return list(channels)
 
 
-def _live(descriptor: int, work: Callable[[Channel], None]) -> None:
-    """A forked process from its first line to its last."""
+def _run_child(descriptor: int, work: Callable[[Channel], None]) -> None:
+    """The whole life of a forked process; does not return."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         end = _socket.socket(fileno=descriptor)
-        told = end.recv(1, MSG_PEEK)  # asleep, without a hub
+        has_message = end.recv(1, MSG_PEEK)  # sleeps here, without a hub
         end.detach()
-        if told:
-            work(_End(descriptor, MOST_WAITING))
+        if has_message:
+            work(_SocketChannel(descriptor, MAX_UNSENT))
         status = 0
-    except BaseException:  # noqa: BLE001 - the program that forked sees only that we are gone
+    except BaseException:  # noqa: BLE001 - the parent sees only that we are gone
         traceback.print_exc()
     finally:
         os._exit(status)
 
 
-class _End:
-    """A Channel of pickles over a socket pair."""
+class _SocketChannel:
+    """A Channel that sends pickles over a socket pair."""
 
-    def __init__(self, descriptor: int, most_waiting: int | None) -> None:
-        """`most_waiting` None: `send` never waits."""
+    def __init__(self, descriptor: int, max_unsent: int | None) -> None:
+        """`max_unsent` None: `send` never waits."""
         self.descriptor = descriptor
-        self._most_waiting = most_waiting
+        self._max_unsent = max_unsent
         self._opened = self._ended = False
 
     def _open(self) -> None:
-        """The first use is the one that needs a hub."""
+        """Prepare for the first message. Needs the hub, which must not exist before all processes are forked."""
         import gevent
         from gevent import socket
         from gevent.queue import Queue
@@ -91,7 +91,7 @@ class _End:
         self._opened = True
         self._socket = socket.socket(fileno=self.descriptor)
         self._incoming = self._socket.makefile("rb")
-        self._outgoing: Queue[bytes] = Queue(self._most_waiting)
+        self._outgoing: Queue[bytes] = Queue(self._max_unsent)
         self._writer = gevent.spawn(self._write)
 
     def send(self, message: object) -> None:
@@ -104,7 +104,7 @@ class _End:
             self._open()
         try:
             message: object = pickle.load(self._incoming)
-        except (EOFError, OSError, pickle.UnpicklingError):  # ended between two messages, or in one
+        except (EOFError, OSError, pickle.UnpicklingError):  # the other end closed, between two messages or within one
             return None
         return message
 
@@ -114,7 +114,7 @@ class _End:
         self._ended = True
         if self._opened:
             self._writer.kill()
-            self._socket.shutdown(SHUT_RDWR)  # who waits in `receive`, here or over there, finds the end
+            self._socket.shutdown(SHUT_RDWR)  # so that `receive` returns, here and in the other process
             self._socket.close()
         else:
             _close(self.descriptor)
@@ -123,27 +123,30 @@ class _End:
         self.end()
 
     def _write(self) -> None:
-        """A greenlet of its own: nothing that is thrown into whoever sends cuts a message in two."""
+        """Send the queued messages, in a greenlet of its own.
+
+        An exception that is thrown into a sender must not cut a message in two.
+        """
         while True:
             batch = [self._outgoing.get()]
             while len(batch) < _BATCH and self._outgoing.qsize():
                 batch.append(self._outgoing.get())
-            with contextlib.suppress(OSError):  # nobody is there: `receive` says so
+            with contextlib.suppress(OSError):  # the other end is closed, which `receive` reports
                 self._socket.sendall(b"".join(batch))
 
 
-class _OurEnd(_End):
-    """The Channel of who forked."""
+class _ParentChannel(_SocketChannel):
+    """The end of the process that forked."""
 
     def __init__(self, descriptor: int, pid: int) -> None:
         super().__init__(descriptor, None)
         self._pid = pid
 
     def close(self) -> None:
-        """What the process used counts as ours."""
+        """End, and reap the process, so that its CPU time counts as ours."""
         super().close()
         deadline = time.monotonic() + _EXIT_SECONDS
-        with contextlib.suppress(ChildProcessError):  # where SIGCHLD is ignored, the kernel takes notice of it by itself
+        with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, so the kernel has reaped it
             while _waitpid(self._pid, os.WNOHANG) == (0, 0):
                 if time.monotonic() > deadline:
                     os.kill(self._pid, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""Greenlet pools: actors, image downloads, and the watchdog that ends a transfer which stalls."""
+"""Greenlet pools for actors and image downloads, and the watchdog that ends stalled transfers."""

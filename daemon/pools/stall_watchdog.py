@@ -1,4 +1,4 @@
-"""Who may hold a download slot, and for how long: a transfer that does not get on is ended."""
+"""Watchdog for transfers: one that stalls gives its download slot back."""
 
 import time
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from collections.abc import Callable
 import gevent
 from greenlet import greenlet
 
-FLOOR_BYTES_PER_SECOND = 1024  # below it, over a whole time-out, a transfer does not get on
+MIN_BYTES_PER_SECOND = 1024  # over a whole time-out; a slower transfer is stalled
 
 
 class Stalled(BaseException):
-    """Thrown into a greenlet whose transfer does not get on; no Exception, lest a library take it for its own."""
+    """Raised in a greenlet whose transfer stalls. Not an Exception: a library may catch those."""
 
 
 class Abandoned(BaseException):
-    """Thrown into a greenlet whose transfer is given up because the program ends."""
+    """Raised in a greenlet whose transfer is interrupted because the program ends."""
 
 
 class Transfer:
-    """One request on its way; `moved_bytes` is the receiver's to add to."""
+    """One request and its response; the receiver adds to `moved_bytes`."""
 
     __slots__ = ("checked_at", "checked_bytes", "moved_bytes")
 
@@ -31,9 +31,9 @@ class Transfer:
 class StallWatchdog:
     """Watches all transfers with one timer, which runs only while there are any.
 
-    A transfer must move FLOOR_BYTES_PER_SECOND over each `seconds()`: a server that sends a byte now and then
-    holds its slot no longer than one that sends none. The exception is thrown from the hub into the waiting
-    greenlet: closing its socket alone can leave it stuck.
+    A transfer must move MIN_BYTES_PER_SECOND over each `seconds()`. A server that sends a byte now and then thus holds a slot
+    no longer than one that sends nothing. The exception is thrown from the hub into the waiting greenlet: closing its socket
+    alone can leave it waiting.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
@@ -43,19 +43,19 @@ class StallWatchdog:
         self._timer = gevent.get_hub().loop.timer(interval, interval)
 
     def begin(self, transfer: Transfer) -> None:
-        """From now on, Stalled or Abandoned may be raised out of whatever the calling greenlet waits for."""
+        """Watch the calling greenlet: until `end`, Stalled or Abandoned may be raised wherever it waits."""
         if not self._transfers:
             self._timer.start(self._check)
         self._transfers[gevent.getcurrent()] = transfer
 
     def end(self) -> None:
-        """The calling greenlet's transfer is over, one way or the other."""
+        """The calling greenlet's transfer is over, with success or without."""
         del self._transfers[gevent.getcurrent()]
         if not self._transfers:
             self._timer.stop()
 
     def abandon_all(self) -> None:
-        """End every transfer that is under way."""
+        """Raise Abandoned in every watched greenlet."""
         gevent.get_hub().loop.run_callback(self._abandon)
 
     def _check(self) -> None:
@@ -64,7 +64,7 @@ class StallWatchdog:
             if now - transfer.checked_at < seconds:
                 continue
             moved = transfer.moved_bytes - transfer.checked_bytes
-            if moved < FLOOR_BYTES_PER_SECOND * (now - transfer.checked_at):
+            if moved < MIN_BYTES_PER_SECOND * (now - transfer.checked_at):
                 waiting.throw(Stalled())
             else:
                 transfer.checked_at, transfer.checked_bytes = now, transfer.moved_bytes

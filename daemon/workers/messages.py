@@ -75,7 +75,10 @@ class LastImageStarted(NamedTuple):
 
 
 class ActorPaused(NamedTuple):
-    """The worker keeps the rest of the actor until `due`. `if_interrupted`: the result if it is never resumed."""
+    """The worker keeps the rest of the actor until `due`.
+
+    `if_interrupted`: the result if the actor is never resumed.
+    """
 
     due: float
     if_interrupted: ActorResult
@@ -95,7 +98,10 @@ class ActorEnded(NamedTuple):
 
 
 class WorkerStats(NamedTuple):
-    """What the worker did and used so far. Sent now and then, and before the last ActorEnded for the time being."""
+    """What the worker did and used until now.
+
+    Sent at intervals while it has actors, and before the ActorEnded after which it has none.
+    """
 
     counts: Counts
     usage: ProcessStats

@@ -70,7 +70,7 @@ class OutageReports:
         return [*self._told.values(), *map(FirstRead, self._first_reads)]
 
     def forget_outage(self, log: Log, thing: Thing) -> None:
-        """End an outage without a report: no image needs the thing any more, so it is not known whether it works."""
+        """End an outage without a report. No image needs the thing any more, so its state is unknown."""
         self._outages.end(time.monotonic(), (thing,))
         self._reported.discard(thing)
         log.debug("outage.forgotten", scope=thing.scope.value, name=thing.name)

@@ -40,7 +40,7 @@ class WorkerLost(Exception):
 
 
 class WorkerPool:
-    """The SyncsActors of all processes. The loop knows nothing of them; logs and sums stay in this process.
+    """The SyncsActors of all processes. Logs and sums stay in this one, which owns the run.
 
     An actor whose images are all present never waits, so nothing else runs when the next one comes. It is synced here, and
     the workers of an unchanged tree are never woken. For --once: an actor in a worker cannot yield its slot.
@@ -55,7 +55,10 @@ class WorkerPool:
         reports: OutageReports,
         take_first_read: OnFirstRead = lambda ref: None,
     ) -> None:
-        """`share`: of this process; it takes over that of a lost worker. `take_first_read`: of an object that a worker read."""
+        """`share`: this process's share of the slots; it takes over the share of a lost worker.
+
+        `take_first_read` is called with an object that a worker read.
+        """
         self._local = local
         self._load = Load()  # of this process
         self._stopping = stopping

@@ -39,12 +39,18 @@ class Load:
 
     @property
     def key(self) -> tuple[int, int]:
-        """Least of all: the process that takes the next actor. Slots count first: actors that need none cost little."""
+        """The process with the smallest key takes the next actor.
+
+        Slots count first: an actor that needs none costs little.
+        """
         return self.slots, self.actors
 
 
 class ActorSlot:
-    """One actor's part of a process's load. It holds a slot until its last image is started, or until it ends."""
+    """One actor's part of a process's load; it holds a slot until its last image is started.
+
+    An actor that ends earlier frees the slot at its end.
+    """
 
     __slots__ = ("_held", "_load", "_on_last_started")
 

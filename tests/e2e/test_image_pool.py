@@ -1,4 +1,4 @@
-"""As many images are on their way at once as were asked for, whatever the actors' sizes, and never one more."""
+"""The download slots are all used, whatever the actors' sizes, and never exceeded."""
 
 from collections.abc import Sequence
 from threading import Event
@@ -26,7 +26,7 @@ def names(tree: ActorTree) -> list[str]:
 
 
 def paths(tree: ActorTree, actor: str = "") -> list[str]:
-    """Of the images' requests, in the order of the manifests."""
+    """The paths of the images' requests, in the order of the manifests."""
     return [f"/{bucket}/{key}" for bucket, key in tree.objects if f"/{actor}" in key]
 
 
@@ -46,7 +46,7 @@ def assert_all_is_synced(finished: Finished, tree: ActorTree, server: FaultServe
 
 @PROCESSES
 @pytest.mark.parametrize("images", [[1] * 20, [5] * 8, [2, 1, 4, 1, 1, 7, 3, 1, 2, 5]], ids=["one each", "five each", "mixed"])
-def test_with_each_image_that_ends_the_next_one_begins(actor_tree, product, fault_server, images, processes):
+def test_each_image_that_ends_lets_the_next_start(actor_tree, product, fault_server, images, processes):
     actors_with(actor_tree, fault_server, images)
     ends = {path: Event() for path in paths(actor_tree)}
     for path, end in ends.items():
@@ -67,12 +67,12 @@ def test_with_each_image_that_ends_the_next_one_begins(actor_tree, product, faul
 
 
 def actors_wait(server: FaultServer, tree: ActorTree) -> bool:
-    """There are more of which nothing was asked for than those that may have been let in already."""
+    """Whether more actors have no request yet than may have started without one."""
     return len(names(tree)) - len({request.path.split("/")[-2] for request in server.requests}) > 2
 
 
 @PROCESSES
-def test_never_more_are_under_way_than_were_asked_for_of_all_and_of_each_actor(actor_tree, product, fault_server, processes):
+def test_limits_of_all_and_of_each_actor_are_reached_but_not_exceeded(actor_tree, product, fault_server, processes):
     actors_with(actor_tree, fault_server, [5] * 12)
     fault_server.latency_seconds = 0.05
     finished = product.run(slots(processes), actor_tree.root, env=fault_server.account.environment)
@@ -84,7 +84,7 @@ def test_never_more_are_under_way_than_were_asked_for_of_all_and_of_each_actor(a
 
 
 @PROCESSES
-def test_image_that_hangs_keeps_no_other_actor_from_its_end(actor_tree, product, fault_server, processes):
+def test_hanging_image_does_not_block_other_actors(actor_tree, product, fault_server, processes):
     actors_with(actor_tree, fault_server, [3] * 6)
     hanging, go_on = paths(actor_tree)[0], Event()
     fault_server.inject(hanging, held_until(go_on))
@@ -103,7 +103,7 @@ def test_image_that_hangs_keeps_no_other_actor_from_its_end(actor_tree, product,
 
 
 @PROCESSES
-def test_one_at_a_time_is_strictly_that_in_the_order_of_the_manifests(actor_tree, product, fault_server, processes):
+def test_one_at_a_time_keeps_the_order_of_the_manifests(actor_tree, product, fault_server, processes):
     actors_with(actor_tree, fault_server, [2, 1, 1, 3, 1])
     fault_server.latency_seconds = 0.01
     args = slots(processes, workers_per_actor=1, concurrent_actors=1)
@@ -114,7 +114,7 @@ def test_one_at_a_time_is_strictly_that_in_the_order_of_the_manifests(actor_tree
     assert (1, 1) == (fault_server.peak_waiting(), fault_server.peak_connections)
 
 
-def test_change_has_a_place_of_its_own_where_there_is_one(actor_tree, product, fault_server):
+def test_changed_actor_uses_a_free_slot(actor_tree, product, fault_server):
     actors_with(actor_tree, fault_server, [0, 0])
     first, second = (f"{number:04}_european_25_male" for number in (1, 2))
     args = ("--workers-per-actor", "2", "--concurrent-actors", "2")

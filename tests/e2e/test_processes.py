@@ -1,4 +1,4 @@
-"""One run over several processes looks like a run of one, whichever of them is killed, stopped or fails."""
+"""A run over several processes looks like a run of one, also after a kill, a stop or a failure."""
 
 import json
 import os
@@ -27,7 +27,7 @@ IMAGES = ACTORS * IMAGES_EACH
 REPORT = ("--report", "report.json")
 TWO = ("--once", "--processes", "2", "--workers-per-actor", "2", "--concurrent-actors", "2", *REPORT)
 THREE = ("--once", "--processes", "3", "--workers-per-actor", "2", "--concurrent-actors", "3", *REPORT)
-# Actors that have been begun while each process is at work on one: the next is there for it, or on its way.
+# How many actors have started while each process is busy with one: the next one is there, or on its way.
 AT_WORK_OR_NEXT = {processes: range(processes, 2 * processes + 1) for processes in (2, 3)}
 
 
@@ -45,12 +45,12 @@ def images(tree: ActorTree) -> list[Path]:
 
 
 def assert_nothing_partial(tree: ActorTree) -> None:
-    """Whatever is there is whole, and nothing else was put there."""
+    """Every file that is there is whole, and there is no other file."""
     tree.assert_matches(without=[path for path in tree.expected if not path.exists()])
 
 
 def assert_each_actor_counted_once(finished: Finished, tree: ActorTree) -> None:
-    """In the report, in the log, and in the sums; all that there was to do is done."""
+    """Each actor stands once in the report, the log and the sums, and everything is done."""
     assert finished.report is not None
     names = sorted(path.parent.name for path in tree.data.glob("actors/*/training_data"))
     results = finished.report["results"]
@@ -65,10 +65,10 @@ def assert_each_actor_counted_once(finished: Finished, tree: ActorTree) -> None:
 
 
 @contextmanager
-def everybody_at_work(
+def all_processes_busy(
     product: Product, tree: ActorTree, server: FaultServer, args: tuple[str, ...], fault: Fault
 ) -> Iterator[tuple[Running, list[int]]]:
-    """A run of which every process has asked for images, and met the fault; and its forked processes."""
+    """A run whose processes all wait in the fault; and the ids of its workers."""
     count = int(args[args.index("--processes") + 1])
     server.inject(ANY, fault, forever=True)
     with product.start(args, tree.root, env=server.account.environment) as running:
@@ -83,14 +83,14 @@ def everybody_at_work(
             kill_all(workers)
 
 
-# --- whole ------------------------------------------------------------------------------------------------------------
+# --- a whole run ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("args", [TWO, THREE], ids=["two", "three"])
 def test_run_of_several_processes_is_one_run(tree, product, fault_server, args):
     go_on = Event()
     args = (*args, "--log-level", "debug")
-    with everybody_at_work(product, tree, fault_server, args, held_until(go_on)) as (running, _):
+    with all_processes_busy(product, tree, fault_server, args, held_until(go_on)) as (running, _):
         go_on.set()
         finished = running.finish()
 
@@ -110,12 +110,12 @@ def test_run_of_several_processes_is_one_run(tree, product, fault_server, args):
     assert completed["max_rss_bytes"] > 1.4 * one_process["max_rss_bytes"]
 
 
-def test_next_actor_is_there_before_a_place_is_free(actor_tree, product, fault_server):
+def test_next_actor_is_there_before_a_slot_is_free(actor_tree, product, fault_server):
     for number in range(1, ACTORS + 1):  # what is no URL is said when the actor is planned
         actor_tree.actor(f"{number:04}_european_25_male", images=IMAGES_EACH, urls=["no URL"])
     actor_tree.upload_to(fault_server)
     go_on = Event()
-    with everybody_at_work(product, actor_tree, fault_server, TWO, held_until(go_on)) as (running, _):
+    with all_processes_busy(product, actor_tree, fault_server, TWO, held_until(go_on)) as (running, _):
         running.wait_for("image.failed", times=2 * 2)
         assert 2 * 2 == len(fault_server.requests)  # no place is free
         go_on.set()
@@ -145,7 +145,7 @@ def test_every_line_of_every_process_is_json_of_that_run(tree, product, fault_se
     assert "0002_0.png" == error["image"]
 
 
-def test_unchanged_tree_costs_no_request_and_next_to_no_time_more(tree, product, fault_server):
+def test_unchanged_tree_costs_no_request_and_hardly_any_time(tree, product, fault_server):
     assert 0 == product.run(TWO, tree.root, env=fault_server.account.environment).returncode
     cpu_seconds = {}
     for processes in ("1", "4"):
@@ -159,7 +159,7 @@ def test_unchanged_tree_costs_no_request_and_next_to_no_time_more(tree, product,
     assert cpu_seconds["4"] < cpu_seconds["1"] + 1
 
 
-# --- how many ---------------------------------------------------------------------------------------------------------
+# --- number of processes ----------------------------------------------------------------------------------------------
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -175,7 +175,7 @@ CORES = len(os.sched_getaffinity(0))
         (0, ["--processes", "3"], {}),  # the daemon
     ],
 )
-def test_as_many_processes_as_were_asked_for(tree, product, fault_server, workers, args, env):
+def test_processes_flag_sets_their_number(tree, product, fault_server, workers, args, env):
     fault_server.inject(ANY, hang_before_head(), forever=True)
     with product.start(args, tree.root, env=fault_server.account.environment | env) as running:
         wait_until(lambda: fault_server.requests)
@@ -185,14 +185,14 @@ def test_as_many_processes_as_were_asked_for(tree, product, fault_server, worker
     assert workers == len(forked)
 
 
-# --- a process that is killed -----------------------------------------------------------------------------------------
+# --- a killed process -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("args", "fault"), [(TWO, "before the head"), (THREE, "in the body")])
-def test_nothing_is_lost_with_a_mate_that_is_killed(tree, product, fault_server, args, fault):
+def test_killed_worker_loses_nothing(tree, product, fault_server, args, fault):
     go_on = Event()
     injected = held_until(go_on) if fault == "before the head" else drip(BODY_BYTES * 2)
-    with everybody_at_work(product, tree, fault_server, args, injected) as (running, workers):
+    with all_processes_busy(product, tree, fault_server, args, injected) as (running, workers):
         os.kill(workers[0], signal.SIGKILL)
         running.wait_for("process.lost")
         go_on.set()
@@ -207,13 +207,13 @@ def test_nothing_is_lost_with_a_mate_that_is_killed(tree, product, fault_server,
     lost_actors = {line["actor"] for line in lost}
     assert 1 <= len(lost) == len(lost_actors) <= 2  # one that was at work, and the next one that was there for it
     again = {path: count for path, count in Counter(r.path for r in fault_server.requests).items() if count > 1}
-    assert all(any(f"/{actor}/" in path for actor in lost_actors) for path in again)  # nobody else's was asked for twice
+    assert all(any(f"/{actor}/" in path for actor in lost_actors) for path in again)  # no other image was requested twice
     assert [] == finished.events("image.failed")
 
 
-def test_places_of_a_mate_that_is_killed_are_used_by_the_others(tree, product, fault_server):
+def test_slots_of_a_killed_worker_are_used_by_the_others(tree, product, fault_server):
     go_on = Event()
-    with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
+    with all_processes_busy(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
         os.kill(workers[0], signal.SIGKILL)
         wait_until(lambda: len(fault_server.requests) >= 2 * 2 + 2)  # none of them is answered
         go_on.set()
@@ -223,9 +223,9 @@ def test_places_of_a_mate_that_is_killed_are_used_by_the_others(tree, product, f
     tree.assert_matches()
 
 
-def test_nothing_is_lost_when_all_mates_are_killed(tree, product, fault_server):
+def test_killing_all_workers_loses_nothing(tree, product, fault_server):
     go_on = Event()
-    with everybody_at_work(product, tree, fault_server, THREE, held_until(go_on)) as (running, workers):
+    with all_processes_busy(product, tree, fault_server, THREE, held_until(go_on)) as (running, workers):
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
         running.wait_for("process.lost", times=2)
@@ -237,7 +237,7 @@ def test_nothing_is_lost_when_all_mates_are_killed(tree, product, fault_server):
     assert_each_actor_counted_once(finished, tree)
 
 
-def test_mate_that_is_killed_while_its_actors_wait_loses_nothing(tree, product, fault_server):
+def test_killed_worker_with_paused_actors_loses_nothing(tree, product, fault_server):
     fault_server.inject(ANY, *[s3_error("SlowDown", retry_after=3)] * IMAGES)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
         wait_until(lambda: len(fault_server.requests) >= IMAGES)
@@ -252,22 +252,22 @@ def test_mate_that_is_killed_while_its_actors_wait_loses_nothing(tree, product, 
     assert finished.events("process.lost", level="warning")
 
 
-# --- being told to stop -----------------------------------------------------------------------------------------------
+# --- signals ----------------------------------------------------------------------------------------------------------
 
 
 def in_a_group_of_its_own(product: Product) -> Product:
-    """As a shell with job control starts it: Ctrl-C goes to the whole group."""
+    """The product in its own process group, as a shell with job control starts it."""
     code = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
     return replace(product, command=(sys.executable, "-c", code, *COMMAND))
 
 
 def interrupt_the_group(pid: int) -> None:
-    """As Ctrl-C does."""
+    """Signal the whole group, as Ctrl-C does."""
     os.killpg(pid, signal.SIGINT)
 
 
 def terminate_the_first(pid: int) -> None:
-    """As `kill` does."""
+    """Signal one process, as `kill` does."""
     os.kill(pid, signal.SIGTERM)
 
 
@@ -277,10 +277,10 @@ SIGNALS = pytest.mark.parametrize(
 
 
 @SIGNALS
-def test_what_is_in_flight_anywhere_is_finished_and_nothing_else_started(tree, product, fault_server, status, signalled):
+def test_stop_finishes_transfers_in_all_processes(tree, product, fault_server, status, signalled):
     go_on = Event()
     grouped = in_a_group_of_its_own(product)
-    with everybody_at_work(grouped, tree, fault_server, TWO, held_until(go_on)) as (running, _):
+    with all_processes_busy(grouped, tree, fault_server, TWO, held_until(go_on)) as (running, _):
         signalled(running.pid)
         running.wait_for("stop.requested")
         go_on.set()
@@ -310,9 +310,9 @@ def test_what_is_in_flight_anywhere_is_finished_and_nothing_else_started(tree, p
     assert IMAGES == len(fault_server.requests)
 
 
-def test_what_is_not_finished_within_the_grace_is_abandoned_everywhere(tree, product, fault_server):
+def test_transfers_after_the_grace_are_abandoned_in_all_processes(tree, product, fault_server):
     args = (*THREE, "--grace-seconds", "0.5")
-    with everybody_at_work(product, tree, fault_server, args, hang_mid_body()) as (running, _):
+    with all_processes_busy(product, tree, fault_server, args, hang_mid_body()) as (running, _):
         running.send(signal.SIGTERM)
         asked = time.monotonic()
         finished = running.finish(timeout_seconds=PROMPT_SECONDS)
@@ -331,7 +331,7 @@ def test_what_is_not_finished_within_the_grace_is_abandoned_everywhere(tree, pro
 @SIGNALS
 def test_second_signal_ends_all_processes_at_once(tree, product, fault_server, status, signalled):
     args = (*THREE, "--grace-seconds", "60")
-    with everybody_at_work(in_a_group_of_its_own(product), tree, fault_server, args, hang_mid_body()) as (running, _):
+    with all_processes_busy(in_a_group_of_its_own(product), tree, fault_server, args, hang_mid_body()) as (running, _):
         signalled(running.pid)
         running.wait_for("stop.requested")
         signalled(running.pid)
@@ -341,7 +341,7 @@ def test_second_signal_ends_all_processes_at_once(tree, product, fault_server, s
     assert_nothing_partial(tree)
 
 
-def test_actors_of_mates_that_wait_for_a_long_retry_are_not_waited_for(tree, product, fault_server):
+def test_stop_does_not_wait_for_paused_actors_of_workers(tree, product, fault_server):
     fault_server.inject(ANY, s3_error("SlowDown", retry_after=60), forever=True)
     with product.start(TWO, tree.root, env=fault_server.account.environment) as running:
         wait_until(lambda: len(fault_server.requests) >= IMAGES)
@@ -373,13 +373,13 @@ def test_all_processes_end_when_the_first_is_killed(tree, product, fault_server)
     tree.assert_matches()
 
 
-# --- what all share ---------------------------------------------------------------------------------------------------
+# --- outages ----------------------------------------------------------------------------------------------------------
 
 
-def test_bad_credentials_are_said_once_by_all_processes(tree, product, fault_server):
+def test_bad_credentials_are_reported_once_for_all_processes(tree, product, fault_server):
     go_on = Event()
     fault = s3_error("ExpiredToken") & held_until(go_on)  # they all meet it in the same moment
-    with everybody_at_work(product, tree, fault_server, THREE, fault) as (running, _):
+    with all_processes_busy(product, tree, fault_server, THREE, fault) as (running, _):
         go_on.set()
         finished = running.finish()
 
@@ -402,7 +402,7 @@ def test_missing_credentials_end_the_run_as_with_one_process(tree, product, faul
     assert () == fault_server.requests
 
 
-def test_actors_of_mates_that_pause_come_back_and_finish(tree, product, fault_server):
+def test_paused_actors_of_workers_finish(tree, product, fault_server):
     for bucket, key in tree.objects:
         fault_server.inject(f"/{bucket}/{key}", s3_error("SlowDown", retry_after=3))
     finished = product.run([*THREE, "--log-level", "debug"], tree.root, env=fault_server.account.environment)
@@ -415,7 +415,7 @@ def test_actors_of_mates_that_pause_come_back_and_finish(tree, product, fault_se
     assert {2} == {line["attempts"] for line in finished.events("image.committed")}
 
 
-# --- bugs, and places where it is started -----------------------------------------------------------------------------
+# --- bugs, and limits of the system -----------------------------------------------------------------------------------
 
 SABOTAGE = """
 import os, sys
@@ -433,7 +433,7 @@ def sabotaged(product: Product, tmp_path: Path, sabotage: str) -> Product:
     return replace(product, command=(sys.executable, str(tmp_path / "sabotage.py")))
 
 
-def test_bug_in_a_mate_is_a_crash_of_ours(tree, product, fault_server, tmp_path):
+def test_bug_in_a_worker_is_a_crash_of_ours(tree, product, fault_server, tmp_path):
     sabotage = """
 whole = daemon.wiring.ActorSync.begin
 def injected(self, actor, log, **rest):
@@ -455,7 +455,7 @@ daemon.wiring.ActorSync.begin = injected
     assert len(fault_server.requests) == len({request.path for request in fault_server.requests})
 
 
-def test_mate_that_cannot_even_begin_is_a_process_that_was_lost(tree, product, fault_server, tmp_path):
+def test_worker_that_fails_at_its_start_is_a_lost_process(tree, product, fault_server, tmp_path):
     sabotage = """
 def injected(self):
     raise RuntimeError("injected crash")
@@ -471,9 +471,9 @@ daemon.wiring.Worker.work = injected
     assert 2 <= len(finished.events("process.lost"))
 
 
-def test_nobody_is_left_behind_a_run_that_may_not_begin(tree, product, fault_server):
+def test_refused_run_leaves_no_process_behind(tree, product, fault_server):
     go_on = Event()
-    with everybody_at_work(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
+    with all_processes_busy(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
         second = in_a_group_of_its_own(product)
         with second.start(["--once", "--processes", "4"], tree.root, env=fault_server.account.environment) as refused:
             assert 75 == refused.wait()
@@ -498,7 +498,7 @@ def in_session(session: int) -> list[int]:
     return found
 
 
-def test_run_ends_well_where_the_kernel_reaps_children_by_itself(tree, product, fault_server):
+def test_run_ends_well_while_sigchld_is_ignored(tree, product, fault_server):
     code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     fault_server.latency_seconds = 0.01
     finished = replace(product, command=(sys.executable, "-c", code, *COMMAND)).run(
@@ -510,9 +510,7 @@ def test_run_ends_well_where_the_kernel_reaps_children_by_itself(tree, product, 
 
 
 @pytest.mark.parametrize("forks", [0, 1])
-def test_where_the_system_has_no_room_for_more_processes_a_run_goes_on_with_those_that_are(
-    tree, product, fault_server, tmp_path, forks
-):
+def test_run_goes_on_with_fewer_processes_where_fork_fails(tree, product, fault_server, tmp_path, forks):
     sabotage = f"""
 import daemon.adapters.processes as processes
 left, whole = [True] * {forks}, processes._fork

@@ -1,4 +1,4 @@
-"""Forked processes: what is said between them arrives, they cost nothing until they are told something, and none is left."""
+"""Forked processes: messages arrive, sleeping ones cost nothing, and none is left behind."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from daemon.adapters.processes import MOST_WAITING
+from daemon.adapters.processes import MAX_UNSENT
 from tests.support.forking import Forking, shown_blob
 from tests.support.forks import cpu_ticks_of, has_event_loop, is_known, lives, sockets_of
 from tests.support.waiting import PROMPT_SECONDS, wait_until
@@ -22,7 +22,7 @@ def one() -> Iterator[Forking]:
 
 @pytest.fixture(scope="module")
 def talking() -> Iterator[Forking]:
-    """For tests that only talk to it."""
+    """Shared by tests that only send messages."""
     with Forking(1) as forking:
         yield forking
 
@@ -34,7 +34,7 @@ def three() -> Iterator[Forking]:
 
 
 def asleep(forking: Forking, which: int) -> None:
-    """As it was forked."""
+    """Leave it as it was forked."""
 
 
 def awake(forking: Forking, which: int) -> None:
@@ -42,7 +42,7 @@ def awake(forking: Forking, which: int) -> None:
 
 
 def busy(forking: Forking, which: int) -> None:
-    """At work on something else than its channel."""
+    """Keep it busy, so that it does not read its channel."""
     forking.wake(which)
     forking.tell(which, "be_busy")
 
@@ -73,23 +73,23 @@ def test_each_channel_leads_to_its_own_process(three: Forking) -> None:
     assert three.pids == [three.hear(which) for which in range(3)]
 
 
-def test_sender_that_is_killed_in_the_middle_leaves_no_half_message(talking: Forking) -> None:
+def test_killed_sender_greenlet_leaves_no_half_message(talking: Forking) -> None:
     talking.tell(0, "send_and_be_killed", size_bytes=20 * MB)
     assert [shown_blob(20 * MB), "after"] == [talking.hear(0), talking.hear(0)]
 
 
-def test_process_waits_for_a_reader_that_is_slow(one: Forking) -> None:
+def test_worker_waits_for_a_slow_reader(one: Forking) -> None:
     one.tell(0, "count", messages=2000, size_bytes=20_000)
-    wait_until(lambda: one.ask("sent") >= MOST_WAITING)
+    wait_until(lambda: one.ask("sent") >= MAX_UNSENT)
     before = -1
     while before != (before := one.ask("sent")):
         wait_until(lambda: idle_for_a_tick(one.pids[0]))
-    assert before < 2 * MOST_WAITING
+    assert before < 2 * MAX_UNSENT
     assert list(range(2000)) == one.ask("hear_many", of=0, messages=2000)
 
 
 def idle_for_a_tick(pid: int) -> bool:
-    """It got no CPU for some hundredths of a second."""
+    """Whether it used no CPU for some hundredths of a second."""
     before = cpu_ticks_of(pid)
     try:
         wait_until(lambda: cpu_ticks_of(pid) != before, timeout_seconds=0.1)
@@ -98,7 +98,7 @@ def idle_for_a_tick(pid: int) -> bool:
     return False
 
 
-def test_who_forked_never_waits_for_a_process_that_does_not_read(one: Forking) -> None:
+def test_parent_never_waits_for_a_process_that_does_not_read(one: Forking) -> None:
     one.wake(0)
     one.tell(0, "injected_hang")
     for _ in range(3):
@@ -108,7 +108,7 @@ def test_who_forked_never_waits_for_a_process_that_does_not_read(one: Forking) -
 # --- asleep until the first message -----------------------------------------------------------------------------------
 
 
-def test_forked_process_sleeps_until_it_is_told_something(three: Forking) -> None:
+def test_forked_process_sleeps_until_its_first_message(three: Forking) -> None:
     wait_until(lambda: all(idle_for_a_tick(pid) for pid in three.pids))
     assert [0, 0, 0] == [cpu_ticks_of(pid) for pid in three.pids]
     assert [False, False, False] == [has_event_loop(pid) for pid in three.pids]
@@ -119,7 +119,7 @@ def test_forked_process_sleeps_until_it_is_told_something(three: Forking) -> Non
     assert 1 == three.ask("begun")
 
 
-def test_process_that_is_never_told_anything_never_begins(one: Forking) -> None:
+def test_process_without_a_message_never_starts_its_work(one: Forking) -> None:
     one.ask("close", channel=0)
     assert 0 == one.ask("begun")
 
@@ -137,7 +137,7 @@ def test_process_ends_when_its_channel_is_closed(three: Forking, state: State) -
 
 
 @STATES
-def test_processes_end_when_who_forked_them_is_killed(three: Forking, state: State) -> None:
+def test_processes_end_when_their_parent_is_killed(three: Forking, state: State) -> None:
     for which in range(3):
         state(three, which)
     three.kill()
@@ -145,7 +145,7 @@ def test_processes_end_when_who_forked_them_is_killed(three: Forking, state: Sta
 
 
 @STATES
-def test_signals_that_stop_a_run_are_not_for_forked_processes(one: Forking, state: State) -> None:
+def test_forked_processes_ignore_signals_that_stop_a_run(one: Forking, state: State) -> None:
     state(one, 0)
     for signum in (signal.SIGINT, signal.SIGTERM):
         wait_until(lambda signum=signum: ignores(one.pids[0], signum))  # from the first line on that is its own
@@ -160,14 +160,14 @@ def ignores(pid: int, signum: signal.Signals) -> bool:
     return bool(int(masks["SigIgn"], 16) >> (signum - 1) & 1)
 
 
-def test_process_that_returned_is_gone(one: Forking) -> None:
+def test_process_ends_when_its_work_returns(one: Forking) -> None:
     one.tell(0, "end")
     assert one.hear(0) is None
     one.ask("close", channel=0)
     assert not is_known(one.pids[0])
 
 
-def test_process_that_raised_says_so_and_nothing_else_of_the_program_runs_in_it(one: Forking) -> None:
+def test_process_that_raises_prints_it_and_runs_nothing_else(one: Forking) -> None:
     one.tell(0, "injected_crash")
     assert one.hear(0) is None
     wait_until(lambda: not lives(one.pids[0]), timeout_seconds=PROMPT_SECONDS)
@@ -175,7 +175,7 @@ def test_process_that_raised_says_so_and_nothing_else_of_the_program_runs_in_it(
 
 
 @STATES
-def test_killed_process_is_heard_of(one: Forking, state: State) -> None:
+def test_killed_process_is_noticed(one: Forking, state: State) -> None:
     state(one, 0)
     heard = one.begin("hear", of=0)
     os.kill(one.pids[0], signal.SIGKILL)
@@ -183,7 +183,7 @@ def test_killed_process_is_heard_of(one: Forking, state: State) -> None:
     assert one.hear(0) is None
 
 
-def test_process_that_is_killed_in_mid_message_is_heard_of(one: Forking) -> None:
+def test_process_that_is_killed_within_a_message_is_noticed(one: Forking) -> None:
     one.tell(0, "count", messages=100, size_bytes=MB)
     wait_until(lambda: one.ask("sent") == 100)
     wait_until(lambda: idle_for_a_tick(one.pids[0]))
@@ -215,7 +215,7 @@ def test_process_that_hangs_is_killed_when_its_channel_is_closed(one: Forking) -
     assert not is_known(one.pids[0])
 
 
-def test_channels_are_closed_where_the_kernel_reaps_children_by_itself() -> None:
+def test_channels_close_while_sigchld_is_ignored() -> None:
     with Forking(2, ignoring_sigchld=True) as forking:
         forking.wake(0)
         for channel in range(2):

@@ -1,4 +1,4 @@
-"""One image on its way through the retry loop: the store, the folder and the time are scripted."""
+"""Run one image through the retry loop, with a scripted store, folder and clock."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from daemon.core.model import Download, Failure, ObjectHead, ObjectRef, Outcome,
 from daemon.core.outages import Outages
 from daemon.core.ports import Sink
 from daemon.core.retry import refusal
-from daemon.download import Downloader, Trial
+from daemon.download import Downloader, RetryState
 from tests.support.trees import image_bytes
 
 SETTINGS = {"max_attempts": 5, "image_timeout": 60.0, "accept_opaque_etags": False}
 
 
 class Clock:
-    """Seconds that pass only when they are waited for."""
+    """A clock that advances only by waits."""
 
     now = 1000.0
 
@@ -34,7 +34,7 @@ CLOCK = Clock()
 
 @pytest.fixture(autouse=True)
 def scripted_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Import it into a test module: there, downloads go by CLOCK."""
+    """In a module that imports this, downloads use CLOCK."""
     CLOCK.now = Clock.now
     for module in (download, outage_detector):
         monkeypatch.setattr(module, "time", CLOCK)
@@ -52,7 +52,7 @@ Answer = ActorsyncError | tuple[ObjectHead, bytes]
 
 
 class ScriptedStore:
-    """An ObjectStore that gives its answers in turn, the last one again and again, and remembers how it was asked.
+    """An ObjectStore that gives its answers in turn, then repeats the last one, and records the requests.
 
     `by_key` has the answers for single objects, which are not among the others.
     """
@@ -74,7 +74,7 @@ class ScriptedStore:
         self.asked.append(ref.key)
         answer = self.by_key.get(ref.key) or self._answers[min(self.requests, len(self._answers) - 1)]
         self.requests += ref.key not in self.by_key
-        assert self.requests < 1000, "the same image is asked for again and again"
+        assert self.requests < 1000, "the same image is requested too often"
         self.fresh.append(fresh_connection)
         if isinstance(answer, ActorsyncError):
             raise answer
@@ -102,7 +102,7 @@ class ScriptedStore:
 
 
 class SlowStore(ScriptedStore):
-    """One that lets the other images send their requests too before it answers."""
+    """A store that answers only after the other images have sent their requests."""
 
     def fetch(self, ref: ObjectRef, sink: Sink, *, fresh_connection: bool = False) -> None:
         gevent.sleep(0)
@@ -165,7 +165,7 @@ class MemoryImage:
 
 
 class Stopping:
-    """An Event that remembers what was waited for instead of waiting; it is set after `after` waits."""
+    """An Event that records waits instead of waiting; it is set after `after` of them."""
 
     def __init__(self, after: int = 1_000_000) -> None:
         self._after = after
@@ -184,7 +184,7 @@ class Events:
     """A Log that keeps the names of events above debug."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.events: list[str] = []
 
     def bind(self, **facts: object) -> "Events":
         return self
@@ -193,13 +193,13 @@ class Events:
         pass
 
     def info(self, event: str, **facts: object) -> None:
-        self.said.append(event)
+        self.events.append(event)
 
     warning = error = info
 
 
 class Run:
-    """One image's way through the loop, with everything that it touches."""
+    """One image in the retry loop, with all its surroundings."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class Run:
         self.outages = Outages(probing=probing)
         self.clock = CLOCK
         self.log = Events()
-        self.trial = self.new_trial()
+        self.state = self.new_state()
         self.downloader = Downloader(
             store,
             self.outages,
@@ -228,33 +228,33 @@ class Run:
         self.working: list[ObjectRef] = []
 
     @staticmethod
-    def new_trial(key: str = "a/0.png", bucket: str = "b") -> Trial:
+    def new_state(key: str = "a/0.png", bucket: str = "b") -> RetryState:
         ref = REF._replace(key=key, bucket=bucket)
-        return Trial(Download(ref, ref.name, Reason.MISSING))
+        return RetryState(Download(ref, ref.name, Reason.MISSING))
 
-    def step(self, trial: Trial | None = None) -> Outcome | Trial:
-        """Run the image as far as it goes now, and let pass what it waits for then."""
-        outcome = self.downloader.run(self.log, self.folder, trial or self.trial)  # type: ignore[arg-type]
+    def step(self, state: RetryState | None = None) -> Outcome | RetryState:
+        """Run the image as far as it goes now, then advance the clock to the end of its wait."""
+        outcome = self.downloader.run(self.log, self.folder, state or self.state)  # type: ignore[arg-type]
         assert 0 == self.folder.staged
-        if isinstance(outcome, Trial):
+        if isinstance(outcome, RetryState):
             self.clock.now = max(self.clock.now, outcome.due)
         return outcome
 
-    def to_the_end(self, trial: Trial | None = None, *, steps: int = 1000) -> Outcome:
+    def to_the_end(self, state: RetryState | None = None, *, steps: int = 1000) -> Outcome:
         for _ in range(steps):
-            outcome = self.step(trial)
-            if not isinstance(outcome, Trial):
+            outcome = self.step(state)
+            if not isinstance(outcome, RetryState):
                 return outcome
         raise AssertionError(f"not at an end after {steps} waits")
 
-    def outcome(self, trial: Trial | None = None) -> Outcome:
-        outcome = self.downloader.run(self.log, self.folder, trial or self.trial)  # type: ignore[arg-type]
-        assert not isinstance(outcome, Trial)
-        assert 0 == self.folder.staged  # whatever happened, nothing is left behind
+    def outcome(self, state: RetryState | None = None) -> Outcome:
+        outcome = self.downloader.run(self.log, self.folder, state or self.state)  # type: ignore[arg-type]
+        assert not isinstance(outcome, RetryState)
+        assert 0 == self.folder.staged  # nothing is left behind in any case
         return outcome
 
-    def failure(self, trial: Trial | None = None) -> Failure:
-        outcome = self.outcome(trial)
+    def failure(self, state: RetryState | None = None) -> Failure:
+        outcome = self.outcome(state)
         assert isinstance(outcome, Failure)
         assert {} == self.folder.images
         return outcome

@@ -9,7 +9,7 @@ from daemon.core.errors import DiskError, ManifestMissing
 from daemon.core.model import Failure, FileKind
 from daemon.core.ports import Reading
 from daemon.core.report import ActorResult
-from daemon.download import Trial
+from daemon.download import RetryState
 from tests.support.response_samples import LIST, NO_LIST, PENDING, TORN, WRONG_TYPE
 
 # content, level of the event, event, code, whether the manifest counts as failed
@@ -188,8 +188,8 @@ class Failing:
 
     moved_bytes = 0
 
-    def run(self, log: Lines, folder: object, trial: Trial) -> Failure:
-        return Failure(trial.download.name, "injected", "injected")
+    def run(self, log: Lines, folder: object, state: RetryState) -> Failure:
+        return Failure(state.download.name, "injected", "injected")
 
 
 def test_late_yield_does_not_stop_the_next_run() -> None:

@@ -37,7 +37,7 @@ from tests.support.scripted_download import (
     scripted_time,  # noqa: F401 - a fixture
 )
 
-# --- what an answer means ----------------------------------------------------------------------------------------------
+# --- error classes ----------------------------------------------------------------------------------------------
 
 BY_S3_CODE = {
     StoreUnavailable: [
@@ -98,7 +98,7 @@ TREATMENTS = {
 @pytest.mark.parametrize(
     ("kind", "status", "s3_code"), [(kind, *row) for kind, rows in BY_S3_CODE.items() for row in rows], ids=str
 )
-def test_error_code_of_s3_decides_first(kind: type[StoreError], status: int, s3_code: str) -> None:
+def test_s3_error_code_decides_first(kind: type[StoreError], status: int, s3_code: str) -> None:
     error = refusal(status, s3_code, "in its own words")
     assert kind is type(error)
     assert TREATMENTS[kind] is error.treatment
@@ -109,13 +109,13 @@ def test_error_code_of_s3_decides_first(kind: type[StoreError], status: int, s3_
 
 @pytest.mark.parametrize("s3_code", [None, "", "NeverHeardOf"])
 @pytest.mark.parametrize(("kind", "status"), [(kind, status) for kind, rows in BY_STATUS.items() for status in rows], ids=str)
-def test_status_decides_where_there_is_no_code_that_is_known(kind: type[StoreError], status: int, s3_code: str | None) -> None:
+def test_status_decides_without_a_known_code(kind: type[StoreError], status: int, s3_code: str | None) -> None:
     error = refusal(status, s3_code, "")
     assert kind is type(error)
     assert TREATMENTS[kind] is error.treatment
 
 
-def test_archived_object_is_no_matter_of_permission() -> None:
+def test_archived_object_is_not_access_denied() -> None:
     error = refusal(403, "InvalidObjectState", "")
     assert ("object-archived", Treatment.PERMANENT) == (error.code, error.treatment)
     assert "restore" in error.hint
@@ -134,7 +134,7 @@ def test_archived_object_is_no_matter_of_permission() -> None:
         ("ListBucket", "AccessDenied"),
     ],
 )
-def test_hint_says_what_to_do_about_this_code(word: str, s3_code: str) -> None:
+def test_hint_fits_the_code(word: str, s3_code: str) -> None:
     assert word in refusal(403, s3_code, "").hint
 
 
@@ -167,7 +167,7 @@ CLOCK = {
 }
 
 
-def test_table_of_clock_hints_is_walked_whole() -> None:
+def test_table_of_clock_hints_is_complete() -> None:
     table = re.findall(r"^ *\| ([^|]*?) *\|", _clock_hint.__doc__ or "", re.MULTILINE)
     assert list(CLOCK) == table[1:]
 
@@ -175,7 +175,7 @@ def test_table_of_clock_hints_is_walked_whole() -> None:
 @pytest.mark.parametrize(
     ("cause", "answer"), [(cause, answer) for cause, answers in CLOCK.items() for answer in answers], ids=str
 )
-def test_hint_names_the_clock_where_it_may_be_the_cause(cause: str, answer: tuple[int, str | None, str]) -> None:
+def test_hint_names_the_clock_as_a_possible_cause(cause: str, answer: tuple[int, str | None, str]) -> None:
     hints = [refusal(*answer, signed=True, clock_behind_seconds=behind).hint for behind in (BEHIND, CLOSE, UNKNOWN)]
     usual = refusal(*answer).hint
     match cause:
@@ -199,25 +199,25 @@ def test_hint_names_the_clock_where_it_may_be_the_cause(cause: str, answer: tupl
         ("365 days ahead of", -31_536_000.0),
     ],
 )
-def test_clock_hint_counts_in_a_fitting_unit(span: str, behind: float) -> None:
+def test_clock_hint_has_a_readable_unit(span: str, behind: float) -> None:
     hint = refusal(403, "RequestTimeTooSkewed", "", signed=True, clock_behind_seconds=behind).hint
     assert f"this machine's clock is {span} S3's: correct it, then run again" == hint
 
 
 @pytest.mark.parametrize("status", [304, 400, 401, 403, 404, 405, 416, 418])
-def test_hint_speaks_of_an_error_code_only_where_there_is_one(status: int) -> None:
+def test_hint_names_an_error_code_only_if_there_is_one(status: int) -> None:
     without, with_one = refusal(status, None, "").hint, refusal(status, "NeverHeardOf", "").hint
     assert "error code says why" not in without
     assert "no S3 error code" in without
     assert "no S3 error code" not in with_one
 
 
-def test_what_the_server_asks_for_goes_with_the_error() -> None:
+def test_error_carries_retry_after_and_region() -> None:
     error = refusal(503, "SlowDown", "", retry_after_seconds=7.0, region="eu-west-1")
     assert (7.0, "eu-west-1") == (error.retry_after_seconds, error.region)
 
 
-# --- how long to wait --------------------------------------------------------------------------------------------------
+# --- delays --------------------------------------------------------------------------------------------------
 
 ALMOST_ONE = 1 - 2**-53
 
@@ -253,24 +253,24 @@ def test_healthy_image_costs_one_request() -> None:
         received.attempts,
         received.reason,
     )
-    assert {"first": 1} == run.trial.requests
-    assert [] == run.log.said
+    assert {"first": 1} == run.state.requests
+    assert [] == run.log.events
 
 
-def test_image_that_s3_serves_cut_is_kept_and_said() -> None:
+def test_truncated_image_of_s3_is_kept_and_logged() -> None:
     cut = BODY[:-1]
     run = Run(ScriptedStore((ObjectHead(len(cut), f'"{hashlib.md5(cut).hexdigest()}"'), cut)))
     assert "the PNG has no end (IEND)" == run.outcome().suspect
     assert {"0.png": cut} == run.folder.images
-    assert ["image.suspect"] == run.log.said
+    assert ["image.suspect"] == run.log.events
 
 
-def test_nothing_is_said_of_a_file_that_got_there_first() -> None:
+def test_file_that_appeared_first_is_not_called_suspect() -> None:
     cut = BODY[:-1]
     store = ScriptedStore((ObjectHead(len(cut), f'"{hashlib.md5(cut).hexdigest()}"'), cut))
     run = Run(store, MemoryFolder({"0.png": b"made here"}))
     assert (Reason.APPEARED, "") == (run.outcome().reason, run.outcome().suspect)
-    assert [] == run.log.said
+    assert [] == run.log.events
 
 
 def test_page_instead_of_an_image_fails_after_one_request() -> None:
@@ -279,7 +279,7 @@ def test_page_instead_of_an_image_fails_after_one_request() -> None:
     failure = run.failure()
     assert "not-an-image" == failure.code
     assert "content type 'text/html' and begins with '<html>Please log in</htm'" in failure.hint
-    assert {"first": 1} == run.trial.requests
+    assert {"first": 1} == run.state.requests
 
 
 @pytest.mark.parametrize(
@@ -294,28 +294,28 @@ def test_page_instead_of_an_image_fails_after_one_request() -> None:
         (WHOLE, BODY[:-1] + b"x"),
     ],
 )
-def test_passing_fault_is_tried_again(fault: Answer) -> None:
+def test_transient_fault_is_retried(fault: Answer) -> None:
     run = Run(ScriptedStore(fault, (WHOLE, BODY)))
     assert 2 == run.received().attempts
-    assert {"first": 1, "retry": 1} == run.trial.requests
+    assert {"first": 1, "retry": 1} == run.state.requests
     assert 1 == len(run.stopping.waited)
-    assert [] == run.log.said
+    assert [] == run.log.events
 
 
 @pytest.mark.parametrize("fault", [refusal(500, "InternalError", "injected"), TimedOut("injected"), (WHOLE, BODY[:-1])])
-def test_fault_that_does_not_pass_fails_the_image_after_five_attempts(fault: Answer) -> None:
+def test_lasting_fault_fails_the_image_after_five_attempts(fault: Answer) -> None:
     run = Run(ScriptedStore(fault))
     assert FailureScope.OWN is run.failure().scope
     assert 5 == run.store.requests
-    assert {"first": 1, "retry": 4} == run.trial.requests
+    assert {"first": 1, "retry": 4} == run.state.requests
     assert 4 == len(run.stopping.waited)
     for ceiling, waited in zip([0.2, 0.4, 0.8, 1.6], run.stopping.waited, strict=True):
         assert 0 <= waited < ceiling
-    assert ["image.failed"] == run.log.said
+    assert ["image.failed"] == run.log.events
 
 
 @pytest.mark.parametrize("s3_code", ["NoSuchKey", "NoSuchBucket", "AccessDenied", "InvalidObjectState", "NeverHeardOf"])
-def test_answer_that_will_not_change_is_asked_for_once(s3_code: str) -> None:
+def test_permanent_error_is_not_retried(s3_code: str) -> None:
     run = Run(ScriptedStore(refusal(400, s3_code, "injected")))
     assert FailureScope.OWN is run.failure().scope
     assert (1, []) == (run.store.requests, run.stopping.waited)
@@ -324,12 +324,12 @@ def test_answer_that_will_not_change_is_asked_for_once(s3_code: str) -> None:
 def test_long_wait_gives_the_slot_back() -> None:
     run = Run(ScriptedStore(refusal(503, "SlowDown", "injected", retry_after_seconds=30.0), (WHOLE, BODY)))
     began = run.clock.now
-    assert run.trial is run.downloader.run(run.log, run.folder, run.trial)  # type: ignore[arg-type]
+    assert run.state is run.downloader.run(run.log, run.folder, run.state)  # type: ignore[arg-type]
     assert [] == run.stopping.waited
-    assert 30.0 == run.trial.due - began
-    assert run.trial is run.downloader.run(run.log, run.folder, run.trial)  # type: ignore[arg-type]  # woken early
+    assert 30.0 == run.state.due - began
+    assert run.state is run.downloader.run(run.log, run.folder, run.state)  # type: ignore[arg-type]  # woken early
     assert 1 == run.store.requests
-    run.clock.now = run.trial.due
+    run.clock.now = run.state.due
     assert 2 == run.received().attempts  # and goes on where it was
 
 
@@ -337,16 +337,16 @@ def test_stop_ends_the_waiting() -> None:
     run = Run(ScriptedStore(SLOW_DOWN), stopping=Stopping(after=1))
     assert ("interrupted", FailureScope.INTERRUPTED) == ((failure := run.failure()).code, failure.scope)
     assert 1 == run.store.requests
-    assert [] == run.log.said
+    assert [] == run.log.events
 
 
-def test_bytes_that_miss_the_etag_are_asked_for_on_a_new_connection() -> None:
+def test_mismatch_is_retried_on_a_new_connection() -> None:
     run = Run(ScriptedStore((WHOLE, BODY[:-1] + b"x"), (WHOLE, BODY[:-1] + b"y"), (WHOLE, BODY)))
     assert 3 == run.received().attempts
     assert [False, True, True] == run.store.fresh
 
 
-def test_same_wrong_bytes_twice_are_a_store_with_other_etags() -> None:
+def test_same_bytes_twice_under_an_etag_are_no_md5_etag() -> None:
     run = Run(ScriptedStore((WHOLE, BODY[:-1] + b"x")))
     failure = run.failure()
     assert "etag-not-md5" == failure.code
@@ -354,7 +354,7 @@ def test_same_wrong_bytes_twice_are_a_store_with_other_etags() -> None:
     assert 2 == run.store.requests
 
 
-def test_same_wrong_bytes_twice_under_a_checksum_are_damaged() -> None:
+def test_same_bytes_twice_under_a_checksum_are_damaged() -> None:
     run = Run(ScriptedStore((ObjectHead(len(BODY), None, {"crc32": "AAAAAA=="}), BODY)))
     failure = run.failure()
     assert ("integrity-mismatch", 2) == (failure.code, run.store.requests)
@@ -364,7 +364,7 @@ def test_same_wrong_bytes_twice_under_a_checksum_are_damaged() -> None:
 def test_redirect_is_followed_once() -> None:
     run = Run(ScriptedStore(REDIRECT, (WHOLE, BODY)))
     assert 1 == run.received().attempts
-    assert {"first": 1, "region": 1} == run.trial.requests
+    assert {"first": 1, "region": 1} == run.state.requests
     run = Run(ScriptedStore(REDIRECT))
     assert "region-redirect" == run.failure().code
     assert (2, ["eu-west-1"], []) == (run.store.requests, run.store.followed, run.stopping.waited)
@@ -379,47 +379,47 @@ def test_redirect_to_nowhere_is_not_followed() -> None:
 def test_rejected_identity_is_renewed_and_asked_again() -> None:
     run = Run(ScriptedStore(EXPIRED, (WHOLE, BODY), renews=True))
     assert 1 == run.received().attempts
-    assert {"first": 1, "identity": 1} == run.trial.requests
+    assert {"first": 1, "identity": 1} == run.state.requests
 
 
 @pytest.mark.parametrize(("requests", "renews"), [(1, False), (3, True)])
-def test_identity_that_stays_rejected_stops_all_who_use_it_and_is_said_once(requests: int, renews: bool) -> None:
+def test_identity_that_stays_rejected_is_one_outage(requests: int, renews: bool) -> None:
     run = Run(ScriptedStore(EXPIRED, renews=renews))
     assert FailureScope.SHARED is run.failure().scope
-    assert "identity-rejected" == run.failure(Run.new_trial()).code
+    assert "identity-rejected" == run.failure(Run.new_state()).code
     assert requests == run.store.requests
-    assert ["identity.failed"] == run.log.said
+    assert ["identity.failed"] == run.log.events
 
 
 @pytest.mark.parametrize("identity", ["presigned", "anonymous"])
-def test_who_does_not_sign_fails_alone(identity: str) -> None:
+def test_unsigned_request_fails_alone(identity: str) -> None:
     run = Run(ScriptedStore(EXPIRED, (WHOLE, BODY), identity=identity, renews=True))
     assert FailureScope.OWN is run.failure().scope
     assert 0 == run.store.renewals
-    assert isinstance(run.outcome(Run.new_trial()), Received)
+    assert isinstance(run.outcome(Run.new_state()), Received)
 
 
-def test_missing_credentials_are_said_once_for_all() -> None:
+def test_missing_credentials_are_reported_once() -> None:
     run = Run(ScriptedStore(CredentialsMissing("AWS credentials not configured")))
-    assert ["credentials-not-configured"] * 3 == [run.failure(Run.new_trial()).code for _ in range(3)]
-    assert (1, ["identity.failed"]) == (run.store.requests, run.log.said)
+    assert ["credentials-not-configured"] * 3 == [run.failure(Run.new_state()).code for _ in range(3)]
+    assert (1, ["identity.failed"]) == (run.store.requests, run.log.events)
 
 
 @pytest.mark.parametrize("error", [EXPIRED, CredentialsMissing("AWS credentials not configured")])
-def test_images_that_were_under_way_say_it_no_second_time(error: ActorsyncError) -> None:
+def test_images_under_way_report_no_second_outage(error: ActorsyncError) -> None:
     run = Run(SlowStore(error))
-    images = [gevent.spawn(run.failure, Run.new_trial()) for _ in range(3)]
+    images = [gevent.spawn(run.failure, Run.new_state()) for _ in range(3)]
     gevent.joinall(images, raise_error=True)
     assert [FailureScope.SHARED] * 3 == [image.value.scope for image in images]
-    assert (3, ["identity.failed"]) == (run.store.requests, run.log.said)
+    assert (3, ["identity.failed"]) == (run.store.requests, run.log.events)
 
 
-def test_full_disk_is_said_once_and_asks_for_nothing_more() -> None:
+def test_full_disk_is_reported_once_and_ends_requests() -> None:
     run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(full=True))
     assert [("disk-full", FailureScope.SHARED)] * 3 == [
-        (f.code, f.scope) for f in (run.failure(Run.new_trial()) for _ in range(3))
+        (f.code, f.scope) for f in (run.failure(Run.new_state()) for _ in range(3))
     ]
-    assert (0, ["disk.failed"]) == (run.store.requests, run.log.said)
+    assert (0, ["disk.failed"]) == (run.store.requests, run.log.events)
 
 
 def test_file_that_got_there_first_is_kept() -> None:
@@ -430,7 +430,7 @@ def test_file_that_got_there_first_is_kept() -> None:
     assert {"0.png": b"theirs"} == run.folder.images
 
 
-def test_refusal_of_the_disk_is_not_tried_again() -> None:
+def test_disk_error_is_not_retried() -> None:
     run = Run(ScriptedStore((WHOLE, BODY)), MemoryFolder(refuses=NameOccupied("injected")))
     assert "name-occupied" == run.failure().code
     assert 1 == run.store.requests
