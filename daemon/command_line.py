@@ -1,4 +1,4 @@
-"""argv -> what is asked for: flags, a command, and the old script's two numbers."""
+"""Parse the command line: flags, a command, and the two numbers that the older script took."""
 
 import argparse
 import os
@@ -12,22 +12,22 @@ from daemon.config import SETTINGS, add_setting_flags, quoted, setting
 from daemon.core.errors import ConfigError
 from daemon.printing import print_text
 
-COMMANDS = ("sync", "status", "reload", "demo")  # the same as no command, and as the flags of these names
-CONCURRENCY = ("workers_per_actor", "concurrent_actors")  # the two numbers, in this order
+COMMANDS = ("sync", "status", "reload", "demo")  # sync is the default; the others are also flags
+CONCURRENCY = ("workers_per_actor", "concurrent_actors")  # the settings of the two numbers, in this order
 _MODES = {
     "dry_run": "print what a sync would download, and exit",
-    "check_config": "print the settings and where each came from, and exit",
-    "status": "ask the daemon that owns this data directory how it is",
-    "reload": "have that daemon read its configuration and credentials again",
-    "demo": "sync generated images from a local S3 server, in demo-data/",
+    "check_config": "print the settings and the source of each, and exit",
+    "status": "print the status of the daemon that owns this data directory",
+    "reload": "have the daemon read its configuration and credentials again",
+    "demo": "sync generated images from a local S3 server into demo-data/",
 }
-_COLUMNS = 80  # of a help that no terminal shows
+_COLUMNS = 80  # where --help does not go to a terminal
 _NUMBER = re.compile(r"[-+.]?[0-9].*")
-_DASHES = "-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}"  # word processors make the latter from two hyphens
+_DASHES = "-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}"  # word processors turn two hyphens into one of these
 
 
 class UsageError(Exception):
-    """The command line is wrong: exit 2. The text says what, `usage` what would be right."""
+    """The command line is wrong: exit 2. `usage` is the text that argparse prints above the error."""
 
     def __init__(self, message: str, usage: str) -> None:
         super().__init__(message)
@@ -35,9 +35,9 @@ class UsageError(Exception):
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The modes as booleans, and of each setting the value that was given or None.
+    """The modes as booleans, and for each setting the given value or None.
 
-    Raises UsageError; SystemExit after --help and --version.
+    Raises UsageError, and SystemExit after --help and --version.
     """
     parser = _parser()
     arguments, unknown = parser.parse_known_args(argv)
@@ -54,11 +54,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def refuse_settings(arguments: argparse.Namespace, taken: Iterable[str], mode: str) -> None:
-    """Raise UsageError where a setting was given that the mode would ignore. `taken`: the names of those it uses."""
-    ignored = [row.flag for row in SETTINGS if getattr(arguments, row.name, None) is not None and row.name not in taken]
+def refuse_settings(arguments: argparse.Namespace, accepted: Iterable[str], mode: str) -> None:
+    """Raise UsageError where a setting was given that the mode ignores. `accepted`: the names of the settings it uses."""
+    ignored = [row.flag for row in SETTINGS if getattr(arguments, row.name, None) is not None and row.name not in accepted]
     if ignored:
-        used = ", ".join(str(setting(name).flag) for name in taken)
+        used = ", ".join(str(setting(name).flag) for name in accepted)
         _parser().error(f"{mode} ignores {', '.join(map(str, ignored))}: leave that out (it takes {used})")
 
 
@@ -70,7 +70,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, self.format_usage())
 
     def _print_message(self, message: str, file: object = None) -> None:
-        """--help and --version: argparse's own loses them where standard output cannot be written."""
+        """Print --help or --version. argparse's own ignores a standard output that cannot be written."""
         print_text(message.rstrip("\n"))
 
 
@@ -83,7 +83,7 @@ class _ShowVersion(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m daemon",
-        description="Mirror the training images that JSON manifests list from S3 to local disk: once, or on and on.",
+        description="Mirror the training images that JSON manifests list from S3 to local disk, once or as a daemon.",
         allow_abbrev=False,
         formatter_class=_formatter,
     )
@@ -98,15 +98,14 @@ def _parser() -> argparse.ArgumentParser:
         "words",
         nargs="*",
         metavar="COMMAND",
-        help="sync (also without a command), status, reload or demo; "
-        "or the old script's two numbers: downloads per actor, then concurrent actors",
+        help="sync (the default), status, reload or demo; or two numbers: downloads per actor, then concurrent actors",
     )
     add_setting_flags(parser)
     return parser
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """As wide as the terminal. argparse asks for one with each flag; its own imports shutil, bz2 and lzma for the width."""
+    """A formatter as wide as the terminal. argparse's own imports shutil, bz2 and lzma to find the width."""
     try:
         columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
     except (OSError, ValueError):
@@ -114,27 +113,29 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=(columns or _COLUMNS) - 2)
 
 
-# --- words that are no flags ------------------------------------------------------------------------------------------
+# --- words that are not flags -----------------------------------------------------------------------------------------
 
 
 def _refuse_further_globs(parser: argparse.ArgumentParser, argv: Sequence[str], words: Sequence[str]) -> None:
-    """`--actors a b`, perhaps of a glob that the shell expanded. Two plain numbers, or a command, may follow."""
+    """Refuse `--actors a b`, which a glob that the shell expanded looks like. A command or two numbers may follow."""
     if words[0] in COMMANDS or (len(words) == 2 and all(re.fullmatch("[1-9][0-9]*", word) for word in words)):
         return
     for row in SETTINGS:
-        for place, given in enumerate(argv):
+        for index, given in enumerate(argv):
             if not row.repeatable or given.partition("=")[0] != row.flag:
                 continue
-            following = [*argv[place + ("=" not in given) + 1 :], "-"]
-            behind = following[: next(n for n, word in enumerate(following) if word.startswith("-"))]
-            if words[0] in behind:
+            following = [*argv[index + ("=" not in given) + 1 :], "-"]
+            globs = following[: next(n for n, word in enumerate(following) if word.startswith("-"))]
+            if words[0] in globs:
                 parser.error(f"{row.flag} takes one GLOB: repeat it, as {row.flag} 'a*' {row.flag} 'b*', in quotes")
 
 
 def _take_command(parser: argparse.ArgumentParser, arguments: argparse.Namespace, words: list[str]) -> None:
     command = words.pop(0)
     if command not in COMMANDS:
-        suggestion = _suggestion(command, [*COMMANDS, *_flags()]) or f"; there are {', '.join(COMMANDS)}, and flags: see --help"
+        suggestion = (
+            _suggestion(command, [*COMMANDS, *_flags()]) or f"; the commands are {', '.join(COMMANDS)}; for flags see --help"
+        )
         parser.error(f"unknown command {quoted(command)}{suggestion}")
     if command != "sync":
         setattr(arguments, command, True)
@@ -145,7 +146,7 @@ def _take_command(parser: argparse.ArgumentParser, arguments: argparse.Namespace
 
 
 def _take_numbers(parser: argparse.ArgumentParser, arguments: argparse.Namespace, words: Sequence[str]) -> None:
-    """`--once 20 10` as users of the old script type it."""
+    """Take the numbers of `--once 20 10`, as users of the older script type it."""
     if not words:
         return
     if len(words) != len(CONCURRENCY):
@@ -168,8 +169,8 @@ def _flags() -> list[str]:
 
 
 def _suggestion(word: str, names: Iterable[str]) -> str:
-    """`: did you mean --once?`, or "" where no name is near."""
-    import difflib  # only a misspelled word needs it
+    """`: did you mean --once?`, or "" where no name is similar."""
+    import difflib  # needed only for a misspelled word
 
     bare = word.lstrip(_DASHES).replace("_", "-").lower()
     by_bare: dict[str, str] = {}

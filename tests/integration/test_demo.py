@@ -20,7 +20,10 @@ from botocore.exceptions import ClientError
 
 from daemon import demo
 from daemon.core.errors import ConfigError, DiskFull
+from daemon.core.model import Credentials, Secret
 from daemon.demo import Demo, DemoServer
+from daemon.demo import folder as demo_folder
+from daemon.demo import server as demo_server
 from tests.support.file_systems import small_file_system
 from tests.support.needs import needs_root
 from tests.support.other_user import NOBODY
@@ -132,7 +135,7 @@ def test_second_run_changes_nothing_and_says_how_to_start_over(tmp_path):
 def test_interrupted_generation_shows_nothing_and_the_next_run_makes_all_of_it(tmp_path, monkeypatch):
     (tmp_path / "whole").mkdir()
     whole = demo.prepare(tmp_path / "whole", actors=2)
-    make_png, made = demo._png, []
+    make_png, made = demo_folder.png, []
 
     def injected_interrupt(*arguments):
         made.append(arguments)
@@ -141,7 +144,7 @@ def test_interrupted_generation_shows_nothing_and_the_next_run_makes_all_of_it(t
         return make_png(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(demo, "_png", injected_interrupt)
+        patched.setattr(demo_folder, "png", injected_interrupt)
         with pytest.raises(KeyboardInterrupt):
             demo.prepare(tmp_path, actors=2)
     assert not tmp_path.joinpath("demo-data").exists()
@@ -329,7 +332,7 @@ def test_server_starts_and_ends_under_gevent(small):
         assert 0 == parent.wait(WAIT_SECONDS)
     assert facts["ticks"] > 1  # other greenlets ran while it started
     with pytest.raises(Exception, match="Could not connect"):
-        client(DemoServer(facts["url"], demo.Credentials("a", demo.Secret("b"), None, ""))).list_buckets()
+        client(DemoServer(facts["url"], Credentials("a", Secret("b"), None, ""))).list_buckets()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -382,7 +385,7 @@ def test_server_that_cannot_start_is_quoted(small, tmp_path):
 
 
 def test_server_that_never_answers_is_given_up_and_ended(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "START_SECONDS", 0.3)
+    monkeypatch.setattr(demo_server, "START_SECONDS", 0.3)
     rclone = fake_rclone(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 3600")
     with pytest.raises(ConfigError, match="did not answer"), Demo(small.folder, True, rclone).server():
         pytest.fail("it has no server")

@@ -86,8 +86,8 @@ def test_misspelled_word_gets_did_you_mean(word, meant):
     ("argv", "said"),
     [
         (("--xyzzy",), "unknown flag --xyzzy"),
-        (("xyzzy",), "unknown command 'xyzzy'; there are sync, status, reload, demo, and flags: see --help"),
-        (("w" * 40,), "unknown command ***; there are sync, status, reload, demo, and flags: see --help"),
+        (("xyzzy",), "unknown command 'xyzzy'; the commands are sync, status, reload, demo; for flags see --help"),
+        (("w" * 40,), "unknown command ***; the commands are sync, status, reload, demo; for flags see --help"),
         (("--token=secret",), "unknown flag --token"),
         (("status", "5"), "status takes no '5'"),
         (("reload", "--status"), "reload is not allowed with --status"),

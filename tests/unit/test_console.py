@@ -241,7 +241,7 @@ def test_the_end_names_actors_that_are_not_ready(facts: dict, line: str):
 def test_the_end_counts_images_that_are_suspect_or_mislabelled():
     text = rendered(COMPLETED | {"suspect": 1, "mislabelled": 12})
     assert (
-        "\n⚠️ Suspect: 1 image cut, or no image (see the image.suspect lines)\n"
+        "\n⚠️ Suspect: 1 image truncated, or not an image (see the image.suspect lines)\n"
         f"ℹ️ 12 images of another format than the name says\n{RULE}\n"
     ) in text
     assert "✅ Sync Complete!" in text

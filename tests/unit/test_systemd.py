@@ -231,6 +231,13 @@ def test_every_service_is_as_hardened_as_the_first(unit: str) -> None:
     assert {name: first[name] for name in HARDENING} == {name: other.get(name) for name in HARDENING}
 
 
+def test_timer_is_nightly_and_says_how_to_change_it() -> None:
+    lines = (UNITS / "actorsync-once.timer").read_text(encoding="utf-8").splitlines()
+    assert ["OnCalendar=*-*-* 03:00:00"] == [line for line in lines if line.startswith("OnCalendar=")]
+    change = lines.index("#   [Timer]")
+    assert ["#   OnCalendar=", "#   OnCalendar=hourly"] == lines[change + 1 : change + 3]
+
+
 def test_stopping_is_given_longer_than_the_grace_period() -> None:
     from daemon.config import setting
 

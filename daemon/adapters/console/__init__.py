@@ -1,4 +1,4 @@
-"""The view for people: lines, the summary of each run, and a live bar below them."""
+"""The console view: a line for each event, a summary of each run, and a live progress bar."""
 
 from daemon.adapters.console.bar import ERASE, ProgressBar, Rates, bar_text, shares_terminal
 from daemon.adapters.console.summary import RULE

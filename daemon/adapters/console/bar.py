@@ -1,4 +1,4 @@
-"""A live progress bar below the lines of one terminal."""
+"""A live progress bar below the log lines of a terminal."""
 
 import os
 import time
@@ -12,15 +12,15 @@ import gevent
 from daemon.adapters.console.text import counted, size_text
 from daemon.core.report import Progress
 
-# Clear this line (ECMA-48 8.3.41) and all below it (8.3.39). The space: cleared from the top left corner, tmux keeps the old
-# screen in its history.
+# Clear this line (ECMA-48 8.3.41) and all below it (8.3.39). The space keeps tmux from moving the old screen into its
+# history, as it does where the screen is cleared from the top left corner.
 ERASE = b"\r\x1b[K \x1b[J\r"
-# The cursor stays at the bar's left edge. Terminals that rewrap its line when they are made narrower keep the cursor where
-# it is in the text, above all that wrapped; those that cut the line off have one line to erase. So ERASE is right in both.
-_DRAW = b"\x1b[?7l%b\r\x1b[?7h"  # without wrapping (DECAWM): the terminal may be narrower by now
+# The cursor stays at the bar's left edge, so that ERASE also works after the terminal was made narrower: where the terminal
+# wraps the bar, the cursor stays above the wrapped lines; where it cuts the bar off, there is one line to erase.
+_DRAW = b"\x1b[?7l%b\r\x1b[?7h"  # wrapping off (DECAWM): the terminal may be narrower by now
 _TICK_SECONDS = 0.1
 _IDLE_TICK_SECONDS = 1.0
-_RATE_SECONDS = 5.0  # rates are over this long: steady enough to read, quick enough to believe
+_RATE_SECONDS = 5.0  # rates are averages over this time: steady enough to read, and current
 _CELLS = 16
 
 
@@ -31,17 +31,17 @@ class Rates:
 
 
 def bar_text(progress: Progress, rates: Rates, columns: int, *, emoji: bool = True) -> str:
-    """The bar in fewer than `columns` cells, each character one cell wide; facts are left out where they do not fit."""
+    """The bar in fewer than `columns` cells, one for each character; facts that do not fit are left out."""
     expected = progress.images_expected
     share = min(1.0, progress.images_done / expected) if expected else 0.0
     left_seconds = (expected - progress.images_done) / rates.images_per_second if rates.images_per_second else None
     full, empty = "█░" if emoji else "#-"
     cells = round(share * _CELLS)
     for text in (f"{full * cells}{empty * (_CELLS - cells)} {share:4.0%}", f"{share:.0%}", ""):
-        if len(text) < columns:  # a full last column makes some terminals wrap, and one line could not be erased
+        if len(text) < columns:  # a full last column makes some terminals wrap, and ERASE takes one line
             break
     about = "~" if expected != progress.images_known else ""
-    facts = (  # what matters most stands first
+    facts = (  # the most important first
         f"{progress.images_done} of {about}{round(expected)} images",
         f"{_clock(left_seconds)} left",
         f"{rates.images_per_second:.1f} images/s",
@@ -65,14 +65,13 @@ def _clock(seconds: float | None) -> str:
 
 
 class ProgressBar:
-    """A live bar below the lines of one terminal, while `progress()` gives something to show.
+    """A live bar below the lines of a terminal, while `progress()` returns something to show.
 
-    Lines and bar cannot interleave, because both are one stream: `around` makes each rendered line into "erase the
-    bar, the line, the bar again", one piece that goes through the one writer, and so do the bar's own ticks. Each piece
-    begins with an erase and is whole by itself, so that one that is dropped spoils nothing. Hence the bar belongs only
-    where `shares_terminal(1, 2)`; what goes to standard error by another way lands on the bar.
+    Lines and bar share one writer, so they cannot interleave. `around` turns each rendered line into one write: erase the
+    bar, the line, the bar again. The bar's own ticks erase first too, so a dropped write does no harm. Use the bar only
+    where `shares_terminal(1, 2)`: text that reaches the terminal by another way lands on the bar.
 
-    The width is asked for at each tick; a terminal that is made narrower shows a wrapped bar until the next one.
+    The width is read at each tick; a terminal that was made narrower shows a wrapped bar until the next tick.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class ProgressBar:
         self._ticker: gevent.Greenlet | None = None
 
     def around(self, render: Callable[[Mapping[str, Any]], bytes]) -> Callable[[Mapping[str, Any]], bytes]:
-        """`render`, with the bar taken away before and put back after."""
+        """`render`, with the bar erased before the line and drawn again after it."""
 
         def rendered(event: Mapping[str, Any]) -> bytes:
             return self.above(render(event))
@@ -104,25 +103,25 @@ class ProgressBar:
         return rendered
 
     def above(self, text: bytes) -> bytes:
-        """The text, as it is to be written while a bar may be there."""
+        """The text, as it must be written while a bar may be drawn."""
         return ERASE + text + self._drawn if text else text
 
     def start(self) -> None:
         self._ticker = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """Erase the bar; it does not come back."""
+        """Erase the bar for good."""
         if self._ticker is not None:
             self._ticker.kill()
         self._draw(b"")
 
     def tick(self) -> bool:
-        """Draw the bar as it is now; False: there is nothing to show."""
+        """Draw the current bar; False if there is nothing to show."""
         progress = self._progress()
         if progress is None:
             self._samples.clear()
             self._draw(b"")
-        elif not self._behind():  # a terminal that is held (Ctrl-S) is not sent an hour of bars to catch up with
+        elif not self._behind():  # no bars pile up for a terminal that is paused (Ctrl-S)
             self._draw(bar_text(progress, self._rates(progress), self._columns(), emoji=self._emoji).encode())
         return progress is not None
 
@@ -153,11 +152,11 @@ class ProgressBar:
 
     def _columns(self) -> int:
         try:
-            return os.get_terminal_size(self._fd).columns or 80  # some terminals say 0
+            return os.get_terminal_size(self._fd).columns or 80  # some terminals report 0
         except OSError:
             return 80
 
 
 def shares_terminal(one: int, other: int) -> bool:
-    """Whether both descriptors are one and the same terminal."""
+    """Whether both descriptors are the same terminal."""
     return os.isatty(one) and os.isatty(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev

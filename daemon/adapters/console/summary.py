@@ -1,4 +1,4 @@
-"""The last screen of a run: totals, what is missing, what failed and why."""
+"""The summary of a run: totals, actors that are not ready, and failures by cause."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _REASONS = {
 
 
 def summary_text(event: Event, style: Style) -> str:
-    """The end of the run that `event`, its run.completed, tells of."""
+    """The summary of the run whose run.completed event this is."""
     downloaded, skipped, failed = (shown(event.get(key, 0)) for key in ("downloaded", "skipped", "failed"))
     return (
         f"{RULE}\n{_outcome(event, style)}\n"
@@ -34,7 +34,7 @@ def summary_text(event: Event, style: Style) -> str:
 
 
 def _outcome(event: Event, style: Style) -> str:
-    """The first line: a sign of success only where every actor is ready to train."""
+    """The first line; it reports success only where every actor is ready to train."""
     status, not_ready = event.get("status"), event.get("not_ready")
     if status == "interrupted":
         return f"{style.sign('🛑')} Sync interrupted"
@@ -50,7 +50,7 @@ def _outcome(event: Event, style: Style) -> str:
 
 
 def _left(event: Event, style: Style) -> str:
-    """How many listed images are not there; those of actors that were not begun are unknown."""
+    """How many listed images are missing; those of actors that were not begun are unknown."""
     left = (event.get("failed") or 0) + (event.get("unattempted") or 0)
     not_begun = event.get("actors_not_begun")
     if not left and not not_begun:
@@ -69,7 +69,7 @@ def _size(event: Event, style: Style) -> str:
 
 
 def _not_ready(event: Event, style: Style) -> str:
-    """Which actors cannot be trained, the first by name, and what their manifests lack."""
+    """How many actors cannot be trained, the names of the first ones, and what their manifests lack."""
     count = event.get("not_ready")
     if not count:
         return ""
@@ -83,18 +83,18 @@ def _not_ready(event: Event, style: Style) -> str:
 
 
 def _suspect(event: Event, style: Style) -> str:
-    """What a trainer may not open, and what has another format than its name says: it is there as S3 has it."""
+    """Images that a trainer may not open, and images of another format than their name says; both are as S3 has them."""
     text = ""
     if suspect := event.get("suspect"):
-        said = f"Suspect: {counted(suspect, 'image')} cut, or no image (see the image.suspect lines)"
-        text = f"{style.sign('⚠️')} {style.painted('⚠️', said)}\n"
+        warning = f"Suspect: {counted(suspect, 'image')} truncated, or not an image (see the image.suspect lines)"
+        text = f"{style.sign('⚠️')} {style.painted('⚠️', warning)}\n"
     if mislabelled := event.get("mislabelled"):
         text += f"{style.sign('ℹ️')} {counted(mislabelled, 'image')} of another format than the name says\n"
     return text
 
 
 def _failures(event: Event, style: Style) -> str:
-    """What failed and why, the most frequent cause first."""
+    """The failures by cause, the most frequent first."""
     text = "".join(_described(cause, style) for cause in event.get("causes") or ())
     if others := event.get("failures_of_other_causes"):
         text += f"{style.sign('❌')} {shown(others)} of other causes\n"

@@ -1,10 +1,10 @@
-"""Text for the console: safe values, and only signs and colours that the terminal can show."""
+"""Text for the console: values made safe, and the signs and colours that the terminal supports."""
 
 from collections.abc import Mapping
 
 _MAX_VALUE_CHARACTERS = 1_000
 
-_PLAIN = {  # what a terminal without emoji shows instead
+_PLAIN = {  # for terminals without emoji
     "✅": "[OK]",
     "⚠️": "[WARN]",
     "❌": "[FAIL]",
@@ -12,7 +12,7 @@ _PLAIN = {  # what a terminal without emoji shows instead
     "🔎": "[DEBUG]",
     "🛑": "[STOP]",
 }
-_COLOURS = {"❌": "31", "⚠️": "33", "🛑": "33"}  # ECMA-48 8.3.117; what went well needs no colour
+_COLOURS = {"❌": "31", "⚠️": "33", "🛑": "33"}  # ECMA-48 8.3.117; success needs no colour
 
 
 def terminal_can_emoji(environ: Mapping[str, str]) -> bool:
@@ -20,7 +20,7 @@ def terminal_can_emoji(environ: Mapping[str, str]) -> bool:
 
 
 def terminal_can_move(environ: Mapping[str, str]) -> bool:
-    """Whether the terminal knows escape sequences, which a bar takes."""
+    """Whether the terminal supports escape sequences, which the bar needs."""
     return environ.get("TERM", "") not in ("", "dumb")
 
 
@@ -29,10 +29,10 @@ def terminal_can_colour(environ: Mapping[str, str]) -> bool:
 
 
 def shown(value: object) -> str:
-    """The text of a fact, safe for a terminal and on one line.
+    """The value as one line of text that is safe for a terminal.
 
-    Names and errors come from files and servers: an escape sequence in one could retitle, recolour or rewrite the
-    screen, and a direction override make one name look like another. What is not printable is shown as `\\x1b`.
+    Names and errors come from files and servers. An escape sequence in one could rewrite the screen, and a direction
+    override could make one name look like another. A character that is not printable is shown as `\\x1b`.
     """
     text = str(value)
     if len(text) > _MAX_VALUE_CHARACTERS:
@@ -43,6 +43,7 @@ def shown(value: object) -> str:
 
 
 def counted(count: object, noun: str) -> str:
+    """The count and its noun, in the plural unless the count is 1; safe for a terminal."""
     return f"{shown(count)} {noun}{'' if count == 1 else 's'}"
 
 
@@ -53,18 +54,18 @@ def size_text(size_bytes: float) -> str:
 
 
 class Style:
-    """What the terminal can show."""
+    """Signs and colours, as far as the terminal supports them."""
 
     def __init__(self, *, emoji: bool = True, colour: bool = False) -> None:
         self._emoji = emoji
         self._colour = colour
 
     def sign(self, emoji: str) -> str:
-        """One that carries meaning: in plain words where there is no emoji."""
+        """A sign that carries meaning: a word in brackets where there is no emoji."""
         return emoji if self._emoji else self.painted(emoji, _PLAIN[emoji])
 
     def icon(self, emoji: str) -> str:
-        """One that only decorates."""
+        """A decoration, left out where there is no emoji."""
         return emoji if self._emoji else ""
 
     def painted(self, sign: str, text: str) -> str:

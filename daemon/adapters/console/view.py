@@ -1,4 +1,4 @@
-"""The view for people: the same events in the words that users know."""
+"""The console view: events as text for people."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -14,15 +14,15 @@ _NOT_SHOWN = {"timestamp", "level", "event", "run_id", "message", "error", "hint
 
 
 class ConsoleView:
-    """Turns each event into what a person reads; `render` gives b"" for what is not shown.
+    """Renders events as text; `render` returns b"" for an event that is not shown.
 
-    Events below `level` are not shown; the summary is, at every level (`daemon`: there only that of a run with failures, for
-    there is one after each change). Failed images are grouped there by cause; at debug each is a line of its own as well.
+    Events below `level` are hidden, except the summary. A daemon has a run after each change, so `daemon` shows only
+    the summaries of runs with failures. The summary groups failed images by cause; level debug also shows each one.
     """
 
     def __init__(self, *, emoji: bool = True, colour: bool = False, level: str = "info", daemon: bool = False) -> None:
         self._style = Style(emoji=emoji, colour=colour)
-        levels = list(_LEVEL_SIGNS)  # the gravest first
+        levels = list(_LEVEL_SIGNS)  # the most severe first
         self._hidden = frozenset(levels[levels.index(level) + 1 :])
         self._each_failure = level == "debug"
         self._daemon = daemon
@@ -76,7 +76,7 @@ class ConsoleView:
         return f"{_position(event)}{self._style.sign(sign)} {self._style.painted(sign, text)}\n"
 
     def _actor_not_synced(self, event: Event) -> str:
-        """One line. actorsData.json belongs to no actor."""
+        """One line, for an actor or for actorsData.json."""
         code = shown(event.get("code") or event["event"].replace(".", "-"))
         error = shown(event.get("error") or code)
         actor = shown(event.get("actor", ""))
@@ -85,7 +85,7 @@ class ConsoleView:
         return f"{_position(event)}{self._style.sign(sign)} {self._style.painted(sign, text)}\n"
 
     def _image_failed(self, event: Event) -> str:
-        """A line at debug alone: the summary groups them by cause."""
+        """A line at level debug only: the summary groups failures by cause."""
         if not self._each_failure:
             return ""
         error = event.get("error") or event.get("code", "error")
@@ -103,7 +103,7 @@ class ConsoleView:
 
 
 def with_times(render: Callable[[Event], bytes]) -> Callable[[Event], bytes]:
-    """`render`, with the local time of the event before each line that is not empty."""
+    """`render`, with the event's local time before each line that is not empty."""
 
     def rendered(event: Event) -> bytes:
         text = render(event)
