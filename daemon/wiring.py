@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import gevent
 from gevent.event import Event
 
+from daemon import __version__
+from daemon.actor_records import ActorHinted, ActorRecords, OutageProbes
 from daemon.actor_sync import ActorSync
 from daemon.adapters.aws.profile import find_profile, find_profile_region
 from daemon.adapters.control import ControlServer, Followers, ask
@@ -43,21 +45,32 @@ from daemon.config import (
     load_config,
     reread_dotenv,
 )
-from daemon.core.errors import ConfigError, DiskError, OutputUnwritable
-from daemon.core.model import Credentials
+from daemon.control_requests import ControlRequest, ControlRequests, Reloader, RereadConfig
+from daemon.core.errors import ActorsyncError, ConfigError, DiskError, OutputUnwritable
+from daemon.core.model import Credentials, ObjectRef
 from daemon.core.outages import Outages, Thing
 from daemon.core.ports import Channel, ImageDisk, Log, ManifestSource, ObjectStore, Supervisor, Watcher
 from daemon.core.report import Progress
+from daemon.core.schedule import Schedule
 from daemon.download import Downloader
+from daemon.inbox import Crashed, Inbox
 from daemon.lock_keeper import LockKeeper
-from daemon.loop import ActorHinted, ActorsHinted, Asked, Crashed, EverythingHinted, OutageEnded, Service
+from daemon.loop import Loop, OutageEnded, progress, request_stop
+from daemon.modes import DaemonMode, Mode, OnceMode
 from daemon.outage_detector import report_recovery
 from daemon.printing import print_bytes
+from daemon.roster import EventsLost, ListHinted, NoWatcher, Rescans, Roster
 from daemon.run_tracker import Publish, RunTracker
-from daemon.workers.outage_reports import OutageReports
-from daemon.workers.pool import WorkerPool
-from daemon.workers.slots import SlotShare
-from daemon.workers.worker import Worker, forward_first_read, forward_outage, forward_recovery
+from daemon.status import AliveLog, DaemonStatus
+from daemon.supervision import Supervised, Supervision, Unsupervised
+from daemon.workers.pool import (
+    Worker,
+    WorkerPool,
+    forward_first_read,
+    forward_outage,
+    forward_recovery,
+    share_of,
+)
 
 if TYPE_CHECKING:
     from daemon.adapters.console import ProgressBar
@@ -74,31 +87,20 @@ FindCredentials = Callable[[], Credentials | None]
 
 
 class Application(NamedTuple):
-    """Everything that one run needs, ready to go; `close` is for after the service has run.
+    """Everything that one run needs, ready to go.
 
-    `stop` and `abort` are for signal handlers; `abort` leaves a clean terminal to a process that ends at once. `say` writes
-    words for people, which are no event.
-
-    `unwritten`, after that: why some lines could not be written to standard output; None: they were.
+    `run` returns the exit status. `stop` and `abort` are for signal handlers; `abort` leaves a clean terminal to a process
+    that ends at once. `print_notice` shows text for people that is no event. After `close`, `unwritten` gives why some lines
+    could not be written to standard output; None: all were.
     """
 
-    service: Service
+    run: Callable[[], int]
+    settled: Event  # the first run is closed
+    inbox: Inbox
     log: Log
-    say: Callable[[str], None]
+    print_notice: Callable[[str], None]
     stop: Callable[[int], None]
     abort: Callable[[], None]
-    close: Callable[[], None]
-    unwritten: Callable[[], OSError | None]
-
-
-class Output(NamedTuple):
-    """Where events go: `log` takes new ones, `show` one that was logged elsewhere; `say` and `abort` as of Application."""
-
-    log: Log
-    show: Callable[[Mapping[str, object]], None]
-    say: Callable[[str], None]
-    abort: Callable[[], None]
-    writer: LineWriter
     close: Callable[[], None]
     unwritten: Callable[[], OSError | None]
 
@@ -158,14 +160,14 @@ def fork_mates(count: int, config: Config, environ: Mapping[str, str], working_d
     def work(number: int, channel: Channel) -> None:
         live, stopping, outages = LiveConfig(config), Event(), Outages(processes=1 + count)
         _share_ambient(config)
-        store = _store(config, environ, working_dir, None)
+        store = _build_store(config, environ, working_dir, None)
         checksums = Md5Batch(otherwise=HashThreads(processes=1 + count).new_checksum)
         reports = forward_outage(channel), forward_recovery(channel), forward_first_read(channel)
         downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *reports)
-        share = SlotShare(1 + count, (number,))
+        share = partial(share_of, number, 1 + count)
         manifests, disk = _data_dir(config)
         actor_sync = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=True)
-        Worker(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.take_first_read).work()
+        Worker(channel, actor_sync, outages, stopping, _logged_level(config), downloader.detector.first_read).work()
 
     raise_open_files(config)
     return fork_processes(count, work)
@@ -182,102 +184,195 @@ def build(
     reread: Callable[[Config], Config] | None = None,
     supervisor: Supervisor | None = None,
 ) -> Application:
-    """Take the data directory's lock and put everything together; nothing is asked of the network yet.
+    """Lock the data directory and put everything together; sends no request yet.
 
-    `find_credentials` stands in for the configured ones (the demo's). `reread` gives the configuration as it is at a
-    reload, from the one in force. Raises ConfigError, DataDirOwned.
+    `find_credentials` replaces the configured credentials (--demo). `reread` returns the new configuration at a reload, from
+    the one in force; None: no reload. Raises ConfigError, DataDirOwned.
     """
     raise_open_files(config)
-    publish = publisher(config) if once else _go_on_without(publisher(config))
+    publish = publisher(config) if once else _tolerant(publisher(config))
     lock = DataDirLock(config.data_dir)
     _share_ambient(config)
-    live = LiveConfig(config)
-    stopping = Event()
+    inbox, live, stopping = Inbox(), LiveConfig(config), Event()
+    stop = partial(request_stop, inbox, stopping)
     followers = Followers()
-    output = open_output(
-        config,
-        environ,
-        lambda: service.progress(),
-        lossless=once,
-        on_broken=lambda: service.stop(signal.SIGPIPE),
-        followers=followers,
-        times=not once,
-    )
-    log = output.log
-    store = _store(config, environ, working_dir, find_credentials)
-    outages = Outages(probing=not once, processes=1 + len(workers))
-    hashers = HashThreads(processes=1 + len(workers))
-    checksums = Md5Batch(otherwise=hashers.new_checksum)
-
-    def on_recovery(log: Log, thing: Thing) -> None:
-        report_recovery(log, thing)
-        service.put(OutageEnded(thing))
-
-    reports = OutageReports(outages, on_recovery=on_recovery)
-    own_reports = reports.report_outage, reports.report_recovery, reports.report_first_read
-    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *own_reports)
-    manifests, disk = _data_dir(config)
-    share = SlotShare.of_owner(processes=1 + count_mates(config), workers=len(workers))
-    local = ActorSync(manifests, disk, downloader, stopping, live, share, look_ahead=bool(workers))
-    worker_pool = WorkerPool(local, workers, stopping, share, reports, downloader.detector.take_first_read)
-
-    def reload() -> tuple[Config, tuple[str, ...]]:
-        assert reread is not None
-        new = _off_hub(partial(reread, live.now))
-        changed = changed_settings(live.now, new)
-        raise_open_files(new)
-        store.forget_identity()
-        downloader.detector.reset()
-        reports.forget_all()
-        return new, changed
-
-    def watcher(service: Service) -> Watcher:
-        from daemon.adapters.watch import Watcher as FolderWatcher  # watchdog, which --once never needs
-
-        return FolderWatcher(
-            config.data_dir,
-            on_actor=lambda actor: service.put(ActorHinted(actor)),
-            on_actors=lambda: service.put(ActorsHinted()),
-            on_overflow=lambda: service.put(EverythingHinted()),
-            log=log,
-        )
-
-    service = Service(
-        manifests,
-        worker_pool,
-        outages,
-        RunTracker(log, publish, worker_pool.usage),
-        stopping,
-        log,
-        live,
-        watcher=None if once else watcher,
-        follow=followers.add,  # type: ignore[arg-type]  # the answers that the service knows are the control's replies
-        supervisor=supervisor,
-        reload=reload if reread is not None else None,
-        keep_lock=lambda: keeper.keep(),
-        forget_outage=lambda thing: reports.forget_outage(log, thing),
-    )
-    control = None if once else ControlServer(lambda question, reply: service.put(Asked(question, reply)))
-    keeper = LockKeeper(lock, control, log, lambda error: service.put(Crashed(error)), HEARTBEAT_SECONDS)
+    on_broken = partial(stop, signal.SIGPIPE)
+    output = Output(config, environ, lossless=once, on_broken=on_broken, followers=followers, times=not once)
+    store = _build_store(config, environ, working_dir, find_credentials)
+    sync = _build_sync(config, store, inbox, live, stopping, workers, probing=not once)
+    runs = RunTracker(output.log, live, publish, sync.worker_pool.usage)
+    output.start_bar(partial(progress, runs, sync.worker_pool))
+    core = _build_core(config, sync, runs, inbox, live, stopping, output.log, supervisor, once=once)
+    control = None if once else ControlServer(lambda question, reply: inbox.put(ControlRequest(question, reply)))
+    keeper = LockKeeper(lock, control, output.log, lambda error: inbox.put(Crashed(error)), HEARTBEAT_SECONDS)
+    mode: Mode = OnceMode(sync.outages)
+    if not once:
+        reread_config = partial(_reread_config, reread, live, store, sync) if reread is not None else None
+        mode = _build_daemon_mode(core, sync, reread_config, keeper, followers)
+    loop = Loop(inbox, core.roster, core.schedule, runs, sync.worker_pool, mode, core.supervision, live, stopping, output.log)
     keeper.start()
 
-    def stop(number: int) -> None:
-        output.writer.lossless = False  # a reader of our lines that stands still must not hold us
-        service.stop(number)
+    def stop_running(number: int) -> None:
+        output.writer.lossless = False  # a reader that does not read must not hold up the stop
+        stop(number)
 
     def close() -> None:
         keeper.close()
         if control is not None:
             control.close()
-        service.close()
-        worker_pool.dismiss()  # first: they end while we close the rest
+        core.watcher.close()
+        sync.worker_pool.dismiss()  # first: the workers end while this process closes the rest
         store.close()
-        hashers.close()
+        sync.hashers.close()
         output.close()
-        worker_pool.close()
+        sync.worker_pool.close()
         lock.release()
 
-    return Application(service, log, output.say, stop, output.abort, close, output.unwritten)
+    return Application(
+        loop.run, runs.settled, inbox, output.log, output.print_notice, stop_running, output.abort, close, output.unwritten
+    )
+
+
+class _Sync(NamedTuple):
+    """The parts that sync actors."""
+
+    outages: Outages
+    hashers: HashThreads
+    downloader: Downloader
+    manifests: ManifestSource
+    worker_pool: WorkerPool
+
+
+class _PoolLink:
+    """Forwards to the worker pool, which is built after the downloader that reports to it."""
+
+    pool: WorkerPool
+
+    def report_outage(self, log: Log, thing: Thing, error: ActorsyncError) -> None:
+        self.pool.report_outage(log, thing, error)
+
+    def report_recovery(self, log: Log, thing: Thing) -> None:
+        self.pool.report_recovery(log, thing)
+
+    def report_first_read(self, ref: ObjectRef) -> None:
+        self.pool.report_first_read(ref)
+
+    def share(self, slots: int) -> int:
+        return self.pool.share(slots)
+
+
+def _build_sync(
+    config: Config,
+    store: ObjectStore,
+    inbox: Inbox,
+    live: LiveConfig,
+    stopping: Event,
+    workers: Sequence[Channel],
+    *,
+    probing: bool,
+) -> _Sync:
+    outages = Outages(probing=probing, processes=1 + len(workers))
+    hashers = HashThreads(processes=1 + len(workers))
+    checksums = Md5Batch(otherwise=hashers.new_checksum)
+    link = _PoolLink()
+    reports = link.report_outage, link.report_recovery, link.report_first_read
+    downloader = Downloader(store, outages, stopping, live, checksums.new_checksum, *reports)
+    manifests, disk = _data_dir(config)
+
+    def on_recovery(log: Log, thing: Thing) -> None:
+        report_recovery(log, thing)
+        inbox.put(OutageEnded(thing))
+
+    link.pool = WorkerPool(
+        ActorSync(manifests, disk, downloader, stopping, live, link.share, look_ahead=bool(workers)),
+        workers,
+        outages,
+        stopping,
+        on_recovery=on_recovery,
+        first_read=downloader.detector.first_read,
+        processes=1 + count_mates(config),
+    )
+    return _Sync(outages, hashers, downloader, manifests, link.pool)
+
+
+class _Core(NamedTuple):
+    """The parts that both modes have around the loop."""
+
+    inbox: Inbox
+    live: LiveConfig
+    stopping: Event
+    log: Log
+    watcher: Watcher
+    schedule: Schedule
+    runs: RunTracker
+    roster: Roster
+    records: ActorRecords
+    status: DaemonStatus
+    supervision: Supervision
+
+
+def _build_core(
+    config: Config,
+    sync: _Sync,
+    runs: RunTracker,
+    inbox: Inbox,
+    live: LiveConfig,
+    stopping: Event,
+    log: Log,
+    supervisor: Supervisor | None,
+    *,
+    once: bool,
+) -> _Core:
+    watcher = NoWatcher() if once else _build_watcher(config, inbox, log)
+    schedule = Schedule(config.concurrent_actors)
+    roster = Roster(sync.manifests, watcher, schedule, runs, inbox, live, stopping, log, list_required=once)
+    records = ActorRecords(roster, sync.manifests, schedule, sync.outages, live)
+    status = DaemonStatus(roster, records, schedule, runs, sync.outages, watcher)
+    supervision: Supervision = Supervised(supervisor, runs, status.text) if supervisor is not None else Unsupervised()
+    return _Core(inbox, live, stopping, log, watcher, schedule, runs, roster, records, status, supervision)
+
+
+def _build_watcher(config: Config, inbox: Inbox, log: Log) -> Watcher:
+    from daemon.adapters.watch import Watcher as FolderWatcher  # watchdog, which --once never needs
+
+    return FolderWatcher(
+        config.data_dir,
+        on_actor=lambda actor: inbox.put(ActorHinted(actor)),
+        on_actors=lambda: inbox.put(ListHinted()),
+        on_overflow=lambda: inbox.put(EventsLost()),
+        log=log,
+    )
+
+
+def _build_daemon_mode(
+    core: _Core, sync: _Sync, reread_config: RereadConfig | None, keeper: LockKeeper, followers: Followers
+) -> DaemonMode:
+    inbox, live, stopping, log, watcher, schedule, runs, roster, records, status, supervision = core
+    rescans = Rescans(roster, records.manifests, watcher, runs, inbox, live, log, keeper.keep)
+    forget_outage = partial(sync.worker_pool.forget_outage, log)
+    probes = OutageProbes(sync.outages, records.retries, schedule, forget_outage)
+    reloader = Reloader(live, reread_config, roster, schedule, sync.outages, records.retries, supervision, stopping, log)
+    follow_log: Callable[[Any], None] = followers.add  # the loop's answers are the control server's replies
+    requests = ControlRequests(roster, runs, status, reloader, follow_log, stopping, log)
+
+    def announce() -> None:
+        log.info("service.ready", version=__version__, actors=len(roster.names), **watcher.health().document())
+        supervision.ready()
+
+    return DaemonMode(roster, records, rescans, probes, AliveLog(status, live, log), requests, announce)
+
+
+def _reread_config(
+    reread: Callable[[Config], Config], live: LiveConfig, store: ObjectStore, sync: _Sync
+) -> tuple[Config, tuple[str, ...]]:
+    """The configuration for a reload, and the settings that changed; credentials and outages are looked up again."""
+    new = _off_hub(partial(reread, live.now))
+    changed = changed_settings(live.now, new)
+    raise_open_files(new)
+    store.forget_identity()
+    sync.downloader.detector.reset()
+    sync.worker_pool.forget_outages()
+    return new, changed
 
 
 def _data_dir(config: Config, *, tidy: bool = True) -> tuple[ManifestSource, ImageDisk]:
@@ -311,7 +406,7 @@ def _off_hub(read: Callable[[], Read]) -> Read:
     return result
 
 
-def _store(
+def _build_store(
     config: Config, environ: Mapping[str, str], working_dir: Path, find_credentials: FindCredentials | None
 ) -> ObjectStore:
     def dotenv() -> Mapping[str, str]:
@@ -353,48 +448,59 @@ def _store(
     )
 
 
-def open_output(
-    config: Config,
-    environ: Mapping[str, str],
-    progress: Callable[[], Progress | None] = lambda: None,
-    *,
-    lossless: bool,
-    on_broken: Callable[[], object] | None = None,
-    followers: Followers | None = None,
-    times: bool = False,
-) -> Output:
-    """The log in the format asked for; with a live bar where people watch both it and the lines.
+class Output:
+    """Writes events, in the format asked for, and notices; shows a live bar where people see it with the lines."""
 
-    `times`: the lines for people begin with the time of day.
-    """
-    fd = STDERR if config.report == "-" else STDOUT
-    writer = LineWriter(fd, lossless=lossless, on_broken=on_broken)
-    view = _view(config, environ, fd, writer, progress, times=times)
-    log = make_log(followers.tee(view.render) if followers is not None else view.render, writer, _logged_level(config))
-    if view.bar is not None:
-        view.bar.start()
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        lossless: bool,
+        on_broken: Callable[[], object] | None = None,
+        followers: Followers | None = None,
+        times: bool = False,
+    ) -> None:
+        """`times`: lines for people begin with the time of day."""
+        self._fd = STDERR if config.report == "-" else STDOUT
+        self.writer = LineWriter(self._fd, lossless=lossless, on_broken=on_broken)
+        self._progress: Callable[[], Progress | None] = lambda: None
+        self._view = _view(config, environ, self._fd, self.writer, lambda: self._progress(), times=times)
+        render = followers.tee(self._view.render) if followers is not None else self._view.render
+        self.log: Log = make_log(render, self.writer, _logged_level(config))
 
-    def say(words: str) -> None:
-        text = words.encode("utf-8", "backslashreplace")
-        if view.bar is not None:
-            writer.write(view.bar.above(text), keep=True)
-        elif fd == STDERR or is_terminal(fd):
-            writer.write(text, keep=True)
+    def start_bar(self, progress: Callable[[], Progress | None]) -> None:
+        """Show the bar, if there is one, while `progress()` returns something."""
+        self._progress = progress
+        if self._view.bar is not None:
+            self._view.bar.start()
+
+    def show(self, event: Mapping[str, object]) -> None:
+        """Write an event that another process logged."""
+        self.writer.write(self._view.render(event), keep=True)
+
+    def print_notice(self, text: str) -> None:
+        """Write text for people above the bar; to standard error where standard output is no terminal."""
+        content = text.encode("utf-8", "backslashreplace")
+        if self._view.bar is not None:
+            self.writer.write(self._view.bar.above(content), keep=True)
+        elif self._fd == STDERR or is_terminal(self._fd):
+            self.writer.write(content, keep=True)
         else:
-            write_now(STDERR, text)
+            write_now(STDERR, content)
 
-    def abort() -> None:
-        writer.abandon(view.end)
+    def abort(self) -> None:
+        """Leave a clean terminal; nothing else is written."""
+        self.writer.abandon(self._view.end)
 
-    def close() -> None:
-        if view.bar is not None:
-            view.bar.stop()
-        writer.close(FLUSH_SECONDS)
+    def close(self) -> None:
+        if self._view.bar is not None:
+            self._view.bar.stop()
+        self.writer.close(FLUSH_SECONDS)
 
-    def unwritten() -> OSError | None:
-        return writer.failed if fd == STDOUT else None
-
-    return Output(log, lambda event: writer.write(view.render(event), keep=True), say, abort, writer, close, unwritten)
+    def unwritten(self) -> OSError | None:
+        """Why some lines could not be written to standard output; None: all were."""
+        return self.writer.failed if self._fd == STDOUT else None
 
 
 def end_prompt_line() -> None:
@@ -456,8 +562,8 @@ def _view(
     return _View(bar.around(render), bar, ERASE)
 
 
-def _go_on_without(publish: Publish | None) -> Publish | None:
-    """For a daemon: a report that finds no standard output fails like one that finds no disk."""
+def _tolerant(publish: Publish | None) -> Publish | None:
+    """For a daemon: an unwritable standard output is a failed report, and not the end."""
     if publish is None:
         return None
 

@@ -637,8 +637,8 @@ MUTANTS = [
     ),
     Mutant(
         "rescan does not look after the lock",
-        "daemon/loop.py",
-        "            self._keep_lock()\n",
+        "daemon/roster.py",
+        "        self._keep_lock()\n",
         "",
         "tests/e2e/test_own_files.py -k removed_place",
     ),
@@ -889,7 +889,7 @@ MUTANTS = [
     ),
     Mutant(
         "strict of a pass beside a daemon is lost",
-        "daemon/loop.py",
+        "daemon/control_requests.py",
         '        report.strict |= bool(question.get("strict"))\n',
         "",
         "tests/e2e/test_readiness.py -k for_the_pass",

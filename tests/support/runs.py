@@ -1,10 +1,13 @@
-"""A log that is remembered, and results of actors, for tests of what is made of them."""
+"""A log that keeps its events, a RunTracker, and results of actors."""
 
+from pathlib import Path
 from typing import Any
 
+from daemon.config import LiveConfig, load_config
 from daemon.core.errors import StoreUnavailable
 from daemon.core.model import Failure, Proof, Reason, Received
 from daemon.core.report import ActorResult, Tally
+from daemon.run_tracker import Publish, RunTracker
 
 
 class Lines:
@@ -24,6 +27,12 @@ class Lines:
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["event"] == event]
+
+
+def make_runs(log: Lines | None = None, publish: Publish | None = None) -> RunTracker:
+    """With the default settings."""
+    config = load_config({"data_dir": Path(), "env_file": None}, {}, Path())
+    return RunTracker(log or Lines(), LiveConfig(config), publish)
 
 
 def result(actor: str, *, downloaded: int = 0, failed: int = 0, **rest: Any) -> ActorResult:

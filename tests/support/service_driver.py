@@ -1,4 +1,4 @@
-"""The daemon over a store in its own process, for loads that no network path produces; measured from inside.
+"""The daemon over a store in its own process, for loads that no network can produce; measured from inside.
 
     python -m tests.support.service_driver DATA_DIR [the product's flags]
 
@@ -27,19 +27,27 @@ import gevent  # noqa: E402
 import orjson  # noqa: E402
 from gevent.event import Event  # noqa: E402
 
+from daemon.actor_records import ActorHinted, ActorRecords, OutageProbes  # noqa: E402
 from daemon.actor_sync import ActorSync  # noqa: E402
 from daemon.adapters.disk import Disk  # noqa: E402
 from daemon.adapters.lock import DataDirLock  # noqa: E402
 from daemon.adapters.manifests import Manifests  # noqa: E402
 from daemon.adapters.watch import Watcher  # noqa: E402
 from daemon.config import LiveConfig, add_setting_flags, load_config  # noqa: E402
+from daemon.control_requests import ControlRequests, Reloader  # noqa: E402
 from daemon.core.errors import IdentityRejected, RegionRedirect  # noqa: E402
 from daemon.core.model import ObjectHead, ObjectRef  # noqa: E402
 from daemon.core.outages import Outages  # noqa: E402
 from daemon.core.ports import Sink  # noqa: E402
+from daemon.core.schedule import Schedule  # noqa: E402
 from daemon.download import Downloader  # noqa: E402
-from daemon.loop import ActorHinted, ActorsHinted, EverythingHinted, Service  # noqa: E402
+from daemon.inbox import Inbox  # noqa: E402
+from daemon.loop import Loop, request_stop  # noqa: E402
+from daemon.modes import DaemonMode  # noqa: E402
+from daemon.roster import EventsLost, ListHinted, Rescans, Roster  # noqa: E402
 from daemon.run_tracker import RunTracker  # noqa: E402
+from daemon.status import AliveLog, DaemonStatus  # noqa: E402
+from daemon.supervision import Unsupervised  # noqa: E402
 
 OBJECT_BYTES = 4096
 LATENCY_SECONDS = 0.005
@@ -129,26 +137,31 @@ def main() -> None:
     outages = Outages(probing=True)
     downloader = Downloader(store, outages, stopping, live)
     lock = DataDirLock(data_dir)
-
-    def watcher(service: Service) -> Watcher:
-        return Watcher(
-            data_dir,
-            on_actor=lambda actor: service.put(ActorHinted(actor)),
-            on_actors=lambda: service.put(ActorsHinted()),
-            on_overflow=lambda: service.put(EverythingHinted()),
-            log=log,
-        )
-
-    service = Service(
-        manifests,
-        ActorSync(manifests, Disk(data_dir), downloader, stopping, live),
-        outages,
-        RunTracker(log, None),
-        stopping,
-        log,
-        live,
-        watcher=watcher,
+    inbox, schedule, runs = Inbox(), Schedule(config.concurrent_actors), RunTracker(log, live, None)
+    watcher = Watcher(
+        data_dir,
+        on_actor=lambda actor: inbox.put(ActorHinted(actor)),
+        on_actors=lambda: inbox.put(ListHinted()),
+        on_overflow=lambda: inbox.put(EventsLost()),
+        log=log,
     )
+    roster = Roster(manifests, watcher, schedule, runs, inbox, live, stopping, log, list_required=False)
+    records = ActorRecords(roster, manifests, schedule, outages, live)
+    rescans = Rescans(roster, records.manifests, watcher, runs, inbox, live, log, lambda: None)
+    status = DaemonStatus(roster, records, schedule, runs, outages, watcher)
+    supervision = Unsupervised()
+    reloader = Reloader(live, None, roster, schedule, outages, records.retries, supervision, stopping, log)
+    mode = DaemonMode(
+        roster,
+        records,
+        rescans,
+        OutageProbes(outages, records.retries, schedule, lambda outage: None),
+        AliveLog(status, live, log),
+        ControlRequests(roster, runs, status, reloader, lambda answer: None, stopping, log),
+        lambda: log.info("service.ready", actors=len(roster.names), **watcher.health().document()),
+    )
+    actor_sync = ActorSync(manifests, Disk(data_dir), downloader, stopping, live)
+    loop = Loop(inbox, roster, schedule, runs, actor_sync, mode, supervision, live, stopping, log)
     gaps = Gaps()
 
     def measured(**more: object) -> None:
@@ -168,7 +181,7 @@ def main() -> None:
         gevent.sleep(0)
         gaps.wall_seconds = gaps.cpu_seconds = 0.0  # without what this cost
 
-    signal.signal(signal.SIGTERM, lambda number, _: service.stop(number))
+    signal.signal(signal.SIGTERM, lambda number, _: request_stop(inbox, stopping, number))
 
     def counted() -> None:
         gc.collect()
@@ -179,9 +192,9 @@ def main() -> None:
     gevent.spawn(gaps.measure)
     say(event="started")
     try:
-        sys.exit(service.run())
+        sys.exit(loop.run())
     finally:
-        service.close()
+        watcher.close()
         lock.release()
 
 

@@ -5,13 +5,13 @@ import pytest
 from daemon.core.errors import DiskError, Interrupted, ManifestRejected
 from daemon.core.model import Failure, FailureScope
 from daemon.core.report import ActorResult
-from daemon.run_tracker import LONGEST_CHANGE_RUN_SECONDS, RunTracker
-from tests.support.runs import Lines, result
+from daemon.run_tracker import MAX_CHANGE_RUN_SECONDS
+from tests.support.runs import Lines, make_runs, result
 
 
 def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
     log = Lines()
-    runs = RunTracker(log, None)
+    runs = make_runs(log)
     for _ in range(2):
         runs.begin("change", 1)
         runs.log.info("image.failed")
@@ -26,8 +26,8 @@ def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
 
 def test_run_that_is_open_grows_by_what_comes() -> None:
     log = Lines()
-    runs = RunTracker(log, None)
-    first = runs.begin("bulk", 2, workers_per_actor=10)
+    runs = make_runs(log)
+    first = runs.begin("bulk", 2)
     assert first is runs.begin("change", 1)
     assert (3, "bulk", 1) == (runs.actors, first.trigger, len(log.of("run.started")))
     assert 10 == log.of("run.started")[0]["workers_per_actor"]
@@ -46,17 +46,17 @@ def test_run_that_is_open_grows_by_what_comes() -> None:
     ],
 )
 def test_run_is_complete_if_nothing_failed(end: ActorResult, complete: bool) -> None:
-    runs = RunTracker(Lines(), None)
+    runs = make_runs()
     runs.begin("bulk", 1)
     runs.fold(end)
-    everything_there, document = runs.end(interrupted=False)
-    assert (complete, "complete" if complete else "partial") == (everything_there, document["status"])
+    document = runs.end(interrupted=False)
+    assert (complete, "complete" if complete else "partial") == (runs.complete, document["status"])
     assert (None, 1) == (runs.open, runs.count)
 
 
 def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> None:
     log = Lines()
-    runs = RunTracker(log, None)
+    runs = make_runs(log)
     runs.begin("bulk", 1)
     runs.fold(result("a", problem=ManifestRejected("injected", code="manifest-empty"), manifest_failed=True))
     assert [] == log.of("actor.synced")
@@ -64,28 +64,29 @@ def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> No
 
 def test_what_was_not_tried_is_told_with_the_actor() -> None:
     log = Lines()
-    runs = RunTracker(log, None)
+    runs = make_runs(log)
     runs.begin("bulk", 1)
     end = result("a", downloaded=1)
     end.tally.count(Failure.of("9.png", Interrupted("injected"), FailureScope.INTERRUPTED))
     runs.fold(end)
     assert 1 == log.of("actor.synced")[0]["unattempted"]
-    everything_there, document = runs.end(interrupted=True)
-    assert (False, "interrupted") == (everything_there, document["status"])
+    document = runs.end(interrupted=True)
+    assert (False, "interrupted") == (runs.complete, document["status"])
 
 
 def test_rejected_list_of_actors_counts_as_failure_of_the_run() -> None:
     log = Lines()
-    runs = RunTracker(log, None)
+    runs = make_runs(log)
     runs.begin("bulk", 0)
     runs.reject("manifest.rejected", ManifestRejected("injected", code="manifest-empty", hint="write it"))
     assert {"code": "manifest-empty", "error": "injected", "hint": "write it"}.items() <= log.lines[-1].items()
     assert "run_id" in log.lines[-1]
-    assert not runs.end(interrupted=False)[0]
+    runs.end(interrupted=False)
+    assert not runs.complete
 
 
 def test_totals_are_those_of_all_runs() -> None:
-    runs = RunTracker(Lines(), None)
+    runs = make_runs()
     for trigger in ("bulk", "change", "change"):
         runs.begin(trigger, 1)
         runs.fold(result("a", downloaded=2, failed=1))
@@ -96,21 +97,22 @@ def test_totals_are_those_of_all_runs() -> None:
 
 def test_report_is_published_after_each_run_with_its_results() -> None:
     published: list[dict[str, Any]] = []
-    runs = RunTracker(Lines(), published.append)
+    runs = make_runs(publish=published.append)
     runs.begin("bulk", 1)
     runs.fold(result("a", downloaded=1))
-    assert runs.end(interrupted=False) == (True, published[0])
+    document = runs.end(interrupted=False)
+    assert (True, [document]) == (runs.complete, published)
     assert ["a"] == [entry["actor"] for entry in published[0]["results"]]
 
 
 def test_results_are_kept_only_where_somebody_wants_them() -> None:
-    runs = RunTracker(Lines(), None)
+    runs = make_runs()
     runs.begin("bulk", 1)
     runs.fold(result("a"))
-    assert [] == runs.end(interrupted=False)[1]["results"]
+    assert [] == runs.end(interrupted=False)["results"]
     runs.begin("bulk", 1).keep_results = True
     runs.fold(result("a"))
-    assert 1 == len(runs.end(interrupted=False)[1]["results"])  # type: ignore[arg-type]
+    assert 1 == len(runs.end(interrupted=False)["results"])  # type: ignore[arg-type]
 
 
 def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
@@ -118,18 +120,19 @@ def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
         raise DiskError("injected: the disk is full", hint="make room")
 
     log = Lines()
-    runs = RunTracker(log, refuse)
+    runs = make_runs(log, refuse)
     number = runs.begin("bulk", 0).run_id
-    assert not runs.end(interrupted=False)[0]
+    runs.end(interrupted=False)
+    assert not runs.complete
     (line,) = log.of("report.failed")
     assert (number, "disk-error", "make room") == (line["run_id"], line["code"], line["hint"])
 
 
 def test_only_a_run_of_changes_can_be_too_long() -> None:
-    runs = RunTracker(Lines(), None)
+    runs = make_runs()
     assert not runs.is_overlong(1e12)
     for trigger, overlong in (("bulk", False), ("change", True), ("reload", False)):
         began = runs.begin(trigger, 1).started_at
-        assert not runs.is_overlong(began + LONGEST_CHANGE_RUN_SECONDS - 1)
-        assert overlong == runs.is_overlong(began + LONGEST_CHANGE_RUN_SECONDS + 1)
+        assert not runs.is_overlong(began + MAX_CHANGE_RUN_SECONDS - 1)
+        assert overlong == runs.is_overlong(began + MAX_CHANGE_RUN_SECONDS + 1)
         runs.end(interrupted=False)

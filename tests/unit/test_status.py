@@ -5,9 +5,8 @@ from daemon.core.errors import EndpointDown, ObjectNotFound, StoreUnavailable
 from daemon.core.model import Failure
 from daemon.core.retry_queue import RetryQueue
 from daemon.core.schedule import Priority, Schedule
-from daemon.run_tracker import RunTracker
-from daemon.status import MOST_FAILING_SHOWN, status_document, status_table, status_text
-from tests.support.runs import Lines, result
+from daemon.status import MAX_FAILING_SHOWN, status_document, status_table, status_text
+from tests.support.runs import make_runs, result
 
 
 class Health:
@@ -20,10 +19,10 @@ def document(**changes: Any) -> dict[str, Any]:
         "actors": 10,
         "ready": 8,
         "not_ready": {"a": "no-images", "b": "manifest-missing"},
-        "failing": RetryQueue(),
+        "retries": RetryQueue(),
         "schedule": Schedule(5),
-        "runs": RunTracker(Lines(), None),
-        "down": (),
+        "runs": make_runs(),
+        "outages": (),
         "watch": Health(),
         "uptime_seconds": 12.6,
         "now": 0.0,
@@ -31,12 +30,12 @@ def document(**changes: Any) -> dict[str, Any]:
     return status_document(**facts | changes)
 
 
-def failing_of(count: int, name: str = "{:04}_european_25_male") -> RetryQueue:
-    failing = RetryQueue()
+def retries_of(count: int, name: str = "{:04}_european_25_male") -> RetryQueue:
+    retries = RetryQueue()
     for number in range(count):
         errors = [StoreUnavailable("injected"), ObjectNotFound("injected"), ObjectNotFound("injected")]
-        failing.failed(name.format(number), [Failure.of("1.png", error) for error in errors[number % 2 :]], 0.0, 0.0)
-    return failing
+        retries.failed(name.format(number), [Failure.of("1.png", error) for error in errors[number % 2 :]], 0.0, 0.0)
+    return retries
 
 
 def test_idle_daemon_says_what_there_is() -> None:
@@ -45,11 +44,10 @@ def test_idle_daemon_says_what_there_is() -> None:
     assert expected == {name: status[name] for name in expected}
     assert {"watched": 9, "polled": 1, "polled_because": {"watch-limit": 1}, "overflows": 0, "events": 7} == status["watch"]
     assert "8 of 10 actors ready" == status_text(status)
-    assert "watch" not in document(watch=None)
 
 
 def test_run_that_is_open_counts_with_the_closed_ones() -> None:
-    runs = RunTracker(Lines(), None)
+    runs = make_runs()
     runs.begin("bulk", 1)
     runs.fold(result("a", downloaded=2))
     runs.end(interrupted=False)
@@ -66,7 +64,7 @@ def test_run_that_is_open_counts_with_the_closed_ones() -> None:
 
 
 def test_failing_actors_are_told_with_their_reasons() -> None:
-    status = document(failing=failing_of(3), down=(EndpointDown("x cannot be reached"),))
+    status = document(retries=retries_of(3), outages=(EndpointDown("x cannot be reached"),))
     assert (3, {"object-not-found": 3, "store-unavailable": 2}) == (status["failing"], status["failing_by_code"])
     assert {"object-not-found": 2} == status["failing_actors"]["0001_european_25_male"]["codes"]
     assert ["endpoint-down: x cannot be reached"] == status["down"]
@@ -74,15 +72,15 @@ def test_failing_actors_are_told_with_their_reasons() -> None:
 
 
 def test_hundreds_of_failing_actors_are_one_line_of_the_log() -> None:
-    status = document(failing=failing_of(500), down=tuple(EndpointDown("x" * 200) for _ in range(3)))
-    assert (500, MOST_FAILING_SHOWN) == (status["failing"], len(status["failing_actors"]))
+    status = document(retries=retries_of(500), outages=tuple(EndpointDown("x" * 200) for _ in range(3)))
+    assert (500, MAX_FAILING_SHOWN) == (status["failing"], len(status["failing_actors"]))
     line = json_line({"timestamp": "2026-11-22T11:59:32.362476Z", "level": "info", "event": "service.status", **status})
     assert len(line) < 4096
     assert b"cut" not in line
 
 
 def test_table_shows_every_count_and_every_reason() -> None:
-    table = status_table(document(failing=failing_of(2), down=(EndpointDown("x cannot be reached"),)))
+    table = status_table(document(retries=retries_of(2), outages=(EndpointDown("x cannot be reached"),)))
     lines = table.splitlines()
     assert lines[0].startswith("8 of 10 actors ready; 2 failing")
     for shown in (
