@@ -45,7 +45,7 @@ class ActorRecords:
 
     def run_due(self, now: float) -> None:
         """Schedule the actors whose manifest changed, and those to retry."""
-        for actor in self.manifests.settle(now, self._schedule.in_run):
+        for actor in self.manifests.due(now, self._schedule.in_run):
             if actor in self._roster.names:
                 self._schedule.add(actor, Priority.CHANGE)
         for actor in self.retries.due(now):
@@ -60,7 +60,7 @@ class ActorRecords:
         if result.actor not in self._roster.names:
             return  # it was removed during the run
         if result.seen is not None:
-            self.manifests.saw(result.actor, result.seen)
+            self.manifests.record(result.actor, result.seen)
         self._remember_readiness(result)
         self._remember_failures(result, now)
 

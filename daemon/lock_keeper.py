@@ -1,4 +1,4 @@
-"""Keeps the data directory's lock and the control socket in place while the program runs."""
+"""Lock keeper: restores the data directory's lock and the control socket if they are removed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +14,10 @@ CLOSE_SECONDS = 1.0
 
 
 class Lock(Protocol):
-    """The data directory's lock, as adapters/lock has it.
+    """The data directory's lock, as adapters/lock implements it.
 
-    `path` and `folder`: of the folder that holds it, as a path and as a handle. `folder` is None where the disk has no room
-    for it, which `outage` says.
+    `path` and `folder`: the folder that holds it, as a path and as a file descriptor. `folder` is None where the disk has no
+    room for it; `outage` is the reason.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class Lock(Protocol):
 
 
 class Control(Protocol):
-    """The control socket, as adapters/control has it."""
+    """The control socket, as adapters/control implements it."""
 
     @property
     def is_in_place(self) -> bool: ...
@@ -41,30 +41,28 @@ class Control(Protocol):
 
 
 class LockKeeper:
-    """Looks after the lock at each rescan, and each minute where it is a file with a heartbeat.
-
-    `lost` is told, from a greenlet of its own, that another process has the lock now.
-    """
+    """Checks lock and socket at each rescan, and at each heartbeat where the lock is a file with one."""
 
     def __init__(
         self,
         lock: Lock,
         control: Control | None,
         log: Log,
-        lost: Callable[[BaseException], None],
+        on_lost: Callable[[BaseException], None],
         heartbeat_seconds: float,
     ) -> None:
+        """`on_lost` gets the error when another process has taken the lock; it is called in a greenlet."""
         self._lock = lock
         self._control = control
         self._log = log
-        self._lost = lost
+        self._on_lost = on_lost
         self._heartbeat_seconds = heartbeat_seconds
-        self._heart: gevent.Greenlet | None = None
+        self._heartbeat: gevent.Greenlet | None = None
         self._one_at_a_time = BoundedSemaphore()
-        self._said: dict[str, str] = {}  # by event: the problem that is still there
+        self._reported: dict[str, str] = {}  # event -> the problem, while it lasts
 
     def start(self) -> None:
-        """Say what others should know of the lock, open the socket, and begin the heartbeat where one is needed."""
+        """Open the control socket, and start the heartbeat where the lock needs one."""
         if self._lock.is_heartbeat:
             self._log.warning(
                 "lock.unsupported",
@@ -72,39 +70,39 @@ class LockKeeper:
                 hint="start actorsync on one host only; after a crash of another host, wait 10 minutes",
             )
         self._listen()
-        self._follow_heartbeat()
+        self._start_heartbeat()
 
     def keep(self) -> None:
-        """Take the lock and the socket again where they were removed. Raises DataDirOwned where another process has it."""
+        """Restore the lock and the socket if they were removed. Raises DataDirOwned: another process has the lock."""
         with self._one_at_a_time:
-            result = gevent.get_hub().threadpool.apply(self._kept)  # the disk may be a server's
+            result = gevent.get_hub().threadpool.apply(self._keep_lock)  # a network disk may block
         if isinstance(result, DataDirOwned):
             self._log.error("lock.lost", code=result.code, error=str(result), hint=result.hint)
             raise result
         if isinstance(result, ConfigError):
-            self._say_once("lock.unavailable", str(result), result.hint)
+            self._report_once("lock.unavailable", str(result), result.hint)
             return
-        self._said.pop("lock.unavailable", None)
+        self._reported.pop("lock.unavailable", None)
         if result:
             self._log.warning("lock.restored", error="the lock was removed while in use: it was taken again")
         if self._control is not None and not self._control.is_in_place:
             self._listen()
-        self._follow_heartbeat()
+        self._start_heartbeat()
 
     def close(self) -> None:
-        """End the heartbeat, not in the middle of one; but a file server that is away is not waited for."""
-        if self._heart is not None:
+        """End the heartbeat, after the one under way; do not wait for a file server that does not answer."""
+        if self._heartbeat is not None:
             self._one_at_a_time.acquire(timeout=CLOSE_SECONDS)
-            self._heart.kill()
+            self._heartbeat.kill()
 
-    def _kept(self) -> bool | DataDirOwned | ConfigError:
+    def _keep_lock(self) -> bool | DataDirOwned | ConfigError:
         try:
             return self._lock.keep()
         except (DataDirOwned, ConfigError) as error:
-            return error  # raised in a thread of the pool, gevent would print it too
+            return error  # if the thread raised it, gevent would print it
 
     def _listen(self) -> None:
-        """Some file systems take no sockets: the daemon then syncs all the same, and cannot be asked."""
+        """Open the control socket. Where the file system supports none, the daemon syncs without it."""
         if self._control is None:
             return
         try:
@@ -113,18 +111,18 @@ class LockKeeper:
             self._control.listen(self._lock.folder, self._lock.path)
         except OSError as error:
             hint = "--status and --reload do not reach this daemon; SIGHUP and SIGUSR1 do"
-            self._say_once("control.unavailable", f"no control socket: {error.strerror or error}", hint)
+            self._report_once("control.unavailable", f"no control socket: {error.strerror or error}", hint)
         else:
-            self._said.pop("control.unavailable", None)
+            self._reported.pop("control.unavailable", None)
 
-    def _say_once(self, event: str, problem: str, hint: str) -> None:
-        if self._said.get(event) != problem:
-            self._said[event] = problem
+    def _report_once(self, event: str, problem: str, hint: str) -> None:
+        if self._reported.get(event) != problem:
+            self._reported[event] = problem
             self._log.warning(event, error=problem, hint=hint)
 
-    def _follow_heartbeat(self) -> None:
-        if self._heart is None and self._lock.is_heartbeat:
-            self._heart = gevent.spawn(self._beat)
+    def _start_heartbeat(self) -> None:
+        if self._heartbeat is None and self._lock.is_heartbeat:
+            self._heartbeat = gevent.spawn(self._beat)
 
     def _beat(self) -> None:
         while True:
@@ -133,6 +131,6 @@ class LockKeeper:
                 self.keep()
             except gevent.GreenletExit:
                 raise
-            except BaseException as error:  # noqa: BLE001 - the loop raises it: a crash of ours is never lost in a greenlet
-                self._lost(error)
+            except BaseException as error:  # noqa: BLE001 - the loop raises it: no crash is lost in a greenlet
+                self._on_lost(error)
                 return

@@ -1,4 +1,4 @@
-"""From hints to actors that are due: an event is only a hint, what the manifests say is the truth."""
+"""Manifest tracker: turns hints into actors that are due; a hint is checked against the manifest itself."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,79 +7,84 @@ from daemon.core.errors import ManifestMissing, ManifestRejected
 from daemon.core.model import ManifestFingerprint
 from daemon.core.ports import ManifestSource, Reading
 
-MOST_EXAMINED_AT_ONCE = 256  # manifests read between two looks at the inbox
+MAX_READ_AT_ONCE = 256  # manifests, before the loop handles events again
 
 NO_MANIFEST = ManifestFingerprint(None, None)
 
 
 def fingerprint_of(reading: Reading) -> ManifestFingerprint:
-    return ManifestFingerprint(reading.stamp, hash(reading.content))  # SipHash, 64 bits, keyed by a secret of this process
+    """The stat and the SipHash (64 bits, keyed by a secret of this process) of a manifest."""
+    return ManifestFingerprint(reading.stamp, hash(reading.content))
 
 
 class ManifestTracker:
-    """What is known of every actor's manifest, and the hints that it may be out of date.
+    """The fingerprint of each actor's manifest at its last run, and the hints of changes since.
 
-    A hint waits until it is quiet around its actor; then the manifest is read, and only other content than that of the
-    last run makes the actor due. A stat that differs (`out_of_date`, over all actors) counts as a hint.
+    A hint waits until its actor is quiet. Then the manifest is read: the actor is due if its content differs from that of the
+    last run. A rescan gives hints too, for manifests whose stat differs.
     """
 
     def __init__(self, manifests: ManifestSource, quiet_seconds: float, max_wait_seconds: float) -> None:
         self._manifests = manifests
         self._hints = Debouncer(quiet_seconds, max_wait_seconds)
-        self._ready: list[str] = []
-        self._after_run: set[str] = set()
-        self._seen: dict[str, ManifestFingerprint] = {}
+        self._to_read: list[str] = []  # actors whose hints are quiet
+        self._after_run: set[str] = set()  # actors to read when their run has ended
+        self._fingerprints: dict[str, ManifestFingerprint] = {}
 
     def hint(self, actor: str, now: float) -> None:
         """The actor's manifest may have changed."""
         self._hints.touch(actor, now)
 
-    def saw(self, actor: str, seen: ManifestFingerprint) -> None:
-        """A run of the actor, which ended, read this."""
-        self._seen[actor] = seen
+    def record(self, actor: str, fingerprint: ManifestFingerprint) -> None:
+        """A run of the actor ended; it read a manifest with this fingerprint."""
+        self._fingerprints[actor] = fingerprint
         if actor in self._after_run:
             self._after_run.discard(actor)
-            self._ready.append(actor)
+            self._to_read.append(actor)
 
     def forget(self, actor: str) -> None:
-        self._seen.pop(actor, None)
+        """The actor is gone."""
+        self._fingerprints.pop(actor, None)
         self._after_run.discard(actor)
 
-    def settle(self, now: float, in_run: Callable[[str], bool]) -> list[str]:
-        """The actors that are due because their manifest has other content than their last run saw.
+    def due(self, now: float, in_run: Callable[[str], bool]) -> list[str]:
+        """The actors whose manifest differs from the one that their last run read.
 
-        One that is in a run is looked at when that has ended: it may see the change itself.
+        An actor that is `in_run` is checked after that run, which may read the change itself.
         """
-        self._ready.extend(self._hints.due(now))
-        examined, self._ready = self._ready[:MOST_EXAMINED_AT_ONCE], self._ready[MOST_EXAMINED_AT_ONCE:]
-        self._after_run.update(filter(in_run, examined))
-        return [actor for actor in examined if not in_run(actor) and self._differs(actor)]
+        self._to_read.extend(self._hints.due(now))
+        batch, self._to_read = self._to_read[:MAX_READ_AT_ONCE], self._to_read[MAX_READ_AT_ONCE:]
+        self._after_run.update(filter(in_run, batch))
+        return [actor for actor in batch if not in_run(actor) and self._differs(actor)]
 
-    def out_of_date(self, actors: Iterable[str]) -> list[str]:
-        """Those whose response.json has another stat than their last run saw. Waits without holding the hub."""
-        known = [actor for actor in actors if actor in self._seen]
-        stamps = self._manifests.stamps(known)
-        return [a for a, stamp in zip(known, stamps, strict=True) if (s := self._seen.get(a)) and s.stamp != stamp]
+    def with_changed_stat(self, actors: Iterable[str]) -> list[str]:
+        """The actors whose response.json has another stat than at their last run. Does not block the hub."""
+        known = [actor for actor in actors if actor in self._fingerprints]
+        stats = self._manifests.stamps(known)
+        # An actor may have been forgotten while the stats were read.
+        return [a for a, stat in zip(known, stats, strict=True) if (f := self._fingerprints.get(a)) and f.stamp != stat]
 
     def set_times(self, quiet_seconds: float, max_wait_seconds: float) -> None:
-        """Other times, for hints from now on."""
+        """Change the times; they apply to hints from now on."""
         self._hints.set_times(quiet_seconds, max_wait_seconds)
 
     @property
-    def are_pending(self) -> bool:
-        """There are hints whose actors were not looked at yet."""
-        return bool(self._ready or self._hints)
+    def has_hints(self) -> bool:
+        """Whether there are hints that were not checked yet."""
+        return bool(self._to_read or self._hints)
 
     def wait_seconds(self, now: float) -> float | None:
-        return 0.0 if self._ready else self._hints.wait_seconds(now)
+        """Seconds until a hint is to be checked; None: there is none."""
+        return 0.0 if self._to_read else self._hints.wait_seconds(now)
 
     def _differs(self, actor: str) -> bool:
-        before = self._seen.get(actor)
+        """Compare the manifest's content with the last run's; keep the new stat if it is the same."""
         try:
-            now = fingerprint_of(self._manifests.read_response(actor))
+            current = fingerprint_of(self._manifests.read_response(actor))
         except (ManifestMissing, ManifestRejected):
-            now = NO_MANIFEST
-        if before is None or before.digest != now.digest:
-            return True  # the run that this leads to says what it saw
-        self._seen[actor] = now
+            current = NO_MANIFEST
+        last = self._fingerprints.get(actor)
+        if last is None or last.digest != current.digest:
+            return True  # the run that follows records what it reads
+        self._fingerprints[actor] = current
         return False

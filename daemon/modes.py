@@ -100,7 +100,7 @@ class DaemonMode:
 
     @property
     def expects_changes(self) -> bool:
-        return self._records.manifests.are_pending
+        return self._records.manifests.has_hints
 
     def remember(self, result: ActorResult, now: float) -> None:
         self._records.remember(result, now)

@@ -1,4 +1,4 @@
-"""Text for people and scripts on standard output and standard error."""
+"""Prints text for people and scripts to standard output and standard error."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ STDERR = 2
 
 
 def print_text(text: str) -> None:
-    """Write a text and a line feed to standard output: UTF-8, whatever the locale.
+    """Write a text and a line feed to standard output, as UTF-8 in every locale.
 
-    Raises OutputUnwritable, and BrokenPipeError where its reader has seen enough.
+    Raises OutputUnwritable, and BrokenPipeError where the reader closed the pipe.
     """
     print_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def print_bytes(content: bytes) -> None:
-    """Write it to standard output. Raises as `print_text`."""
+    """Write bytes to standard output. Raises as `print_text`."""
     try:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
@@ -29,8 +29,8 @@ def print_bytes(content: bytes) -> None:
 
 
 def print_error(text: str | bytes) -> None:
-    """Write a text and a line feed, or a whole line, to standard error; where that is impossible, do nothing."""
-    with contextlib.suppress(OSError):  # closed or full: the exit status says it too
+    """Write a text and a line feed, or a line as bytes, to standard error; ignore a failure."""
+    with contextlib.suppress(OSError):  # closed or full: the exit status remains
         os.write(STDERR, text if isinstance(text, bytes) else f"{text}\n".encode("utf-8", "backslashreplace"))
 
 

@@ -1,21 +1,21 @@
-"""What a process of this program has used so far."""
+"""CPU time and memory that a process has used so far."""
 
 import resource
 from typing import NamedTuple
 
 
 class ProcessStats(NamedTuple):
-    """CPU seconds of all cores, and the most memory at once; 0 bytes: the kernel does not say."""
+    """CPU seconds on all cores, and the peak of resident memory."""
 
     cpu_seconds: float
     max_rss_bytes: int
 
 
 def own_process_stats() -> ProcessStats:
-    """This process's."""
+    """The stats of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     try:
-        with open("/proc/self/status", "rb") as status:  # getrusage(2) has the peak of the program that exec'd us
+        with open("/proc/self/status", "rb") as status:  # getrusage(2) reports the peak of the program that exec'd us
             max_rss_bytes = 1024 * next((int(line.split()[1]) for line in status if line.startswith(b"VmHWM:")), 0)
     except OSError:  # there is no /proc
         max_rss_bytes = 1024 * used.ru_maxrss

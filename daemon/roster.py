@@ -309,7 +309,7 @@ class Rescans:
     def _rescan(self, names: tuple[str, ...]) -> Rescanned:
         self._keep_lock()
         self._watcher.check()  # before the comparison, or a change in between is missed
-        return Rescanned(self._manifests.out_of_date(names), self._roster.list_differs())
+        return Rescanned(self._manifests.with_changed_stat(names), self._roster.list_differs())
 
     def _set_timer(self, now: float) -> None:
         automatic = min(MAX_RESCAN_SECONDS, max(MIN_RESCAN_SECONDS, len(self._roster.names) / ACTORS_PER_RESCAN_SECOND))

@@ -87,7 +87,7 @@ MUTANTS = [
     ),
     Mutant(
         "free space that was asked for is not kept",
-        "daemon/wiring.py",
+        "daemon/wiring/data_dir.py",
         "floor_bytes=config.min_free, ",
         "",
         "tests/e2e/test_exit_codes.py -k min_free",
@@ -645,7 +645,7 @@ MUTANTS = [
     Mutant(
         "heartbeat goes on without its lock",
         "daemon/lock_keeper.py",
-        "                self._lost(error)\n                return\n",
+        "                self._on_lost(error)\n                return\n",
         "                pass\n",
         "tests/unit/test_lock_keeper.py",
     ),
@@ -1400,7 +1400,7 @@ MUTANTS = [
     ),
     Mutant(
         "processes do not look ahead",
-        "daemon/wiring.py",
+        "daemon/wiring/processes.py",
         "live, share, look_ahead=True)",
         "live, share)",
         "tests/e2e/test_processes.py -k next_actor_is_there",

@@ -10,9 +10,9 @@ from daemon.core.json_output import dump_json
 from daemon.core.model import Plan
 from daemon.core.plural import counted
 from daemon.exit_status import ExitStatus
-from daemon.loop import list_actors
 from daemon.notices import describe, print_notice
 from daemon.printing import print_text
+from daemon.roster import list_actors
 from daemon.wiring import open_data_dir
 
 

@@ -12,10 +12,10 @@ from typing import NoReturn
 import gevent
 
 from daemon.config import Config
+from daemon.control_requests import ControlRequest
 from daemon.core.errors import DaemonUnreachable, DataDirOwned
 from daemon.core.ports import Channel, Supervisor
 from daemon.exit_status import ExitStatus
-from daemon.loop import Asked
 from daemon.notices import print_notice
 from daemon.printing import output_unwritable, print_error
 from daemon.wiring import (
@@ -24,11 +24,10 @@ from daemon.wiring import (
     Output,
     ask_daemon,
     build,
-    count_mates,
+    count_workers,
     end_prompt_line,
     find_supervisor,
-    fork_mates,
-    open_output,
+    fork_workers,
     publisher,
 )
 
@@ -75,22 +74,22 @@ def sync(
 
 def _run_once(application: Application, settled_text: str) -> int:
     try:
-        status = application.service.run()
+        status = application.run()
     finally:
         application.close()
-        if settled_text and application.service.settled.is_set():
+        if settled_text and application.settled.is_set():
             print_error(settled_text)  # below the summary
     return _checked_output(status, application.unwritten())
 
 
 def _run_daemon(application: Application, settled_text: str) -> int:
-    service = application.service
-    signal.signal(signal.SIGHUP, lambda *_: service.put(Asked({"ask": "reload"}, None)))
-    signal.signal(signal.SIGUSR1, lambda *_: service.put(Asked({"ask": "status"}, None)))
+    put = application.inbox.put
+    signal.signal(signal.SIGHUP, lambda *_: put(ControlRequest({"ask": "reload"}, None)))
+    signal.signal(signal.SIGUSR1, lambda *_: put(ControlRequest({"ask": "status"}, None)))
     if settled_text:
-        service.settled.rawlink(lambda _: application.say(settled_text))
+        application.settled.rawlink(lambda _: application.print_notice(settled_text))
     try:
-        return service.run()
+        return application.run()
     finally:
         application.close()
 
@@ -130,8 +129,8 @@ def _checked_output(status: int, error: OSError | None) -> int:
 
 
 def _fork_workers(config: Config, working_dir: Path) -> Sequence[Channel]:
-    wanted = count_mates(config)
-    workers = fork_mates(wanted, config, os.environ, working_dir)
+    wanted = count_workers(config)
+    workers = fork_workers(wanted, config, os.environ, working_dir)
     if len(workers) < wanted:
         text = f"the system has room for {1 + len(workers)} of {1 + wanted} processes: it goes on with those"
         print_notice("warning", "process.refused", f"actorsync: {text}", error=text)
@@ -175,7 +174,7 @@ def _sync_by_daemon(config: Config, owned: DataDirOwned) -> int:
     output: Output | None = None
     try:
         for line in ask_daemon(config, question):
-            output = output or open_output(config, os.environ, lossless=True)
+            output = output or Output(config, os.environ, lossless=True)
             if "log" in line:
                 output.show(line["log"])
             if line.get("end"):

@@ -14,7 +14,7 @@ from threading import Event
 
 import pytest
 
-from daemon.wiring import MOST_PROCESSES
+from daemon.wiring.processes import MAX_AUTOMATIC_PROCESSES
 from tests.support.fault_server import ANY, FaultServer
 from tests.support.faults import Fault, drip, hang_before_head, hang_mid_body, held_until, s3_error
 from tests.support.forks import children_of, has_event_loop, kill_all, lives, sockets_of
@@ -171,7 +171,7 @@ CORES = len(os.sched_getaffinity(0))
         (1, ["--once"], {"ACTORSYNC_PROCESSES": "2"}),
         (2, ["--once", "--processes", "3"], {"ACTORSYNC_PROCESSES": "2"}),
         (1, ["--once", "--processes", "9", "--concurrent-actors", "2"], {}),
-        (min(MOST_PROCESSES, CORES, 5) - 1, ["--once"], {}),
+        (min(MAX_AUTOMATIC_PROCESSES, CORES, 5) - 1, ["--once"], {}),
         (0, ["--processes", "3"], {}),  # the daemon
     ],
 )
@@ -421,7 +421,7 @@ SABOTAGE = """
 import os, sys
 from gevent import monkey
 monkey.patch_all()
-import daemon.wiring, daemon.cli
+import daemon.actor_sync, daemon.cli, daemon.workers.worker
 first = os.getpid()
 {sabotage}
 sys.exit(daemon.cli.main(sys.argv[1:]))
@@ -435,12 +435,12 @@ def sabotaged(product: Product, tmp_path: Path, sabotage: str) -> Product:
 
 def test_bug_in_a_worker_is_a_crash_of_ours(tree, product, fault_server, tmp_path):
     sabotage = """
-whole = daemon.wiring.ActorSync.begin
+whole = daemon.actor_sync.ActorSync.begin
 def injected(self, actor, log, **rest):
     if os.getpid() != first and actor.startswith("0004"):
         raise RuntimeError("injected crash")
     return whole(self, actor, log, **rest)
-daemon.wiring.ActorSync.begin = injected
+daemon.actor_sync.ActorSync.begin = injected
 """
     fault_server.inject(ANY, hang_before_head(), forever=True)
     args = ["--once", "--processes", "2", "--concurrent-actors", "4", "--workers-per-actor", "2"]
@@ -459,7 +459,7 @@ def test_worker_that_fails_at_its_start_is_a_lost_process(tree, product, fault_s
     sabotage = """
 def injected(self):
     raise RuntimeError("injected crash")
-daemon.wiring.Worker.work = injected
+daemon.workers.worker.Worker.work = injected
 """
     fault_server.latency_seconds = 0.01
     finished = sabotaged(product, tmp_path, sabotage).run(THREE, tree.root, env=fault_server.account.environment)

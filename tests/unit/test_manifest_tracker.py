@@ -4,11 +4,11 @@ import pytest
 
 from daemon.core.errors import ManifestMissing, ManifestRejected
 from daemon.core.ports import Reading
-from daemon.manifest_tracker import MOST_EXAMINED_AT_ONCE, NO_MANIFEST, ManifestTracker, fingerprint_of
+from daemon.manifest_tracker import MAX_READ_AT_ONCE, NO_MANIFEST, ManifestTracker, fingerprint_of
 
 
 class Folder:
-    """A ManifestSource of a dict: actor -> content; an exception is raised. Counts the readings."""
+    """A ManifestSource from a dict: actor -> content, or an exception to raise. Counts the readings."""
 
     def __init__(self, **responses: bytes | Exception) -> None:
         self.responses = responses
@@ -40,115 +40,115 @@ def of(*actors: str) -> Callable[[str], bool]:
     return lambda actor: actor in actors
 
 
-def changes_of(folder: Folder, *seen: str) -> ManifestTracker:
-    changes = ManifestTracker(folder, quiet_seconds=0.3, max_wait_seconds=3.0)
-    for actor in seen:
-        changes.saw(actor, fingerprint_of(folder.read_response(actor)))
+def make_tracker(folder: Folder, *recorded: str) -> ManifestTracker:
+    tracker = ManifestTracker(folder, quiet_seconds=0.3, max_wait_seconds=3.0)
+    for actor in recorded:
+        tracker.record(actor, fingerprint_of(folder.read_response(actor)))
     folder.readings = 0
-    return changes
+    return tracker
 
 
-def test_actor_is_due_when_its_content_is_another_and_it_was_quiet() -> None:
+def test_actor_is_due_when_quiet_and_its_content_differs() -> None:
     folder = Folder(a=b"one", b=b"one")
-    changes = changes_of(folder, "a", "b")
+    tracker = make_tracker(folder, "a", "b")
     folder.responses["a"] = b"two"
-    changes.hint("a", 10.0)
-    changes.hint("b", 10.0)
-    assert (pytest.approx(0.3), True) == (changes.wait_seconds(10.0), changes.are_pending)
-    assert [] == changes.settle(10.2, never)
+    tracker.hint("a", 10.0)
+    tracker.hint("b", 10.0)
+    assert (pytest.approx(0.3), True) == (tracker.wait_seconds(10.0), tracker.has_hints)
+    assert [] == tracker.due(10.2, never)
     assert 0 == folder.readings
-    assert ["a"] == changes.settle(10.31, never)
-    assert (None, False) == (changes.wait_seconds(10.31), changes.are_pending)
+    assert ["a"] == tracker.due(10.31, never)
+    assert (None, False) == (tracker.wait_seconds(10.31), tracker.has_hints)
 
 
-def test_actor_that_was_never_seen_is_due() -> None:
-    changes = changes_of(Folder(a=b"one"))
-    changes.hint("a", 0.0)
-    assert ["a"] == changes.settle(1.0, never)
+def test_actor_without_fingerprint_is_due() -> None:
+    tracker = make_tracker(Folder(a=b"one"))
+    tracker.hint("a", 0.0)
+    assert ["a"] == tracker.due(1.0, never)
 
 
-def test_same_content_with_another_stamp_is_remembered_and_not_due() -> None:
+def test_same_content_with_another_stat_is_not_due() -> None:
     folder = Folder(a=b"one")
-    changes = changes_of(folder, "a")
+    tracker = make_tracker(folder, "a")
     folder.stamp = 1
-    assert ["a"] == changes.out_of_date(["a"])
-    changes.hint("a", 0.0)
-    assert [] == changes.settle(1.0, never)
-    assert [] == changes.out_of_date(["a"])
+    assert ["a"] == tracker.with_changed_stat(["a"])
+    tracker.hint("a", 0.0)
+    assert [] == tracker.due(1.0, never)
+    assert [] == tracker.with_changed_stat(["a"])
 
 
 def test_manifest_that_goes_and_comes_is_a_change_each_time() -> None:
     folder = Folder(a=b"one")
-    changes = changes_of(folder, "a")
+    tracker = make_tracker(folder, "a")
     for there, due in (
         (ManifestMissing("injected"), ["a"]),
-        (ManifestRejected("injected", code="manifest-unreadable"), []),  # nor then is there anything to be seen
+        (ManifestRejected("injected", code="manifest-unreadable"), []),  # as unreadable as a missing one
         (b"one", ["a"]),
     ):
         folder.responses["a"] = there
-        changes.hint("a", 0.0)
-        assert due == changes.settle(1.0, never)
-        changes.saw("a", NO_MANIFEST if isinstance(there, Exception) else fingerprint_of(folder.read_response("a")))
+        tracker.hint("a", 0.0)
+        assert due == tracker.due(1.0, never)
+        tracker.record("a", NO_MANIFEST if isinstance(there, Exception) else fingerprint_of(folder.read_response("a")))
 
 
-def test_change_during_a_run_is_looked_at_when_the_run_has_ended() -> None:
+def test_change_during_a_run_is_checked_after_it() -> None:
     folder = Folder(a=b"one", b=b"one")
-    changes = changes_of(folder, "a", "b")
+    tracker = make_tracker(folder, "a", "b")
     folder.responses |= {"a": b"two", "b": b"two"}
     for actor in "ab":
-        changes.hint(actor, 0.0)
-    assert [] == changes.settle(1.0, of("a", "b"))
-    assert (None, 0) == (changes.wait_seconds(1.0), folder.readings)
+        tracker.hint(actor, 0.0)
+    assert [] == tracker.due(1.0, of("a", "b"))
+    assert (None, 0) == (tracker.wait_seconds(1.0), folder.readings)
 
-    changes.saw("a", fingerprint_of(folder.read_response("a")))  # it began after the change
-    changes.saw("b", fingerprint_of(Reading(b"one", 0)))  # and this one before
-    assert 0.0 == changes.wait_seconds(1.0)
-    assert ["b"] == changes.settle(1.0, never)
+    tracker.record("a", fingerprint_of(folder.read_response("a")))  # its run began after the change
+    tracker.record("b", fingerprint_of(Reading(b"one", 0)))  # its run began before
+    assert 0.0 == tracker.wait_seconds(1.0)
+    assert ["b"] == tracker.due(1.0, never)
 
 
-def test_actor_that_is_gone_is_forgotten() -> None:
+def test_removed_actor_is_forgotten() -> None:
     folder = Folder(a=b"one")
-    changes = changes_of(folder, "a")
-    changes.hint("a", 0.0)
-    changes.settle(1.0, of("a"))
-    changes.forget("a")
-    assert [] == changes.out_of_date(["a"])
-    changes.saw("a", fingerprint_of(folder.read_response("a")))
-    assert [] == changes.settle(2.0, never)
-    changes.forget("a")
-    changes.hint("a", 2.0)
-    assert ["a"] == changes.settle(3.0, never)
+    tracker = make_tracker(folder, "a")
+    tracker.hint("a", 0.0)
+    tracker.due(1.0, of("a"))
+    tracker.forget("a")
+    assert [] == tracker.with_changed_stat(["a"])
+    tracker.record("a", fingerprint_of(folder.read_response("a")))
+    assert [] == tracker.due(2.0, never)
+    tracker.forget("a")
+    tracker.hint("a", 2.0)
+    assert ["a"] == tracker.due(3.0, never)
 
 
-def test_rescan_names_those_whose_stamp_is_another() -> None:
+def test_rescan_finds_changed_stats() -> None:
     folder = Folder(a=b"one", b=b"one", c=ManifestMissing("injected"), d=b"one", e=b"one")
-    changes = changes_of(folder, "a", "b", "e")
-    changes.saw("c", NO_MANIFEST)
+    tracker = make_tracker(folder, "a", "b", "e")
+    tracker.record("c", NO_MANIFEST)
     folder.responses |= {"b": b"two", "e": ManifestMissing("injected")}
-    assert ["b", "e"] == changes.out_of_date("abcde")  # of d nothing is known: its first run is to come
+    assert ["b", "e"] == tracker.with_changed_stat("abcde")  # d has no fingerprint before its first run
     folder.responses["c"] = b"come"
-    assert ["b", "c", "e"] == changes.out_of_date("abcde")
+    assert ["b", "c", "e"] == tracker.with_changed_stat("abcde")
 
 
-def test_manifests_of_a_flood_are_read_some_at_a_time() -> None:
-    names = [f"{number}" for number in range(2 * MOST_EXAMINED_AT_ONCE + 10)]
+def test_many_hints_are_checked_in_batches() -> None:
+    names = [f"{number}" for number in range(2 * MAX_READ_AT_ONCE + 10)]
     folder = Folder(**{name: b"one" for name in names})
-    changes = changes_of(folder)
+    tracker = make_tracker(folder)
     for name in names:
-        changes.hint(name, 0.0)
+        tracker.hint(name, 0.0)
     sizes = []
     due: list[str] = []
-    while changes.wait_seconds(1.0) == 0.0:
-        due += changes.settle(1.0, never)
+    while tracker.wait_seconds(1.0) == 0.0:
+        due += tracker.due(1.0, never)
         sizes.append(folder.readings)
         folder.readings = 0
-    assert [MOST_EXAMINED_AT_ONCE, MOST_EXAMINED_AT_ONCE, 10] == sizes
+    assert [MAX_READ_AT_ONCE, MAX_READ_AT_ONCE, 10] == sizes
     assert names == due
 
 
-def test_other_times_count_from_the_next_hint() -> None:
-    changes = changes_of(Folder(a=b"one"))
-    changes.set_times(5.0, 5.0)
-    changes.hint("a", 0.0)
-    assert [] == changes.settle(4.9, never)
-    assert ["a"] == changes.settle(5.0, never)
+def test_changed_times_apply_from_the_next_hint() -> None:
+    tracker = make_tracker(Folder(a=b"one"))
+    tracker.set_times(5.0, 5.0)
+    tracker.hint("a", 0.0)
+    assert [] == tracker.due(4.9, never)
+    assert ["a"] == tracker.due(5.0, never)
