@@ -1,4 +1,4 @@
-"""Manifest tracker: turns hints into actors that are due; a hint is checked against the manifest itself."""
+"""Manifest tracker: turns hints into due actors, after a look at the manifest itself."""
 
 from collections.abc import Callable, Iterable
 

@@ -10,6 +10,7 @@ from daemon.actor_records import ActorRecords
 from daemon.config import LiveConfig
 from daemon.core.errors import ActorsyncError
 from daemon.core.outages import Outages
+from daemon.core.plural import counted
 from daemon.core.ports import Log, Watcher, WatchHealth
 from daemon.core.retry_queue import RetryQueue
 from daemon.core.schedule import Schedule
@@ -124,7 +125,7 @@ def status_document(
 
 def status_text(status: Mapping[str, Any]) -> str:
     """One line, as `systemctl status` shows it."""
-    parts = [f"{status['ready']} of {status['actors']} actors ready"]
+    parts = [f"{status['ready']} of {counted(status['actors'], 'actor')} ready"]
     if status["failing"]:
         parts.append(f"{status['failing']} failing")
     if status["run"]:
@@ -144,10 +145,11 @@ def status_table(status: Mapping[str, Any]) -> str:
     for name, value in (status.get("watch") or {}).items():
         lines.append(f"{name:<18} {value or 0}")
     for reason, count in status["not_ready_by_reason"].items():
-        lines.append(f"not ready          {count} actors: {reason}")
+        lines.append(f"not ready          {counted(count, 'actor')}: {reason}")
     for code, count in status["failing_by_code"].items():
-        lines.append(f"failing            {count} actors: {code}")
+        lines.append(f"failing            {counted(count, 'actor')}: {code}")
     for actor, row in status["failing_actors"].items():
-        lines.append(f"  {actor}: {', '.join(row['codes'])} ({row['times']} runs)")
+        why = counted(row["times"], "run") if row["times"] else "waits for an outage"
+        lines.append(f"  {actor}: {', '.join(row['codes'])} ({why})")
     lines += [f"down               {what}" for what in status["down"]]
     return "\n".join(lines)

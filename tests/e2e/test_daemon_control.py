@@ -63,7 +63,7 @@ def test_status_tells_what_is_complete_what_fails_and_how_changes_are_noticed(da
 
     table = ask(daemon, product, "--status").stdout
     assert "2 of 4 actors ready; 1 failing" in table
-    assert f"{THIRD}: object-not-found (1 runs)" in table
+    assert f"{THIRD}: object-not-found (1 run)" in table
     assert "watched            4" in table
 
     daemon.running.send(signal.SIGUSR1)

@@ -106,7 +106,7 @@ def test_status_counts_the_actors_that_are_ready(daemon, product):
 
     for line in (
         "1 of 5 actors ready",
-        "not ready          1 actors: manifest-missing",
+        "not ready          1 actor: manifest-missing",
         "not ready          2 actors: no-images",
     ):
         assert line in table

@@ -1,4 +1,4 @@
-"""Bursts become one; what never pauses is due all the same."""
+"""A burst gives one due key; touches without a pause give one at max_wait_seconds."""
 
 import time
 
@@ -42,13 +42,13 @@ def test_key_that_was_due_is_due_again_after_its_next_touch():
     assert ["a"] == debouncer.due(13.5)
 
 
-def test_wait_that_is_over_is_zero():
+def test_wait_of_an_overdue_key_is_zero():
     debouncer = Debouncer(QUIET, MAX_WAIT)
     debouncer.touch("a", 10.0)
     assert 0.0 == debouncer.wait_seconds(20.0)
 
 
-def test_each_key_waits_for_itself():
+def test_keys_are_independent():
     debouncer = Debouncer(QUIET, MAX_WAIT)
     debouncer.touch("a", 10.0)
     debouncer.touch("b", 10.25)

@@ -1,4 +1,4 @@
-"""What is looked after while the program runs: the lock, its heartbeat, and the control socket."""
+"""The lock keeper restores the lock and the control socket, and keeps the heartbeat."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,7 +11,7 @@ from daemon.lock_keeper import LockKeeper
 
 
 class FakeLock:
-    """`results`: what keep gives, or raises, in turn; then nothing to do."""
+    """`results`: what `keep` returns or raises, in turn; then False."""
 
     def __init__(self, *results: bool | Exception, is_heartbeat: bool = False, folder: int | None = 5) -> None:
         self.path = Path("data/.actorsync")
@@ -82,7 +82,7 @@ def test_heartbeat_keeps_the_lock_until_the_end():
     assert {"lock.unsupported": 1} == log.events
 
 
-def test_heartbeat_that_finds_the_lock_lost_tells_so():
+def test_heartbeat_reports_a_lost_lock():
     lock = FakeLock(DataDirOwned("another owns it"), is_heartbeat=True)
     keeper, log, lost = make_keeper(lock)
     with gevent.Timeout(5):
@@ -94,7 +94,7 @@ def test_heartbeat_that_finds_the_lock_lost_tells_so():
     assert 1 == log.events["lock.lost"]
 
 
-def test_lock_that_becomes_a_heartbeat_gets_one():
+def test_lock_that_needs_a_heartbeat_later_gets_one():
     lock = FakeLock(True)
     keeper, _, _ = make_keeper(lock)
     lock.is_heartbeat = True
@@ -124,7 +124,7 @@ def test_lost_lock_is_raised():
     assert {"lock.lost": 1} == log.events
 
 
-def test_lasting_problems_are_told_once_and_again_when_they_return():
+def test_lasting_problem_is_reported_once_until_it_returns():
     problem = ConfigError("a link is there")
     control = FakeControl()
     control.error = OSError("no sockets here")

@@ -9,7 +9,7 @@ from daemon.run_tracker import MAX_CHANGE_RUN_SECONDS
 from tests.support.runs import Lines, make_runs, result
 
 
-def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
+def test_all_lines_of_a_run_have_its_run_id() -> None:
     log = Lines()
     runs = make_runs(log)
     for _ in range(2):
@@ -24,7 +24,7 @@ def test_run_has_one_number_on_all_its_lines_and_the_next_another() -> None:
     assert ["run.started", "image.failed", "actor.synced", "run.completed"] == [line["event"] for line in log.lines[:4]]
 
 
-def test_run_that_is_open_grows_by_what_comes() -> None:
+def test_open_run_grows_by_new_actors() -> None:
     log = Lines()
     runs = make_runs(log)
     first = runs.begin("bulk", 2)
@@ -54,7 +54,7 @@ def test_run_is_complete_if_nothing_failed(end: ActorResult, complete: bool) -> 
     assert (None, 1) == (runs.open, runs.count)
 
 
-def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> None:
+def test_actor_with_a_bad_manifest_is_not_logged_as_synced() -> None:
     log = Lines()
     runs = make_runs(log)
     runs.begin("bulk", 1)
@@ -62,7 +62,7 @@ def test_actor_whose_manifest_was_complained_of_is_not_said_to_be_synced() -> No
     assert [] == log.of("actor.synced")
 
 
-def test_what_was_not_tried_is_told_with_the_actor() -> None:
+def test_unattempted_images_are_logged_with_the_actor() -> None:
     log = Lines()
     runs = make_runs(log)
     runs.begin("bulk", 1)
@@ -74,7 +74,7 @@ def test_what_was_not_tried_is_told_with_the_actor() -> None:
     assert (False, "interrupted") == (runs.complete, document["status"])
 
 
-def test_rejected_list_of_actors_counts_as_failure_of_the_run() -> None:
+def test_rejected_actor_list_is_a_failure_of_the_run() -> None:
     log = Lines()
     runs = make_runs(log)
     runs.begin("bulk", 0)
@@ -85,7 +85,7 @@ def test_rejected_list_of_actors_counts_as_failure_of_the_run() -> None:
     assert not runs.complete
 
 
-def test_totals_are_those_of_all_runs() -> None:
+def test_totals_add_up_all_runs() -> None:
     runs = make_runs()
     for trigger in ("bulk", "change", "change"):
         runs.begin(trigger, 1)
@@ -95,7 +95,7 @@ def test_totals_are_those_of_all_runs() -> None:
     assert {"bulk": 1, "change": 2} == runs.by_trigger
 
 
-def test_report_is_published_after_each_run_with_its_results() -> None:
+def test_report_with_results_is_published_after_each_run() -> None:
     published: list[dict[str, Any]] = []
     runs = make_runs(publish=published.append)
     runs.begin("bulk", 1)
@@ -105,7 +105,7 @@ def test_report_is_published_after_each_run_with_its_results() -> None:
     assert ["a"] == [entry["actor"] for entry in published[0]["results"]]
 
 
-def test_results_are_kept_only_where_somebody_wants_them() -> None:
+def test_results_are_kept_only_if_requested() -> None:
     runs = make_runs()
     runs.begin("bulk", 1)
     runs.fold(result("a"))
@@ -115,7 +115,7 @@ def test_results_are_kept_only_where_somebody_wants_them() -> None:
     assert 1 == len(runs.end(interrupted=False)["results"])  # type: ignore[arg-type]
 
 
-def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
+def test_unwritable_report_is_logged_and_the_run_incomplete() -> None:
     def refuse(_: dict[str, object]) -> None:
         raise DiskError("injected: the disk is full", hint="make room")
 
@@ -128,7 +128,7 @@ def test_report_that_cannot_be_written_is_told_and_the_daemon_goes_on() -> None:
     assert (number, "disk-error", "make room") == (line["run_id"], line["code"], line["hint"])
 
 
-def test_only_a_run_of_changes_can_be_too_long() -> None:
+def test_only_a_run_of_changes_can_be_overlong() -> None:
     runs = make_runs()
     assert not runs.is_overlong(1e12)
     for trigger, overlong in (("bulk", False), ("change", True), ("reload", False)):

@@ -38,7 +38,7 @@ def retries_of(count: int, name: str = "{:04}_european_25_male") -> RetryQueue:
     return retries
 
 
-def test_idle_daemon_says_what_there_is() -> None:
+def test_status_of_an_idle_daemon() -> None:
     status = document()
     expected = {"actors": 10, "ready": 8, "not_ready": 2, "failing": 0, "run": None, "uptime_seconds": 13, "down": []}
     assert expected == {name: status[name] for name in expected}
@@ -46,7 +46,7 @@ def test_idle_daemon_says_what_there_is() -> None:
     assert "8 of 10 actors ready" == status_text(status)
 
 
-def test_run_that_is_open_counts_with_the_closed_ones() -> None:
+def test_open_run_counts_with_the_closed_ones() -> None:
     runs = make_runs()
     runs.begin("bulk", 1)
     runs.fold(result("a", downloaded=2))
@@ -63,7 +63,7 @@ def test_run_that_is_open_counts_with_the_closed_ones() -> None:
     assert "8 of 10 actors ready; syncing 1, 1 queued, 1.5 images/s" == status_text(status)
 
 
-def test_failing_actors_are_told_with_their_reasons() -> None:
+def test_failing_actors_are_listed_with_their_codes() -> None:
     status = document(retries=retries_of(3), outages=(EndpointDown("x cannot be reached"),))
     assert (3, {"object-not-found": 3, "store-unavailable": 2}) == (status["failing"], status["failing_by_code"])
     assert {"object-not-found": 2} == status["failing_actors"]["0001_european_25_male"]["codes"]
@@ -71,7 +71,7 @@ def test_failing_actors_are_told_with_their_reasons() -> None:
     assert "8 of 10 actors ready; 3 failing; endpoint-down: x cannot be reached" == status_text(status)
 
 
-def test_hundreds_of_failing_actors_are_one_line_of_the_log() -> None:
+def test_hundreds_of_failing_actors_fit_one_log_line() -> None:
     status = document(retries=retries_of(500), outages=tuple(EndpointDown("x" * 200) for _ in range(3)))
     assert (500, MAX_FAILING_SHOWN) == (status["failing"], len(status["failing_actors"]))
     line = json_line({"timestamp": "2026-11-22T11:59:32.362476Z", "level": "info", "event": "service.status", **status})
@@ -79,7 +79,7 @@ def test_hundreds_of_failing_actors_are_one_line_of_the_log() -> None:
     assert b"cut" not in line
 
 
-def test_table_shows_every_count_and_every_reason() -> None:
+def test_table_shows_every_count_and_reason() -> None:
     table = status_table(document(retries=retries_of(2), outages=(EndpointDown("x cannot be reached"),)))
     lines = table.splitlines()
     assert lines[0].startswith("8 of 10 actors ready; 2 failing")
@@ -87,12 +87,12 @@ def test_table_shows_every_count_and_every_reason() -> None:
         "actors             10",
         "ready              8",
         "not_ready          2",
-        "not ready          1 actors: manifest-missing",
+        "not ready          1 actor: manifest-missing",
         "run                -",
         "watched            9",
         "polled             1",
         "failing            2 actors: object-not-found",
-        "  0001_european_25_male: object-not-found (1 runs)",
+        "  0001_european_25_male: object-not-found (1 run)",
         "down               endpoint-down: x cannot be reached",
     ):
         assert shown in lines, table
