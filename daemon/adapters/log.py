@@ -3,31 +3,20 @@
 import contextlib
 import os
 import select
-import sys
 import time
 from _thread import LockType
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import gevent
 import orjson
+import structlog
 from gevent import monkey
-
-# What structlog imports for views and loops that we have not is a quarter of the whole start: it finds these instead.
-_unwanted: dict[str, Any] = {"rich": None, "colorama": None, "asyncio": ModuleType("asyncio")}  # None: not installed
-_found = {name: sys.modules[name] for name in _unwanted if name in sys.modules}
-sys.modules.update(_unwanted | _found)
-try:
-    import structlog
-    from structlog.processors import format_exc_info
-    from structlog.typing import EventDict, FilteringBoundLogger
-finally:
-    for _name in _unwanted.keys() - _found.keys():
-        del sys.modules[_name]
+from structlog.processors import format_exc_info
+from structlog.typing import EventDict, FilteringBoundLogger
 
 Render = Callable[[Mapping[str, Any]], bytes]
 

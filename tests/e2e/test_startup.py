@@ -14,7 +14,6 @@ NEVER_FOR_ONCE = {
     "boto3",  # 0.25 s: only for a profile, a role or SSO
     "botocore",
     "watchdog",  # only the daemon
-    "rich.console",  # structlog's, where it is installed: for a view that we have not
     "importlib.metadata",  # gevent's, to look for plugins in all that is installed, 30 times
     "daemon.adapters.watch",
     "daemon.adapters.console",  # only for people
