@@ -43,8 +43,8 @@ LOCK = "tests/integration/test_lock.py"
 CONTROL = "tests/integration/test_control.py"
 STORE = "tests/integration/test_store_contract.py"
 HTTP = "tests/integration/test_http_store.py"
-THREADS = "tests/integration/test_hash_threads.py"
-LANES = "tests/integration/test_md5_batch.py"
+HASH_THREADS = "tests/integration/test_hash_threads.py"
+MD5_BATCH = "tests/integration/test_md5_batch.py"
 RUNNERS = "tests/unit/test_actor_pool.py"
 IDENTITY = "tests/integration/test_identity.py"
 CHAIN = "tests/integration/test_boto3_credentials.py"
@@ -314,72 +314,72 @@ MUTANTS = [
     Mutant(
         "other cores hash out of order",
         "daemon/adapters/hash_threads.py",
-        "buffer, size_bytes = shared.waiting.popleft()",
-        "buffer, size_bytes = shared.waiting.pop()",
-        THREADS,
+        "buffer, size_bytes = checksum.waiting.popleft()",
+        "buffer, size_bytes = checksum.waiting.pop()",
+        HASH_THREADS,
     ),
     Mutant(
         "other cores hash what is overwritten",
         "daemon/adapters/hash_threads.py",
         "            buffer[: len(part)] = part\n",
         "            buffer = part\n",
-        THREADS,
+        HASH_THREADS,
     ),
     Mutant(
         "digest is given before all is hashed",
         "daemon/adapters/hash_threads.py",
-        "        self._hashers.wait_until_idle(self)\n",
+        "        self._threads.wait_until_idle(self)\n",
         "",
-        THREADS,
+        HASH_THREADS,
     ),
     Mutant(
         "small piece overtakes those that wait",
         "daemon/adapters/hash_threads.py",
         "if self.idle and len(piece) < _SMALLEST_PIECE_BYTES:",
         "if len(piece) < _SMALLEST_PIECE_BYTES:",
-        THREADS,
+        HASH_THREADS,
     ),
     Mutant(
-        "lanes lose what is less than a block",
+        "md5 batch loses what is less than a block",
         "daemon/adapters/md5_batch.py",
-        "md5.rest = bytearray(self._arena[whole:end])",
+        "md5.rest = bytearray(self._arena[blocks_end:end])",
         "md5.rest = bytearray()",
-        LANES,
+        MD5_BATCH,
     ),
     Mutant(
-        "lanes forget what was put before",
+        "md5 batch forgets earlier pieces",
         "daemon/adapters/md5_batch.py",
-        "self._waiting.setdefault(md5, []).append(self._arena[begin:whole])",
-        "self._waiting[md5] = [self._arena[begin:whole]]",
-        LANES,
+        "self._waiting.setdefault(md5, []).append(self._arena[begin:blocks_end])",
+        "self._waiting[md5] = [self._arena[begin:blocks_end]]",
+        MD5_BATCH,
     ),
     Mutant(
         "arena is used again before it is hashed",
         "daemon/adapters/md5_batch.py",
-        "        self._used_bytes = whole\n",
-        "        self._used_bytes = whole % (ARENA_BYTES // 2)\n",
-        LANES,
+        "        self._used_bytes = blocks_end\n",
+        "        self._used_bytes = blocks_end % (ARENA_BYTES // 2)\n",
+        MD5_BATCH,
     ),
     Mutant(
         "each byte is a piece",
         "daemon/adapters/md5_batch.py",
         "if len(self.rest) + len(part) < SMALLEST_PIECE_BYTES:",
         "if False:",
-        LANES,
+        MD5_BATCH,
     ),
     Mutant(
         "image is hashed alone",
         "daemon/adapters/md5_batch.py",
-        "        gevent.sleep(0)  # what comes in this turn of the loop joins\n",
+        "        gevent.sleep(0)  # pieces that arrive in this turn of the loop join the batch\n",
         "",
-        LANES,
+        MD5_BATCH,
     ),
     Mutant(
-        "nobody gives way",
+        "image takes the whole arena",
         "daemon/adapters/md5_batch.py",
         "return self.waiting_bytes >= SHARE_BYTES",
         "return False",
-        LANES,
+        MD5_BATCH,
     ),
     Mutant(
         "sink that has enough gets more at once",
