@@ -97,7 +97,7 @@ MUTANTS = [
         "daemon/adapters/console/bar.py",
         '_DRAW = b"\\x1b[?7l%b\\r\\x1b[?7h"',
         '_DRAW = b"\\x1b[?7l%b\\x1b[?7h"',
-        "tests/e2e/test_terminal.py -k anew",
+        "tests/e2e/test_terminal.py -k rewrap",
     ),
     Mutant(
         "bar is erased from the corner of the screen",
@@ -1367,7 +1367,7 @@ MUTANTS = [
         "daemon/run_tracker.py",
         "self.log = self._base_log.bind(run_id=self.open.run_id)",
         "self.log = self._base_log",
-        "tests/e2e/test_bulk.py -k the_run_that_it_belongs_to",
+        "tests/e2e/test_bulk.py -k its_run_id",
     ),
     # --- slots and processes
     Mutant(

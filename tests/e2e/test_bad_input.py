@@ -174,7 +174,7 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
 # --- everybody else is complete ---------------------------------------------------------------------------------------
 
 
-def test_run_fails_in_the_end_and_everything_that_could_be_had_is_there(synced):
+def test_run_fails_and_every_image_that_could_be_had_is_there(synced):
     assert 1 == synced.finished.returncode
     assert "" == synced.finished.stderr
     synced.tree.assert_matches()

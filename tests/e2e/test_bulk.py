@@ -84,7 +84,7 @@ def small(actor_tree: ActorTree, fault_server: FaultServer) -> ActorTree:
 # --- what is brought, and what it costs -------------------------------------------------------------------------------
 
 
-def test_every_image_is_brought_to_the_byte_and_nothing_else_is_touched(bulk):
+def test_every_image_is_downloaded_and_nothing_else_is_touched(bulk):
     assert 0 == bulk.first.returncode, bulk.first.stderr
     bulk.tree.assert_matches()
 
@@ -128,7 +128,7 @@ def test_actor_with_an_empty_list_is_synced_with_nothing(bulk):
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def test_every_line_is_short_json_with_the_run_that_it_belongs_to(bulk):
+def test_every_line_is_short_json_with_its_run_id(bulk):
     lines = bulk.first.stdout.splitlines()
     (run_id,) = {line["run_id"] for line in bulk.first.lines}
 

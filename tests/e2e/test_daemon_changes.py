@@ -60,7 +60,7 @@ def test_a_change_during_a_run_gives_exactly_one_more_run(product, actor_tree, f
         assert [(1, 0), (2, 1)] == [(run["downloaded"], run["skipped"]) for run in daemon.runs_of(FIRST)]
 
 
-def test_what_is_written_again_during_a_run_but_says_the_same_gives_no_more_runs(product, actor_tree, fault_server):
+def test_manifest_rewritten_unchanged_during_a_run_gives_no_more_runs(product, actor_tree, fault_server):
     go_on = Event()
     actor_tree.actor(FIRST, images=1)
     fault_server.inject(f"/{BUCKET}/training/{FIRST}/0001_0.png", held_until(go_on))
@@ -93,7 +93,7 @@ def test_manifest_that_says_the_same_gives_no_run(daemon):
     assert {SENTINEL} == {line["actor"] for line in daemon.running.events("actor.synced")[4:]}
 
 
-def test_many_replaces_in_a_row_give_one_run_with_the_last_content(product, actor_tree, fault_server):
+def test_many_replaces_give_one_run_with_the_last_content(product, actor_tree, fault_server):
     actor_tree.actor(FIRST, images=20)
     with running_daemon(product, actor_tree, fault_server, "--quiet-seconds", "1", "--max-wait-seconds", "30") as daemon:
         for images in range(1, 21):
@@ -105,7 +105,7 @@ def test_many_replaces_in_a_row_give_one_run_with_the_last_content(product, acto
         assert [(20, 0), (1, 20)] == [(run["downloaded"], run["skipped"]) for run in daemon.runs_of(FIRST)]
 
 
-def test_manifest_that_is_written_in_place_with_pauses_is_synced_once_when_it_is_whole(daemon):
+def test_manifest_written_with_pauses_is_synced_once_when_whole(daemon):
     content = listing(FIRST, 3)
     daemon.server.put(BUCKET, f"training/{FIRST}/0001_2.png", b"new")
     with response_of(daemon.tree, FIRST).open("wb", buffering=0) as file:
@@ -130,7 +130,7 @@ def test_torn_manifest_is_read_again(daemon):
     assert 2 == len(daemon.runs_of(FIRST))
 
 
-def test_manifests_that_stay_torn_are_said_once_and_nothing_is_lost_until_they_are_repaired(daemon):
+def test_torn_manifests_are_reported_once_and_synced_once_repaired(daemon):
     actors_data = daemon.tree.data / "actorsData.json"
     whole = {path: path.read_bytes() for path in (response_of(daemon.tree, FIRST), actors_data)}
     for path, content in whole.items():

@@ -50,7 +50,7 @@ def ask(daemon: Daemon, product: Product, *args: str, **kwargs: object) -> Finis
 # --- --status, SIGUSR1 ------------------------------------------------------------------------------------------------
 
 
-def test_status_tells_what_is_complete_what_fails_and_how_changes_are_noticed(daemon, product):
+def test_status_tells_what_is_complete_and_what_fails(daemon, product):
     asked = ask(daemon, product, "--status", "--log-format", "json")
     assert (0, "") == (asked.returncode, asked.stderr)
     status = json.loads(asked.stdout)
@@ -197,7 +197,7 @@ def test_once_for_some_actors_leaves_the_others_alone(daemon, product):
     assert "nobody*" in asked.stderr
 
 
-def test_once_that_joins_a_run_waits_for_its_own_pass_and_gets_its_results(product, actor_tree, fault_server):
+def test_once_that_joins_a_run_gets_results_of_its_own_pass(product, actor_tree, fault_server):
     go_on = Event()
     for actor in (FIRST, SECOND):
         actor_tree.actor(actor, images=1)
@@ -332,7 +332,7 @@ def test_a_hundred_at_once_are_all_answered(daemon):
         connection.close()
 
 
-def test_reader_that_does_not_read_holds_nobody(product, actor_tree, fault_server):
+def test_reader_that_does_not_read_delays_no_other(product, actor_tree, fault_server):
     for number in range(1200):  # their lines are more than a socket holds
         actor_tree.actor(f"{number:04}_actor", listed=number == 0)
     names = [f"{number:04}_actor" for number in range(1200)]

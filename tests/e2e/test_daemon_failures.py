@@ -128,7 +128,7 @@ def test_full_disk_is_waited_for(product, fault_server, tmp_path):
 
 
 @pytest.mark.long
-def test_what_is_down_costs_no_more_than_a_look_now_and_then(product, actor_tree, fault_server):
+def test_endpoint_that_is_down_costs_only_probes(product, actor_tree, fault_server):
     for number in range(20):
         actor_tree.actor(f"{number:04}_actor", images=3)
     actor_tree.upload_to(fault_server)

@@ -54,7 +54,7 @@ def test_each_run_has_its_lines_its_number_and_its_reason(product, actor_tree, f
     daemon.tree.assert_matches()
 
 
-def test_rescan_finds_what_no_event_told_and_says_nothing_when_there_is_nothing(product, actor_tree, fault_server, tmp_path):
+def test_rescan_finds_missed_changes_and_is_silent_otherwise(product, actor_tree, fault_server, tmp_path):
     actor_tree.actor(FIRST, images=1)
     manifest = actor_tree.folder(FIRST) / "response.json"
     elsewhere = manifest.rename(tmp_path / "elsewhere.json")
@@ -89,7 +89,7 @@ def test_the_daemon_says_now_and_then_that_it_lives(product, actor_tree, fault_s
     assert "run_id" not in line
 
 
-def test_reader_of_the_log_that_stands_still_holds_nobody(product, actor_tree, fault_server):
+def test_stalled_reader_of_the_log_delays_no_download(product, actor_tree, fault_server):
     for number in range(20):
         actor_tree.actor(f"{number:04}_actor", images=20, size_bytes=100)
     actor_tree.actor(FIRST, response=b"[]")

@@ -229,7 +229,7 @@ def test_a_python_that_the_service_cannot_see_is_refused(installed: SystemdBox) 
     assert "/root/bin/python3 is out of sight for the service" in refused.stderr
 
 
-def test_whoever_is_not_root_is_told(installed: SystemdBox) -> None:
+def test_user_without_root_is_told(installed: SystemdBox) -> None:
     refused = installed.run("runuser", "-u", "nobody", "--", "/src/systemd/install.sh", check=False)
     assert 1 == refused.returncode
     assert "this takes root" in refused.stderr
@@ -268,7 +268,7 @@ def test_the_options_are_plain_text(installed: SystemdBox) -> None:
     assert "is not an absolute path" in refused.stderr
 
 
-def test_without_a_compiler_it_is_installed_all_the_same_and_again_with_one(installed: SystemdBox) -> None:
+def test_it_is_installed_without_a_compiler_and_again_with_one(installed: SystemdBox) -> None:
     installed.run("bash", "-c", "cp -r /wheelhouse /tmp/wheels && rm /tmp/wheels/actorsync_native-*")
     source = make_version(installed, "8.0.0")
     where = ("--prefix", "/opt/uncompiled", "--wheelhouse", "/tmp/wheels")

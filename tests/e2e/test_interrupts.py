@@ -164,7 +164,7 @@ def piped(product: Product, command: str, cwd: Path, env: dict[str, str]) -> Fin
     return Finished(ended.returncode, ended.stdout, ended.stderr, (), None)
 
 
-def test_reader_who_has_seen_enough_of_the_log_ends_the_run_quietly(tree, product, fault_server):
+def test_reader_that_closes_the_log_ends_the_run_quietly(tree, product, fault_server):
     fault_server.latency_seconds = 0.1
     one_at_once = "--once --log-level debug --workers-per-actor 1 --concurrent-actors 1"
     ended = piped(product, f"{one_at_once} | head -1", tree.root, fault_server.account.environment)
@@ -186,7 +186,7 @@ def test_reader_who_has_seen_enough_of_a_plan_ends_it_quietly(tree, product):
     assert "" == ended.stderr
 
 
-def test_reader_who_has_seen_enough_of_the_report_ends_the_run_quietly(tree, product, fault_server):
+def test_reader_that_closes_the_report_ends_the_run_quietly(tree, product, fault_server):
     ended = piped(product, "--once --report - --log-level error | true", tree.root, fault_server.account.environment)
 
     assert 128 + signal.SIGPIPE == ended.returncode

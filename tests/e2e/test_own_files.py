@@ -138,7 +138,7 @@ def test_without_flock_a_daemon_takes_its_removed_place_again(product, actor_tre
 
 
 @pytest.mark.parametrize("name", [".actorsync/lock", ".actorsync", "report.json"])
-def test_link_in_the_place_of_our_file_ends_with_78_and_is_not_followed(product, actor_tree, tmp_path, name):
+def test_link_named_as_our_file_is_refused_with_78(product, actor_tree, tmp_path, name):
     precious = tmp_path / "precious"
     precious.write_bytes(b"precious")
     link = (actor_tree.root if name == "report.json" else actor_tree.data) / name

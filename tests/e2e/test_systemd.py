@@ -420,7 +420,7 @@ def _lay_credentials(box: SystemdBox, access_key: str, folder: str = "/etc/creds
 
 
 @pytest.mark.parametrize("kept_in", ["env-file", "credstore"])
-def test_nobody_else_sees_the_keys(service: Service, kept_in: str) -> None:
+def test_no_other_user_sees_the_keys(service: Service, kept_in: str) -> None:
     box = service.box
     if kept_in == "env-file":
         _settings(box, Account(REAL_S3), "ACTORSYNC_LOG_LEVEL=debug")

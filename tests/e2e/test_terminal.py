@@ -150,7 +150,7 @@ def open_tmux(tmp_path: Path, product: Product) -> Iterator[Callable[..., Tmux]]
         yield open_one
 
 
-def test_resize_leaves_no_second_bar_where_lines_are_wrapped_anew(open_tmux, tree, fault_server):
+def test_resize_leaves_no_second_bar_where_lines_rewrap(open_tmux, tree, fault_server):
     fault_server.latency_seconds = 0.1
     command = f"seq 40; {shlex.join([*COMMAND, *ONE_BY_ONE])}; cat"
     tmux = open_tmux(command, tree.root, **fault_server.account.environment)

@@ -308,7 +308,7 @@ class TestFaultsThatStay:
         assert len(staying.server.requests) == sum(facts["requests"].values())  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize("actor", STAYING)
-    def test_each_is_told_for_every_image_and_asked_about_no_more_than_helps(self, staying: Run, actor: str):
+    def test_each_is_reported_for_every_image_without_useless_requests(self, staying: Run, actor: str):
         fault = STAYING[actor]
         told = staying.finished.events("image.failed", actor=actor, level="error")
         assert sorted(path.name for path in images_of(staying.tree, actor)) == sorted(line["image"] for line in told)
@@ -324,14 +324,14 @@ class TestFaultsThatStay:
         assert (False, 0, IMAGES) == (result["success"], result["downloaded"], result["failed"])
         assert [STAYING[actor].code] * IMAGES == [error["code"] for error in result["errors"]]
 
-    def test_bytes_that_miss_their_etag_are_asked_for_again_over_a_new_connection(self, staying: Run):
+    def test_bytes_that_miss_their_etag_are_refetched_over_a_new_connection(self, staying: Run):
         for path in paths_of(staying.tree, "0011_etag_not_md5"):
             _, second = staying.server.requests_of(path)
             assert second.connection not in {r.connection for r in staying.server.requests if r.number < second.number}
 
 
 class TestUnusualAnswers:
-    def test_etags_that_are_no_md5_are_accepted_where_the_user_says_so(
+    def test_etags_that_are_no_md5_are_accepted_if_configured(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
         actor_tree.actor(HEALTHY, images=5)
@@ -399,7 +399,7 @@ class TestUnusualAnswers:
             assert ignored == {line["image"] for line in failed}
         assert {"first": 10} == completed(finished)["requests"]
 
-    def test_a_checksum_that_s3_keeps_proves_an_image_whatever_its_etag_is(
+    def test_a_stored_checksum_proves_an_image_with_any_etag(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
         proofs = {
@@ -449,7 +449,7 @@ class TestUnusualAnswers:
         assert 0 == finished.returncode
         assert ["requester"] * 2 == [request.headers.get("x-amz-request-payer") for request in fault_server.requests]
 
-    def test_images_that_are_cut_or_misnamed_in_the_store_are_kept_and_counted(
+    def test_images_cut_or_misnamed_in_the_store_are_kept_and_counted(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
         """By whatever proof, and in whichever process."""
@@ -476,7 +476,7 @@ class TestUnusualAnswers:
             assert ("warning", "cut.png", "the PNG has no end (IEND)") == (told["level"], told["image"], told["why"])
 
     @pytest.mark.parametrize("fault", [faults.healthy(), faults.checksum()], ids=["md5", "crc"])
-    def test_a_wrong_byte_in_a_large_image_is_noticed_wherever_it_is(
+    def test_a_wrong_byte_anywhere_in_a_large_image_is_noticed(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer, fault: Fault
     ):
         places = [0, 65_536, 262_143, 262_144, 700_000, -1]
@@ -496,7 +496,7 @@ class TestUnusualAnswers:
 
 
 class TestIdentity:
-    def test_a_rejected_one_is_told_once_and_nothing_more_is_asked_with_it(
+    def test_a_rejected_one_is_reported_once_and_used_no_more(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
         for number in range(1, 5):
@@ -580,7 +580,7 @@ class TestRegions:
 
 
 class TestEndpoint:
-    def test_http_for_https_is_told_once_after_one_attempt_of_each_image_in_flight(
+    def test_http_for_https_is_reported_once_after_one_attempt_each(
         self, product: Product, actor_tree: ActorTree, tls_certificate: Certificate
     ):
         actor_tree.actor("0001_one", images=30)
@@ -715,7 +715,7 @@ class TestForeignHosts:
 
 
 class TestPresignedUrls:
-    def test_one_of_the_endpoint_needs_no_credentials_and_its_query_is_told_nowhere(
+    def test_one_of_the_endpoint_needs_no_credentials_and_hides_its_query(
         self, product: Product, actor_tree: ActorTree, fault_server: FaultServer
     ):
         bodies = {f"0001_{number}.png": image_bytes(f"presigned {number}", 2048) for number in range(6)}

@@ -140,7 +140,7 @@ def test_each_image_costs_one_request_on_any_file_system(product, tmp_path, faul
 
 
 @needs_fuse
-def test_name_that_a_file_system_refuses_fails_before_its_body_is_fetched(product, tmp_path, fault_server):
+def test_name_that_a_file_system_refuses_fails_before_the_download(product, tmp_path, fault_server):
     with small_file_system(tmp_path, "exfat") as where:
         tree = ActorTree(where / "project")
         keys = ["t/10:00:00.png", "t/plain.png"]

@@ -85,7 +85,7 @@ def test_stopped_while_it_waits_for_an_endpoint(product: Product, actor_tree: Ac
 
 @pytest.mark.parametrize("slots", [("1", "1"), ("10", "5")], ids="x".join)
 @pytest.mark.parametrize("first", [True, False], ids=["first of all", "in the middle"])
-def test_object_that_s3_rejects_stops_nobody_else(
+def test_object_that_s3_rejects_stops_no_other(
     product: Product, actor_tree: ActorTree, fault_server: FaultServer, slots: tuple[str, str], first: bool
 ):
     tree_of(actor_tree, fault_server, actors=12, images=5)

@@ -131,7 +131,7 @@ def made_up(peers: list[Peer], scenarios: list[Scenario]) -> Results:
 
 class TestCommand:
     @needs_nginx
-    def test_it_prints_a_row_for_each_scenario_and_peer_with_ratios_and_draws_the_same_again(self, tmp_path: Path):
+    def test_it_prints_a_row_for_each_scenario_and_peer(self, tmp_path: Path):
         file, drawn, again = tmp_path / "bench.json", tmp_path / "chart.svg", tmp_path / "again.svg"
         chosen = ("--sizes", "4KB", "70KB", "--proof", "md5", "--images", f"{IMAGES}", "--runs", "1", "--concurrency", "2x4")
         done = bench(*chosen, "--peers", "s5cmd list", "--json", str(file), "--chart", str(drawn))
@@ -231,7 +231,7 @@ class TestProofThatItCameWhole:
         with pytest.raises(BenchError, match="1 of 45 images"):
             small.require_whole(root)
 
-    def test_a_file_that_nobody_asked_for_is_found(self, tmp_path: Path, small: Workload):
+    def test_a_file_that_was_not_asked_for_is_found(self, tmp_path: Path, small: Workload):
         root = mirror(small, tmp_path / "tree")
         (root / "data/.actorsync").mkdir()
         (root / "data/.actorsync/lock").touch()  # ours, and meant to stay

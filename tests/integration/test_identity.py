@@ -128,7 +128,7 @@ def test_keys_with_time_left_are_not_refreshed():
     assert 1 == source.calls
 
 
-def test_a_failing_refresh_is_tried_again_and_fails_no_request_before_the_keys_expire(monkeypatch: pytest.MonkeyPatch):
+def test_a_failing_refresh_fails_no_request_before_the_keys_expire(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(identity_module, "FAILURE_SECONDS", 0.01)
     source = Source(expiring(0.6), CredentialsMissing("the tool is gone"))
     identity = chain(source)
@@ -154,7 +154,7 @@ def test_a_rejection_finds_other_keys_once_for_all():
     assert (2, (OTHER, 2)) == (source.calls, identity.current())
 
 
-def test_a_chain_that_gave_the_same_keys_is_left_in_peace_for_a_while():
+def test_a_chain_that_gave_the_same_keys_is_not_asked_soon():
     source = Source(PAIR)
     identity = chain(source)
     identity.current()

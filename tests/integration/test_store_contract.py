@@ -273,7 +273,7 @@ class TestTheRequest:
         assert ref.presigned_url == server.endpoint_url + request.target
         assert not {"authorization", "x-amz-security-token", "x-amz-date"} & request.headers.keys()
 
-    def test_a_presigned_url_is_not_written_anew(self, store: Store, server: FaultServer, image: Image):
+    def test_a_presigned_url_is_sent_unchanged(self, store: Store, server: FaultServer, image: Image):
         url = f"{server.endpoint_url}/images/%61/{image.ref.key[2:]}?X-Amz-Signature=%2F+%20~&b=&a&;c=%25&X-Amz-Algorithm=x"
 
         assert_whole(image.body, store.fetch(image.ref._replace(presigned_url=url)))
@@ -664,9 +664,7 @@ class TestTls:
                 assert_whole(image.body, trusting.fetch(ref))
         assert tls_server.connections <= 2  # one for each way, at most
 
-    def test_a_certificate_that_nobody_trusts_is_a_failed_connect(
-        self, kind: str, process: StoreProcess, tls_server: FaultServer
-    ):
+    def test_an_untrusted_certificate_is_a_failed_connect(self, kind: str, process: StoreProcess, tls_server: FaultServer):
         image = put_image(tls_server)
         wary = process.open(kind, tls_server.endpoint_url)
 
@@ -703,7 +701,7 @@ class TestConnections:
 
         assert (100, 1) == (len(fault_server.requests), fault_server.connections)
 
-    def test_many_at_once_get_each_its_own_image_over_no_more_than_one_each(self, own: Store, fault_server: FaultServer):
+    def test_many_at_once_use_one_connection_each(self, own: Store, fault_server: FaultServer):
         fault_server.latency_seconds = 0.02
         images = [put_image(fault_server, 20_000 + number) for number in range(50)]
 
@@ -777,7 +775,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("way", ["signed", "presigned"])
     @pytest.mark.parametrize("where", ["before the head", "in the head", "in the body", "in an error's body"])
-    def test_what_is_thrown_into_a_fetch_that_waits_comes_out_of_it_and_closes_its_connection(
+    def test_exception_thrown_into_a_fetch_closes_its_connection(
         self, own: Store, fault_server: FaultServer, where: str, way: str
     ):
         image, other = put_image(fault_server), put_image(fault_server)

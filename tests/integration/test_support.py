@@ -669,7 +669,7 @@ class TestTrees:
 
 
 class TestNeeds:
-    def test_end_of_a_run_counts_what_was_not_run_by_what_is_missing(self, tmp_path: Path):
+    def test_end_of_a_run_counts_skipped_tests_by_what_is_missing(self, tmp_path: Path):
         program = """
 import pytest
 from tests.support.needs import needs_program, not_installed

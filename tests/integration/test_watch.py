@@ -396,7 +396,7 @@ def test_link_that_leads_elsewhere_now_is_found_by_check(tree: WatchTree):
         assert [] == hints(watched, mark)
 
 
-def test_folder_that_somebody_holds_open_while_it_is_replaced_is_found_by_check(watched: WatchProcess, tree: WatchTree):
+def test_folder_held_open_while_replaced_is_found_by_check(watched: WatchProcess, tree: WatchTree):
     """The kernel tells of a removed folder when its last user closed it: a shell that stands in it, or our own sync."""
     handle = os.open(tree.folder(A), os.O_RDONLY)
     try:
@@ -920,7 +920,7 @@ def test_injected_network_file_system_is_polled(tree: WatchTree, kind: str):
         assert 0 == watches_of(watched.pid)
 
 
-def test_crash_of_the_watcher_is_said_and_everything_polled_until_it_is_back(tree: WatchTree):
+def test_crash_of_the_watcher_falls_back_to_polling(tree: WatchTree):
     with WatchProcess(tree.data, "--poll-seconds", 0.2) as watched:
         watched.begin(NAMES[:4])
         watched.call("fail_next_hint")
@@ -1102,7 +1102,7 @@ def test_contract_watchdog_is_the_version_that_we_know():
     assert "7.1.0" == importlib.metadata.version("watchdog")
 
 
-def test_contract_one_folder_with_two_ids_is_one_watch_that_the_last_leaves(tmp_path: Path):
+def test_contract_folder_with_two_ids_is_one_watch(tmp_path: Path):
     """Adding a watch again and leaving the old one after it is how a seat moves, or learns that nothing moved."""
     inotify, first, second = InotifyFD(), Recorder(), Recorder()
     try:

@@ -17,13 +17,13 @@ def children_of(pid: int) -> list[int]:
 
 
 def lives(pid: int) -> bool:
-    """It runs, or waits for something; nobody need have taken notice of its end."""
+    """It runs or waits. A zombie does not live."""
     fields = _stat(pid)
     return bool(fields) and fields[0] not in "ZX"
 
 
 def is_known(pid: int) -> bool:
-    """It lives, or its end was taken notice of by nobody."""
+    """It lives, or is a zombie that its parent has not waited for."""
     return bool(_stat(pid))
 
 
@@ -43,7 +43,7 @@ def cpu_ticks_of(pid: int) -> int:
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    """Those that live: whatever a test has shown, nobody is left behind it."""
+    """Kill those that live, so that a failed test leaves no process behind."""
     for pid in pids:
         if lives(pid):
             with contextlib.suppress(ProcessLookupError):
