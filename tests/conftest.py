@@ -1,4 +1,4 @@
-"""What every test can ask for: servers, the product, and data directories."""
+"""Fixtures for all tests: servers, the product, and data directories."""
 
 import signal
 from collections import Counter
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # the last to write
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """One line for each thing that is missing: how many tests were not run for want of it, and what brings it."""
+    """Print how many tests each missing program or permission left out, and what installs it."""
     yield
     skipped = [report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])]
     if skipped:
@@ -61,7 +61,7 @@ def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneS3]:
 
 @pytest.fixture
 def fault_server() -> Iterator[FaultServer]:
-    """A healthy S3 without objects, until the test says otherwise."""
+    """A healthy S3 without objects, until the test injects faults."""
     with FaultServer() as running:
         yield running
 

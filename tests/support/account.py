@@ -1,4 +1,4 @@
-"""Who asks, and where: an endpoint with a pair of keys that the tests made up."""
+"""An endpoint with a pair of keys that the tests made up."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ class Account:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the product wants to be told."""
+        """The environment variables that give the product this account."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
             "AWS_ACCESS_KEY": self.access_key,

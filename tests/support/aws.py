@@ -1,4 +1,4 @@
-"""What credentials come from: files of AWS, tools, and an HTTP server that answers as STS or a container's agent does."""
+"""Sources of credentials: AWS config files, credential tools, and a server that acts as STS or an agent."""
 
 import json
 import threading
@@ -30,13 +30,13 @@ def process_answer(seconds: float | None = None, **changes: Any) -> dict[str, An
 
 
 def container_answer(seconds: float = 3600, **changes: Any) -> dict[str, Any]:
-    """What a container's agent says."""
+    """The answer of a container's credential agent."""
     answer = {"AccessKeyId": KEY, "SecretAccessKey": SECRET, "Token": TOKEN, "Expiration": in_seconds(seconds)}
     return {name: value for name, value in (answer | changes).items() if value is not ...}
 
 
 def role_answer(action: str = "AssumeRole", seconds: float = 3600) -> str:
-    """What STS says."""
+    """The answer of STS."""
     return (
         f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result><Credentials>'
         f"<AccessKeyId>{KEY}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>"

@@ -1,4 +1,4 @@
-"""Bodies for checksums, and the way in which a connection hands them over."""
+"""Bodies for checksums, and pieces of them as a connection delivers them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from daemon.core.checksums import Checksum
 
 
 def body_of(number: int, size_bytes: int) -> bytes:
-    """The same for the same number, and like no other's."""
+    """Random-looking bytes, the same for the same number."""
     return hashlib.shake_128(b"%d" % number).digest(size_bytes)
 
 
@@ -16,7 +16,7 @@ def cut(body: bytes, piece_bytes: int) -> Iterable[bytes]:
 
 
 def feed(checksum: Checksum, pieces: Iterable[bytes]) -> None:
-    """In memory that is used again at once, as a connection's is."""
+    """The pieces, in one buffer that is reused at once, as a connection's is."""
     for piece in pieces:
         buffer = bytearray(piece)
         checksum.update(memoryview(buffer))

@@ -1,4 +1,4 @@
-"""A daemon at work: a data directory, the store behind it, and the process that keeps the one like the other."""
+"""A running daemon with its data directory and its store."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,14 @@ QUICK = ("--quiet-seconds", "0.05", "--rescan-seconds", "600")  # so that only e
 
 
 def replace(path: Path, content: bytes) -> None:
-    """As an atomic writer does."""
+    """Replace `path` by a rename, as an atomic writer does."""
     beside = path.with_name(f".{path.name}.new")
     beside.write_bytes(content)
     beside.rename(path)
 
 
 class Daemon:
-    """A live daemon with all that it looks at. `tree` has a sentinel actor, whose changes show that all before was seen."""
+    """A running daemon. Once a change of `tree`'s sentinel actor is synced, all earlier changes were seen."""
 
     def __init__(self, running: Running, tree: ActorTree, server: FaultServer) -> None:
         self.running = running
@@ -30,7 +30,7 @@ class Daemon:
         self._marks = 0
 
     def change(self, actor: str, *, images: int, size_bytes: int = 2048) -> None:
-        """Its manifest, written in place, lists so many images from now on, all of which the store has."""
+        """Write a manifest in place that lists `images` images, all of which the store has."""
         for index in range(images):
             key = f"training/{actor}/{actor[:4]}_{index}.png"
             self.server.put(BUCKET, key, image_bytes(f"{BUCKET}/{key}", size_bytes))
@@ -47,7 +47,7 @@ class Daemon:
         self.running.wait_until(lambda: all(path.exists() for path in expected))
 
     def wait_until_idle(self) -> None:
-        """Whatever was changed before was noticed, and its runs are over."""
+        """Wait until all earlier changes were seen and their runs are over."""
         for _ in range(2):
             self._marks += 1
             self.change(SENTINEL, images=self._marks)
@@ -69,7 +69,7 @@ def running_daemon(
     env: Mapping[str, str | None] | None = None,
     settled: bool = True,
 ) -> Iterator[Daemon]:
-    """A daemon over `tree`, quick to react, whose first pass is done where it is to be `settled`."""
+    """A daemon over `tree` that reacts quickly. `settled`: wait for the end of its first run."""
     if SENTINEL not in {path.parent.name for path in tree.data.glob("actors/*/training_data")}:
         tree.actor(SENTINEL)
     tree.upload_to(server)
@@ -81,7 +81,7 @@ def running_daemon(
 
 
 def sleeps_of(pid: int) -> dict[str, int]:
-    """Each thread's number of voluntary context switches: how often it was woken up, but for the last time."""
+    """Each thread's number of voluntary context switches: how often it was woken up, less the last time."""
     counts = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         for line in (task / "status").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""A small S3 in this process that misbehaves as told, and remembers every request."""
+"""A small S3 server in this process that injects faults and records every request."""
 
 import contextlib
 import select
@@ -148,7 +148,7 @@ class FaultServer:
             self._scripts[path] = cycle(faults) if forever else iter(faults)
 
     def go_out(self, how: Outage, *, seconds: float, after_requests: int = 0) -> None:
-        """Be out for so long, from that request on."""
+        """Start an outage of `seconds` after that many requests."""
         with self._lock:
             self._outage = _Planned(how, seconds, after_requests)
 
@@ -175,7 +175,7 @@ class FaultServer:
 
     @property
     def connections(self) -> int:
-        """How many were made so far."""
+        """How many connections were accepted so far."""
         with self._lock:
             return self._connections
 
@@ -196,7 +196,7 @@ class FaultServer:
         return peak
 
     def __repr__(self) -> str:
-        """What was asked of it so far."""
+        """The number of open connections and the last requests."""
         return f"{self.open_connections} open connections, {len(self.requests)} requests: {self.requests[-20:]}"
 
     # --- the server ---------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class FaultServer:
         return request, answer
 
     def _fault_of_outage(self) -> Fault | None:
-        """Begins the outage where its time has come."""
+        """Start the outage once its request has come."""
         outage = self._outage
         if outage is None or len(self._requests) < outage.after_requests:
             return None
@@ -293,7 +293,7 @@ class FaultServer:
         return hang_before_head() if outage.how in (Outage.BLACK_HOLE, Outage.REFUSED) else s3_error(outage.how.value)
 
     def _refuse(self, seconds: float) -> None:
-        """Break all connections, and let none be made for so long."""
+        """Break all connections, and accept none for `seconds`."""
         port = self._listener.getsockname()[1]
         self._listener.shutdown(socket.SHUT_RDWR)
         self._acceptor.join()

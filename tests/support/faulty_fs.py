@@ -1,4 +1,4 @@
-"""A FUSE file system over a folder, which fails as it is told.
+"""A FUSE file system over a folder, with injected faults.
 
     python -m tests.support.faulty_fs FOLDER MOUNTPOINT [FAULT ...]
 
@@ -171,7 +171,7 @@ class FaultyFileSystem(mfusepy.Operations):
         return {name: getattr(space, name) for name in STATVFS}
 
     def _may(self, operation: str, path: str) -> None:
-        """Raises what was told of the operation."""
+        """Raise the fault that is injected for the operation."""
         if operation not in self._failing or not _is_concerned(path):
             return
         number, well, fails = self._failing[operation]

@@ -1,4 +1,4 @@
-"""Real file systems to mount where a test needs one: in a file of some megabytes, over a folder, or one that fails."""
+"""Real file systems to mount: in a file of some megabytes, over a folder, or with faults."""
 
 import os
 import subprocess

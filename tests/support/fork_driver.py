@@ -1,4 +1,4 @@
-"""Forked processes and who forked them, patched as the product is: JSON lines in, JSON lines out.
+"""A process that forks others, patched as the product is. Commands and answers are JSON lines.
 
     python -m tests.support.fork_driver COUNT
 
@@ -63,7 +63,7 @@ class Work:
         self.channel.send(blob(size_bytes))
 
     def count(self, messages: int, size_bytes: int) -> None:
-        """As many as it can, each with its number, in a greenlet of their own."""
+        """Send numbered messages without end, in a greenlet of their own."""
 
         def send() -> None:
             for number in range(messages):
@@ -73,14 +73,14 @@ class Work:
         gevent.spawn(send)
 
     def send_and_be_killed(self, size_bytes: int) -> None:
-        """A greenlet that sends something large, and is killed in the middle of it."""
+        """Start a greenlet that sends a large message, and kill it in the middle."""
         sender = gevent.spawn(self.channel.send, blob(size_bytes))
         gevent.sleep(0.02)
         sender.kill()
         self.channel.send("after")
 
     def be_busy(self) -> None:
-        """At work on something else than its channel."""
+        """Run a greenlet that is always busy, beside the channel."""
 
         def work() -> None:
             while True:
@@ -89,7 +89,7 @@ class Work:
         gevent.spawn(work)
 
     def injected_hang(self) -> None:
-        """As in a system call that never returns."""
+        """Hang, as in a system call that never returns."""
         _sleep_native(3600)
 
     def injected_crash(self) -> None:
@@ -139,12 +139,12 @@ class Driver:
         return shown(self._channels[of].receive())
 
     def hear_many(self, of: int, messages: int) -> list[object]:
-        """Only the number of those that have one."""
+        """The messages; of those with a number, only the number."""
         heard = [self._channels[of].receive() for _ in range(messages)]
         return [message[0] if isinstance(message, tuple) else message for message in heard]
 
     def close(self, channel: int, exit_seconds: float = 60) -> bool:
-        """Close it, and whether its process had to be killed because it did not end within `exit_seconds`."""
+        """Close the channel. True if its process did not end within `exit_seconds` and was killed."""
         processes._EXIT_SECONDS = exit_seconds
         killed: list[int] = []
         os.kill = lambda pid, signum: (killed.append(pid), _kill(pid, signum))  # type: ignore[assignment]

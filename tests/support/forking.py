@@ -1,4 +1,4 @@
-"""tests/support/fork_driver.py as a child: forked processes, and who forked them, told what to do from a test."""
+"""tests/support/fork_driver.py as a child: the parent of forked processes, controlled by a test."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from tests.support.waiting import HANG_SECONDS
 
 
 class Forking:
-    """`channels[n]` leads to `pids[n]`. A command that raised over there raises AssertionError here."""
+    """`channels[n]` leads to `pids[n]`. A command that raises there raises AssertionError here."""
 
     def __init__(self, count: int, *, ignoring_sigchld: bool = False) -> None:
         self._numbers = itertools.count(1)
@@ -48,7 +48,7 @@ class Forking:
         assert self._process.stdin is not None
         self._process.stdin.close()
         kill_all(self.pids)
-        print(self.stderr(), file=sys.stderr)  # for whom a failed test is shown to
+        print(self.stderr(), file=sys.stderr)  # pytest shows it with a failed test
         self._complaints.close()
 
     @property
@@ -60,12 +60,12 @@ class Forking:
         return os.pread(self._complaints.fileno(), 1_000_000, 0).decode()
 
     def kill(self) -> None:
-        """Who forked them, in an instant."""
+        """Kill the parent of the forked processes."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
     def begin(self, command: str, **facts: object) -> int:
-        """A command that is not waited for; its number."""
+        """Send a command without waiting for its answer. Gives its number."""
         number = next(self._numbers)
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"number": number, "command": command, "facts": facts}).encode() + b"\n")
@@ -81,14 +81,14 @@ class Forking:
         return self.wait(self.begin(command, **facts))
 
     def tell(self, to: int, do: str, **facts: object) -> None:
-        """A message to a forked process: a method of Work."""
+        """Send a message to a forked process. `do` names a method of Work."""
         self.ask("tell", to=to, message={"do": do, **facts})
 
     def hear(self, of: int) -> Any:
         return self.ask("hear", of=of)
 
     def wake(self, which: int) -> None:
-        """It has had a message, and answered it."""
+        """Exchange a message with it, so that its hub exists."""
         self.tell(which, "echo", value="awake")
         assert self.hear(which) == "awake"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def children_of(pid: int) -> list[int]:
-    """Those that live, in the order that they were forked in."""
+    """The living children, oldest first."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal() and (fields := _stat(int(folder.name))) and fields[1] == str(pid) and fields[0] != "Z":
@@ -28,12 +28,12 @@ def is_known(pid: int) -> bool:
 
 
 def sockets_of(pid: int) -> list[str]:
-    """The sockets that it has open, by the kernel's names for them."""
+    """Its open sockets, by the kernel's names."""
     return sorted(name for name in _open_files(pid) if name.startswith("socket:"))
 
 
 def has_event_loop(pid: int) -> bool:
-    """Whether it has what a gevent hub waits with."""
+    """Whether it has an epoll descriptor, as a gevent hub does."""
     return "anon_inode:[eventpoll]" in _open_files(pid)
 
 

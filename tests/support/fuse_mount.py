@@ -1,4 +1,4 @@
-"""A real FUSE file system: what is written behind its back gives no event, as on any network file system."""
+"""A real FUSE file system. As on a network file system, remote writes give no inotify event."""
 
 import os
 import sysconfig

@@ -1,4 +1,4 @@
-"""install.sh in a box; what one box built is brought to the next, since a release takes ten seconds to build."""
+"""install.sh in a systemd box. Built releases are reused, since one takes ten seconds to build."""
 
 import subprocess
 import sys

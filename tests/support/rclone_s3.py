@@ -1,4 +1,4 @@
-"""`rclone serve s3` of a folder: a second S3 of other people's making, ready in an instant."""
+"""`rclone serve s3` of a folder: a second independent S3 server, ready at once."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""The machine's own systemd, booted as PID 1 of fresh namespaces: units, journal, sandboxing and watchdog are the real ones."""
+"""The machine's systemd, booted as PID 1 of new namespaces, with real units, journal and watchdog."""
 
 import contextlib
 import ctypes
@@ -30,7 +30,7 @@ mount -t proc proc "$1/root/proc"
 
 
 def why_no_box(folder: Path) -> str | None:
-    """Why this machine cannot boot one; None: it can. `folder`: an empty one."""
+    """Why this machine cannot boot one; None if it can. `folder`: an empty one."""
     if os.geteuid() != 0:
         return NO_ROOT
     tools = ("/lib/systemd/systemd", "unshare", "nsenter", "systemd-run", "journalctl")
@@ -88,7 +88,7 @@ class SystemdBox:
         return int(self.show(unit, "MainPID"))
 
     def journal(self, unit: str, *, since: str = "") -> list[dict[str, Any]]:
-        """Everything of the unit, oldest first: what it wrote, and what systemd said of it. `since`: a cursor."""
+        """Everything of the unit, oldest first: what it wrote, and what systemd logged about it. `since`: a cursor."""
         self.run("journalctl", "--sync")
         after = [f"--after-cursor={since}"] if since else []
         answer = self.run("journalctl", "-o", "json", "--all", "--no-pager", "-u", unit, *after)

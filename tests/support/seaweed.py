@@ -1,4 +1,4 @@
-"""SeaweedFS on loopback: an S3 of other people's making that verifies signatures."""
+"""SeaweedFS on loopback: an independent S3 server that verifies signatures."""
 
 import contextlib
 import json

@@ -87,7 +87,7 @@ class MemoryStore:
 
 
 class CountingLog:
-    """A Log that counts its events, and writes those that are about more than one actor."""
+    """A Log that counts its events, and writes those about more than one actor."""
 
     counts: ClassVar[Counter[str]] = Counter()
 

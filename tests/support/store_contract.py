@@ -1,4 +1,4 @@
-"""Any ObjectStore, driven from a test: it lives in a patched process of its own, this is the remote control."""
+"""Remote control of an ObjectStore that runs in a patched process of its own."""
 
 import base64
 import contextlib
@@ -23,7 +23,7 @@ PAIR = (ACCESS_KEY, SECRET_KEY)
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """An exception as it was in the store's process; `kind` is its class. What it has not is None."""
+    """An exception of the store's process. `kind` is its class; a fact that it lacks is None."""
 
     kind: str
     message: str
@@ -38,7 +38,7 @@ class Raised:
 
 
 class StoreRaised(Exception):
-    """A command other than fetch raised; `raised` says what."""
+    """A command other than fetch raised `raised`."""
 
     def __init__(self, raised: Raised) -> None:
         super().__init__(f"{raised.kind}: {raised.message}")
@@ -47,7 +47,7 @@ class StoreRaised(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What came of one fetch. `error` None: it returned. `begins`: how often the sink was told to begin."""
+    """The outcome of one fetch. `error` None: it returned. `begins`: how often the sink was told to begin."""
 
     number: int
     head: ObjectHead | None
@@ -64,7 +64,7 @@ class Pending:
         self.number = number
 
     def wait_for_bytes(self) -> None:
-        """Until the sink was given the first of them."""
+        """Wait until the sink was given the first bytes."""
         assert self._process.ask("wait_for_bytes", of=self.number), "no byte came"
 
     def throw(self) -> None:
@@ -125,7 +125,7 @@ class Store:
         self._ask("close")
 
     def give_credentials(self, *pair: str) -> None:
-        """What the settings give from now on; nothing: boto3's own chain is asked."""
+        """Set the credentials of the settings; without any, boto3's chain is used."""
         self._ask("give_credentials", pair=pair or None)
 
     @property

@@ -34,11 +34,11 @@ STORES = {"http": _http_store}  # a new implementation is one more line here, an
 
 
 class SinkFailed(OSError):
-    """What a sink raises when a test says so; an OSError, as a connection's errors are too."""
+    """The injected error of a sink: an OSError, as a connection's errors are."""
 
 
 class Thrown(BaseException):
-    """What a test throws into a fetch that waits; no Exception, as the product's are none."""
+    """What a test throws into a waiting fetch: no Exception, as in the product."""
 
 
 class RecordingSink:

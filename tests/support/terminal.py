@@ -1,4 +1,4 @@
-"""A real pseudo-terminal with a screen: what a person sees of a program, also after a resize."""
+"""A pseudo-terminal with a screen: what a person sees of a program, also after a resize."""
 
 import codecs
 import contextlib
@@ -77,7 +77,7 @@ class Terminal:
 
 
 class Session(Terminal):
-    """A program in a session of its own, whose terminal this is: ^C typed here is a SIGINT there."""
+    """A program in a session of its own on this terminal. ^C typed here is a SIGINT there."""
 
     def __init__(self, command: Sequence[str], cwd: Path, env: Mapping[str, str], *, columns: int = COLUMNS) -> None:
         super().__init__(columns=columns)
@@ -105,7 +105,7 @@ class Session(Terminal):
             self.process.wait()
 
     def wait(self) -> int:
-        """The exit status; what it wrote last is on the screen."""
+        """Wait for the end. Gives the exit status; all output is on the screen."""
         wait_until(lambda: self.look() and self.process.poll() is not None, subject=self)
         self.look()
         return self.process.returncode

@@ -1,4 +1,4 @@
-"""The codes and events that the product can say, as its source has them, and as the README explains them.
+"""The codes and events of the source, and those that the README explains.
 
     python -m tests.support.vocabulary      what the README lacks, and what it has that the source has not
 

@@ -34,7 +34,7 @@ def say(**facts: object) -> None:
 
 
 class Log:
-    """A Log whose events are lines of ours."""
+    """A Log that writes its events as JSON lines."""
 
     def bind(self, **_: object) -> "Log":
         return self
@@ -112,7 +112,7 @@ class Driver:
         return {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
 
     def retry(self) -> None:
-        """What had to be polled is tried again with the next poll and not after 30 s."""
+        """Try to watch polled actors with the next poll, not after 30 s."""
         self.watcher._retry_at = 0.0
 
     def health(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class Driver:
             return sum(line.startswith("inotify wd:") for line in file)
 
     def be_quiet(self, quiet: bool) -> None:
-        """Hints are only counted."""
+        """Count hints without writing them."""
         self.quiet = quiet
 
     def limit(self, name: str, count: int) -> None:

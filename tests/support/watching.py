@@ -39,14 +39,14 @@ class WatchTree:
         return self.folder(name)
 
     def replace(self, name: str, text: str) -> None:
-        """As an atomic writer does."""
+        """Replace the manifest by a rename, as an atomic writer does."""
         beside = self.folder(name) / "response.json.new"
         beside.write_text(text)
         beside.rename(self.response(name))
 
 
 class WatchProcess:
-    """tests/support/watch_driver.py as a child: what it was told, and what it said since."""
+    """tests/support/watch_driver.py as a child, with its output lines."""
 
     def __init__(self, data: Path, *options: object, prefix: Sequence[str] = ()) -> None:
         self.lines: list[Line] = []
@@ -96,7 +96,7 @@ class WatchProcess:
         return self
 
     def send(self, command: str, *arguments: object) -> int:
-        """Tell it, and give the mark of now."""
+        """Send a command. Gives the mark of now."""
         assert self._process.stdin is not None
         mark = len(self.lines)
         self._process.stdin.write(json.dumps([command, arguments]) + "\n")
@@ -109,7 +109,7 @@ class WatchProcess:
         return self.wait_for(mark, timeout_seconds=timeout_seconds, done=command)["value"]
 
     def mark(self) -> int:
-        """Now, for what came since."""
+        """The mark of now, for `since`."""
         with self._changed:
             return len(self.lines)
 
@@ -133,11 +133,11 @@ class WatchProcess:
             )
 
     def __repr__(self) -> str:
-        """The last lines, and what it complained of."""
+        """Its last lines, and its stderr."""
         return f"{self.lines[-20:]}\n{self.stderr}"
 
     def settle(self) -> None:
-        """Everything that happened so far has been told, if it is going to be: two rounds of its batching."""
+        """Wait for all hints of what happened so far: two rounds of its batching."""
         for _ in range(2):
             time.sleep(0.03)
             self.call("health")
@@ -164,7 +164,7 @@ def watches_of(pid: int) -> int:
 
 
 def wakeups_of(pid: int) -> int:
-    """How often the process, all its threads together, went to sleep by itself."""
+    """The voluntary context switches of all threads of the process."""
     tasks = Path(f"/proc/{pid}/task")
     text = "".join((task / "status").read_text() for task in tasks.iterdir())
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("voluntary_ctxt_switches"))
