@@ -391,15 +391,15 @@ MUTANTS = [
     Mutant(
         "endpoint that minds being asked for checksums is asked again",
         "daemon/adapters/http/store.py",
-        "        self._learn(request.route.origin, takes_asking=False)\n",
+        "        self._remember_checksum_mode(request.route.origin, accepted=False)\n",
         "",
         HTTP,
     ),
     Mutant(
         "presigned URL is asked for checksums",
         "daemon/adapters/http/store.py",
-        "asks = ask and not presigned and ",
-        "asks = ask and ",
+        "checksum_mode = checksum_mode and not presigned and ",
+        "checksum_mode = checksum_mode and ",
         HTTP,
     ),
     Mutant(
@@ -1008,7 +1008,7 @@ MUTANTS = [
     Mutant(
         "idle connection that is dead costs an attempt",
         "daemon/adapters/http/store.py",
-        "if used.answered:",
+        "if kept.answered:",
         "if True:",
         "tests/integration/test_http_store.py -k Stale",
     ),
@@ -1029,8 +1029,8 @@ MUTANTS = [
     Mutant(
         "a head is waited for as if it were long",
         "daemon/adapters/http/connection.py",
-        "        self._wake_at(1)\n        self._patience.wait(",
-        "        self._patience.wait(",
+        "        self._wake_at(1)\n        self._read_timeouts.wait(",
+        "        self._read_timeouts.wait(",
         f"{HTTP} -k Packets",
     ),
     Mutant(

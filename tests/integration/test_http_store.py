@@ -387,19 +387,19 @@ class TestPatience:
         fetch(store)
         gevent.sleep(0.05)
 
-        assert not store._patience._timer.active
+        assert not store._read_timeouts._timer.active
 
 
 # --- how requests leave -----------------------------------------------------------------------------------------------
 
 
-class Leaving:
+class Sent:
     """A Connection that notes what leaves."""
 
     def __init__(self) -> None:
         self.left: list[bytes] = []
 
-    def send_whole(self, request: bytes) -> None:
+    def send_now(self, request: bytes) -> None:
         self.left.append(request)
 
 
@@ -428,33 +428,33 @@ def silent(request: pytest.FixtureRequest, trusting: None, tls_certificate: Cert
 
 class TestDepartures:
     def test_a_few_leave_together_and_none_waits_for_more_than_the_turn(self):
-        departures, connection = RequestBatcher(most=3), Leaving()
+        batcher, connection = RequestBatcher(batch_size=3), Sent()
         for request in (b"1", b"2", b"3", b"4"):
-            departures.add(connection, request)
+            batcher.add(connection, request)
         assert [b"1", b"2", b"3"] == connection.left
 
         gevent.sleep(0)
 
         assert [b"1", b"2", b"3", b"4"] == connection.left
 
-        departures.add(connection, b"5")
+        batcher.add(connection, b"5")
         assert b"5" not in connection.left
         gevent.sleep(0)
         assert [b"5"] == connection.left[4:]
 
     def test_in_a_long_turn_they_wait_for_its_end(self):
-        departures, connection = RequestBatcher(most=2), Leaving()
-        departures.add(connection, b"1")
+        batcher, connection = RequestBatcher(batch_size=2), Sent()
+        batcher.add(connection, b"1")
         time.sleep(2 * LONG_TURN_SECONDS)
-        departures.add(connection, b"2")
-        departures.add(connection, b"3")
+        batcher.add(connection, b"2")
+        batcher.add(connection, b"3")
         assert [] == connection.left
 
         gevent.sleep(0)
         assert [b"1", b"2", b"3"] == connection.left
 
-        departures.add(connection, b"4")
-        departures.add(connection, b"5")
+        batcher.add(connection, b"4")
+        batcher.add(connection, b"5")
         assert [b"4", b"5"] == connection.left[3:]
 
     def test_whoever_waits_for_an_answer_is_told_that_it_was_not_asked_for(self, silent: Connection):
@@ -478,13 +478,13 @@ class TestDepartures:
             if opened.fileno() != descriptor:
                 os.dup2(opened.fileno(), descriptor)
 
-            silent._departures._leave()
+            silent._batcher._flush()
 
             if opened.fileno() != descriptor:
                 os.close(descriptor)
         assert b"" == image.read_bytes(), referred_to
 
-        assert [] == silent._departures._waiting
+        assert [] == silent._batcher._waiting
 
 
 # --- by and by --------------------------------------------------------------------------------------------------------
@@ -534,15 +534,15 @@ class Pieces(Received):
 def in_vain(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An entry for each time that more was waited for than came."""
     waited: list[str] = []
-    wait_a_while = ReadTimeouts.wait_a_while
+    wait_briefly = ReadTimeouts.wait_briefly
 
-    def noted(patience: ReadTimeouts, watcher: object) -> bool:
-        came = wait_a_while(patience, watcher)
+    def noted(read_timeouts: ReadTimeouts, watcher: object) -> bool:
+        came = wait_briefly(read_timeouts, watcher)
         if not came:
             waited.append("in vain")
         return came
 
-    monkeypatch.setattr(ReadTimeouts, "wait_a_while", noted)
+    monkeypatch.setattr(ReadTimeouts, "wait_briefly", noted)
     return waited
 
 
@@ -553,7 +553,7 @@ def pair() -> Iterator[tuple[Connection, gevent_socket.socket]]:
         connected = gevent_socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
     server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection = Connection(connected, tls=False, buffer=Buffer(), patience=ReadTimeouts(2), departures=RequestBatcher())
+    connection = Connection(connected, tls=False, buffer=Buffer(), read_timeouts=ReadTimeouts(2), batcher=RequestBatcher())
     yield connection, server
     connection.close()
     server.close()

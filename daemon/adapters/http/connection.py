@@ -1,4 +1,4 @@
-"""One connection that requests go over, and what all of them share: a buffer, and when requests leave."""
+"""A connection to an origin, and what all connections of a store share: receive buffer and send batches."""
 
 import contextlib
 import select
@@ -15,25 +15,24 @@ from daemon.adapters.http.read_timeouts import ReadTimeouts
 from daemon.adapters.http.tls import LARGEST_RECORD_BYTES, receive_records, records_of
 from daemon.core.errors import StoreUnavailable
 
-BUFFER_BYTES = 256 * 1024  # measured: 128 KiB costs 20% more for an image of 350 KB, 1 MiB no less
-GATHERED_BYTES = 128 * 1024  # of a body, before we wake up for it: a turn of the loop costs what 30 KB do
-LONG_TURN_SECONDS = 0.01  # of the loop: requests wait for its end then
-_FLOWING_BYTES = 32 * 1024  # at once: this body does not trickle any more
+BUFFER_BYTES = 256 * 1024  # measured at 350 KB an image: 128 KiB costs 20% more CPU, 1 MiB saves none
+GATHERED_BYTES = 128 * 1024  # of a body, before a greenlet wakes up: a wake-up costs as much CPU as 30 KB do
+LONG_TURN_SECONDS = 0.01  # in a longer turn of the event loop, requests wait for its end
+_FLOWING_BYTES = 32 * 1024  # received at once: the body no longer trickles
 
-_FAIR_BYTES = 1024 * 1024  # then others have their turn, however fast this server is
-_SMALL_BYTES = 8 * 1024  # of a request: an idle connection has room for it
+_FAIR_BYTES = 1024 * 1024  # received without a pause; then other greenlets run, however fast the server is
+_SMALL_BYTES = 8 * 1024  # a request up to this size fits into the send buffer of an idle connection
 _READ, _WRITE = 1, 2  # events of gevent's loop
 _NOT_YET = (BlockingIOError, SSLWantReadError, SSLWantWriteError)
 _PlainSocket: Any = monkey.get_original("socket", "socket")
-_new_poll: Any = monkey.get_original("select", "poll")  # asked with no time to wait: gevent's would switch
+_new_poll: Any = monkey.get_original("select", "poll")  # polled with a time-out of 0: gevent's would switch
 
 
 class Buffer:
-    """Where all connections of a store receive, in turns.
+    """The receive buffer that all connections of a store share.
 
-    This holds because nothing switches to another greenlet between a receive and the last use of what it brought: a
-    Sink copies or uses a piece before it returns, and never waits. `turn` counts the receives, so that a Sink
-    which did let others run is found out, and not believed.
+    No greenlet switches between a receive and the last use of the received bytes: a Sink uses or copies a piece before it
+    returns, and never waits. `turn` counts the receives, which detects a Sink that did switch.
     """
 
     __slots__ = ("turn", "view")
@@ -44,56 +43,56 @@ class Buffer:
 
 
 class RequestBatcher:
-    """Requests leave a few at a time: a server that sleeps is woken once for them, and none waits for long.
+    """Sends requests a few at a time, so that a sleeping server is woken once for all of them.
 
-    Measured on loopback: a wake-up for each costs a small image 10%; all of one turn of the loop at once make images of 350 KB
-    wait for each other, a tenth of the speed where answers take 30 ms. In a turn that has become long, as where images are
-    large, they wait for its end all the same: else the next one has as many answers to take in, and so on, and whatever else
-    waits for the loop, such as other processes for their next actor, waits for all of them.
+    Measured on loopback: sending each request by itself costs a small image 10% more CPU. Sending all requests of one turn of
+    the event loop together costs images of 350 KB a tenth of the speed where responses take 30 ms. In a turn that has become
+    long, requests wait for its end. Otherwise the next turn has as many responses to receive, and everything else that waits
+    for the loop, such as another worker process for its next actor, waits longer.
     """
 
-    def __init__(self, most: int = 4) -> None:
-        self._most = most
+    def __init__(self, batch_size: int = 4) -> None:
+        self._batch_size = batch_size
         self._waiting: list[tuple[Connection, bytes]] = []
-        self._turn_will_end = False
+        self._flush_is_scheduled = False
         self._turn_is_long_at = 0.0
 
     def add(self, connection: "Connection", request: bytes) -> None:
-        """It leaves with the next ones, or at the end of this turn of the loop (of the next, where gevent is too busy)."""
+        """Send `request` with the next batch, at the latest at the end of this turn of the loop (a busy gevent: the next)."""
         self._waiting.append((connection, request))
-        if not self._turn_will_end:
-            self._turn_will_end = True
+        if not self._flush_is_scheduled:
+            self._flush_is_scheduled = True
             self._turn_is_long_at = time.monotonic() + LONG_TURN_SECONDS
-            gevent.get_hub().loop.run_callback(self._turn_ends)
-        elif len(self._waiting) >= self._most and time.monotonic() < self._turn_is_long_at:
-            self._leave()
+            gevent.get_hub().loop.run_callback(self._end_turn)
+        elif len(self._waiting) >= self._batch_size and time.monotonic() < self._turn_is_long_at:
+            self._flush()
 
-    def _turn_ends(self) -> None:
-        self._turn_will_end = False
-        self._leave()
+    def _end_turn(self) -> None:
+        self._flush_is_scheduled = False
+        self._flush()
 
-    def _leave(self) -> None:
-        leaving, self._waiting = self._waiting, []
-        for connection, request in leaving:
-            connection.send_whole(request)
+    def _flush(self) -> None:
+        batch, self._waiting = self._waiting, []
+        for connection, request in batch:
+            connection.send_now(request)
 
 
 class Connection:
-    """A connected socket, plain or TLS, made non-blocking. Closed by whoever was given it, however its use ends."""
+    """A connected non-blocking socket, plain or TLS. The holder must close it."""
 
     __slots__ = (
+        "_batcher",
         "_closed",
-        "_departures",
         "_events",
-        "_least_bytes",
-        "_patience",
         "_poll",
+        "_read_timeouts",
         "_records",
         "_send",
+        "_send_error",
         "_socket",
         "_trickles",
         "_unbroken_bytes",
-        "_unsent",
+        "_wake_bytes",
         "answered",
         "buffer",
         "idle_since",
@@ -101,10 +100,10 @@ class Connection:
     )
 
     def __init__(
-        self, connected: Any, *, tls: bool, buffer: Buffer, patience: ReadTimeouts, departures: RequestBatcher
+        self, connected: Any, *, tls: bool, buffer: Buffer, read_timeouts: ReadTimeouts, batcher: RequestBatcher
     ) -> None:
-        """`connected`: a gevent socket; of gevent.ssl, its handshake done, with suppress_ragged_eofs=False."""
-        if not tls:  # gevent's own class would add to each call what is done here: waiting
+        """`connected`: a gevent socket; for TLS one of gevent.ssl after its handshake, with suppress_ragged_eofs=False."""
+        if not tls:  # gevent's class would wait in each call, which is done here
             connected = _PlainSocket(fileno=connected.detach())
         connected.setblocking(False)
         self._socket = connected
@@ -112,23 +111,28 @@ class Connection:
         self._send = self._records.write if self._records is not None else connected.send
         self._closed = False
         self.buffer = buffer
-        self._patience = patience
-        self._departures = departures
-        self._events = gevent.get_hub().loop.io(connected.fileno(), _READ)  # once: a watcher for each wait costs a system call
+        self._read_timeouts = read_timeouts
+        self._batcher = batcher
+        self._events = gevent.get_hub().loop.io(
+            connected.fileno(), _READ
+        )  # one for all waits: a new watcher costs a system call
         self._poll = _new_poll()
         self._poll.register(connected.fileno(), select.POLLIN)
-        self._unsent: StoreUnavailable | None = None  # why a request could not be sent
-        self.answered = False  # whether anything came since the last request
-        self._least_bytes = 1  # that wake us
-        self._trickles = False  # the body that is being received
+        self._send_error: StoreUnavailable | None = None  # raised by the next receive
+        self.answered = False  # whether any byte came since the last request
+        self._wake_bytes = 1  # SO_RCVLOWAT
+        self._trickles = False  # the current body comes slowly
         self._unbroken_bytes = 0
         self.made_at = self.idle_since = time.monotonic()
 
     def send(self, request: bytes) -> None:
-        """All of it, soon: whoever waits for the answer is told when that failed. Raises StoreUnavailable, TimedOut."""
+        """Send `request`; a small one leaves with the next batch, and `receive` raises what failed.
+
+        Raises StoreUnavailable, TimedOut.
+        """
         self.answered = self._trickles = False
         if len(request) <= _SMALL_BYTES:
-            self._departures.add(self, request)
+            self._batcher.add(self, request)
             return
         sent = self._send_some(request)
         while sent < len(request):
@@ -137,36 +141,36 @@ class Connection:
             request = request[sent:]
             sent = self._send_some(request)
 
-    def send_whole(self, request: bytes) -> None:
-        """At once; what fails is raised by `receive`, which this wakes."""
+    def send_now(self, request: bytes) -> None:
+        """Send `request` without waiting. An error is raised by `receive`, which this wakes."""
         if self._closed:
-            return  # its greenlet was thrown out: nobody waits
+            return  # its greenlet was ended, and no other waits
         try:
             if self._send_some(request) < len(request):
                 raise StoreUnavailable("the connection has no room for a request, though it was idle")
         except StoreUnavailable as error:
-            self._unsent = self._unsent or error
-            with contextlib.suppress(OSError):  # the peer may have done so
+            self._send_error = self._send_error or error
+            with contextlib.suppress(OSError):  # the peer may have shut it down
                 (gevent_socket.socket if self._records else _PlainSocket).shutdown(self._socket, SHUT_RDWR)
 
     def wait(self) -> None:
-        """Until something has come. Raises TimedOut."""
+        """Wait until bytes have come. Raises TimedOut."""
         self._unbroken_bytes = 0
         self._wake_at(1)
-        self._patience.wait(self._events)
+        self._read_timeouts.wait(self._events)
 
     def receive(self, wanted_bytes: int | None) -> memoryview:
-        """What has come: a part of the shared buffer, good until this greenlet switches; empty at the end of the connection.
+        """The bytes that have come, as a slice of the shared buffer; empty at the end of the connection. Waits for some.
 
-        Waits where nothing has. `wanted_bytes`: how many more the server has announced; None: it did not say. May be more than
-        was wanted: then not all that has come is looked for. Raises StoreUnavailable, TimedOut.
+        The slice is valid until this greenlet switches. `wanted_bytes`: how many more the server announced; None: unknown.
+        The slice may be longer than that, and bytes may remain unread then. Raises StoreUnavailable, TimedOut.
         """
         if self._unbroken_bytes >= _FAIR_BYTES:
             gevent.sleep(0)
             self._unbroken_bytes = 0
         while True:
-            if self._unsent is not None:
-                raise self._unsent
+            if self._send_error is not None:
+                raise self._send_error
             try:
                 view, records = self.buffer.view, self._records
                 size_bytes = receive_records(records, view, wanted_bytes) if records else self._socket.recv_into(view)
@@ -184,11 +188,11 @@ class Connection:
             return view[:size_bytes]
 
     def give_way(self) -> None:
-        """Others have their turn before the next `receive`."""
+        """Let other greenlets run before the next `receive`."""
         self._unbroken_bytes = _FAIR_BYTES
 
     def is_quiet(self) -> bool:
-        """Whether nothing came since the last answer: neither its end, nor what would be taken for the next one."""
+        """Whether the connection is open, and nothing came since the last response."""
         self._wake_at(1)
         return not self._poll.poll(0)
 
@@ -198,24 +202,24 @@ class Connection:
         self._socket.close()
 
     def _wait_for_more(self, announced_bytes: int) -> None:
-        """Until a good part of what was announced has come, or all; where it trickles, until something has. Raises TimedOut.
+        """Wait for GATHERED_BYTES or all of `announced_bytes`; where a body trickles, for any byte. Raises TimedOut.
 
-        A network brings a body in hundreds of packets: to wake up for each costs more than all else that an image needs.
+        A body comes in hundreds of packets. Waking up for each costs more than everything else that an image needs.
         """
-        if self._records:  # of the bytes to come, OpenSSL may already have all but the last of a record
+        if self._records:  # OpenSSL may already hold all but the last byte of a record
             announced_bytes -= LARGEST_RECORD_BYTES
         if announced_bytes <= 1 or self._trickles:
             self.wait()
             return
         self._unbroken_bytes = 0
         self._wake_at(min(announced_bytes, GATHERED_BYTES))
-        self._trickles = not self._patience.wait_a_while(self._events)
+        self._trickles = not self._read_timeouts.wait_briefly(self._events)
 
     def _wake_at(self, least_bytes: int) -> None:
-        """The loop, and `is_quiet`, see what has come from so many bytes on, or the end: socket(7), SO_RCVLOWAT."""
-        if least_bytes != self._least_bytes:
+        """Make the socket readable from `least_bytes` on, or at its end: SO_RCVLOWAT, socket(7)."""
+        if least_bytes != self._wake_bytes:
             self._socket.setsockopt(SOL_SOCKET, SO_RCVLOWAT, least_bytes)
-            self._least_bytes = least_bytes
+            self._wake_bytes = least_bytes
 
     def _send_some(self, request: bytes) -> int:
         try:
@@ -228,7 +232,7 @@ class Connection:
     def _wait_writable(self) -> None:
         events = gevent.get_hub().loop.io(self._socket.fileno(), _WRITE)
         try:
-            self._patience.wait(events)
+            self._read_timeouts.wait(events)
         finally:
             events.close()
 

@@ -1,4 +1,4 @@
-"""How a connection is made: names to addresses, each in its turn, through a proxy's tunnel, under TLS."""
+"""Opening of connections: DNS, a proxy's tunnel, TLS."""
 
 import contextlib
 import ssl
@@ -15,22 +15,23 @@ from daemon.core.errors import ConnectFailed, StoreUnavailable, WrongScheme
 from daemon.core.http1 import Response
 
 ADDRESSES_SECONDS = 30.0  # S3's own records live for seconds; each lookup costs a thread of gevent's pool
-FAILED_SECONDS = 60.0  # an address that failed is left out for as long
-ROOM_BYTES = 2 * 1024 * 1024  # of one connection, for what has come and was not received: a whole image, mostly
+FAILED_SECONDS = 60.0  # an address that failed is skipped for as long
+ROOM_BYTES = 2 * 1024 * 1024  # receive window of one connection: most images fit
 ROOM_BYTES_IN_ALL = 64 * ROOM_BYTES
-_FAILED_LOOKUP_SECONDS = 1.0  # long enough for all who waited for the same lookup
+_FAILED_LOOKUP_SECONDS = 1.0  # a failed lookup is not repeated for as long: all that waited for it get its error
 _MOST_HOSTS = 256
 _TLS_TRIAL_SECONDS = 1.0
 
-Address = tuple[int, Any]  # family, and what connect takes
+Address = tuple[int, Any]  # family, and the argument of socket.connect
 
 
 class Dialer:
-    """Makes connections; many greenlets at once may ask."""
+    """Opens connections, for any number of greenlets at once."""
 
     def __init__(self, timeout_seconds: float, connections: int, ca_bundle: str | None = None) -> None:
         """`timeout_seconds`: for a lookup, and for each address from its first packet to the end of the TLS handshake.
-        `connections`: that there will be at once. `ca_bundle`: whom to trust, see make_tls_context.
+
+        `connections`: how many are open at once at most. `ca_bundle`: see make_tls_context.
         """
         self._ca_bundle = ca_bundle
         self._timeout_seconds = timeout_seconds
@@ -40,14 +41,14 @@ class Dialer:
 
     def dial(self, route: Route) -> Any:
         """A connected gevent socket, of gevent.ssl where the route is TLS. Raises ConnectFailed."""
-        via = route.proxy
-        addresses = self._addresses(via.host if via else route.host, via.port if via else route.port)
+        proxy = route.proxy
+        addresses = self._addresses(proxy.host if proxy else route.host, proxy.port if proxy else route.port)
         failed: OSError | StoreUnavailable | None = None
         for address in addresses.in_turn():
             try:
                 with gevent.Timeout(self._timeout_seconds, TimeoutError(f"no connection within {self._timeout_seconds:g} s")):
                     return self._dial_address(route, address)
-            except ssl.SSLCertVerificationError as error:  # another address of the same name has no better one
+            except ssl.SSLCertVerificationError as error:  # other addresses of the host have the same certificate
                 raise ConnectFailed(f"{route.host} could not prove who it is: {error.verify_message}", hint=CA_HINT) from error
             except (OSError, StoreUnavailable) as error:
                 if is_no_tls(error):
@@ -55,12 +56,12 @@ class Dialer:
                     raise WrongScheme(f"{route.host}:{route.port} does not speak TLS", hint=hint) from error
                 addresses.failed(address)
                 failed = error
-        to = f"{route.host}:{route.port}" + (f" through {via}" if via else "")
+        target = f"{route.host}:{route.port}" + (f" through {proxy}" if proxy else "")
         reason = failed.strerror or str(failed) if isinstance(failed, OSError) else failed
-        raise ConnectFailed(f"no connection to {to}: {reason}") from failed
+        raise ConnectFailed(f"no connection to {target}: {reason}") from failed
 
     def speaks_tls(self, route: Route) -> bool:
-        """Whether the first address of a plain route answers to TLS; nothing is sent but the begin of a handshake."""
+        """Whether the first address of a plain route answers to TLS. Sends only the start of a handshake."""
         try:
             with gevent.Timeout(min(self._timeout_seconds, _TLS_TRIAL_SECONDS), TimeoutError()):
                 family, address = self._addresses(route.host, route.port).in_turn()[0]
@@ -68,7 +69,7 @@ class Dialer:
                     connected.connect(address)
                     trusting_context().wrap_socket(connected, server_hostname=route.host).close()
         except ssl.SSLError as error:
-            return "ALERT" in (error.reason or "")  # which is a record of TLS
+            return "ALERT" in (error.reason or "")  # an alert is a TLS record
         except (OSError, ConnectFailed):
             return False
         return True
@@ -76,7 +77,7 @@ class Dialer:
     def _dial_address(self, route: Route, address: Address) -> Any:
         connected = socket.socket(address[0], socket.SOCK_STREAM)
         try:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a session token makes a request of two segments
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a request with a session token is two segments
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             _make_room(connected, self._room_bytes)
             connected.connect(address[1])
@@ -93,14 +94,14 @@ class Dialer:
             connected = wrapped  # the same descriptor: the old object has let go of it
             wrapped.do_handshake()
             return wrapped
-        except BaseException:  # a time-out too, or whatever is thrown into us
+        except BaseException:  # a time-out too, or the greenlet's end
             connected.close()
             raise
 
     def _addresses(self, host: str, port: int) -> "Addresses":
         found = self._hosts.get((host, port))
         if found is None:
-            if len(self._hosts) >= _MOST_HOSTS:  # manifests name as many buckets, each a host, as they like
+            if len(self._hosts) >= _MOST_HOSTS:  # each bucket may be a host, and manifests can name any number
                 self._hosts.clear()
             found = self._hosts[host, port] = Addresses(host, port, self._timeout_seconds)
         return found
@@ -112,12 +113,12 @@ class Dialer:
 
 
 def _make_room(connected: Any, size_bytes: int) -> None:
-    """Let the server send so much at once from the first answer on, not only when the kernel has seen what it is good for.
+    """Open the receive window to `size_bytes` from the first response on; the kernel would grow it slowly.
 
-    It costs an image of 1.4 MB a tenth of its CPU to come in many small parts. To ask for waking up at so many bytes makes room
-    for as many (tcp_set_rcvlowat in Linux's net/ipv4/tcp.c, since 4.18), and for more later; SO_RCVBUF would mean never
-    more, and on most systems 208 KB. So would the former alone before Linux 6.18: the clamp is taken off before the handshake,
-    which settles how large the window may ever become. A system that will not is as it was.
+    An image of 1.4 MB that comes in many small parts costs a tenth more CPU. Raising SO_RCVLOWAT enlarges the receive buffer
+    (tcp_set_rcvlowat in Linux's net/ipv4/tcp.c, since 4.18), and it can still grow. SO_RCVBUF would fix it, on most systems at
+    208 KB. Before Linux 6.18 SO_RCVLOWAT also clamps the window; the clamp is removed before the handshake, which settles
+    the largest window. Where a system refuses either option, its default stays.
     """
     with contextlib.suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
@@ -127,7 +128,7 @@ def _make_room(connected: Any, size_bytes: int) -> None:
 
 
 class Addresses:
-    """Where a name leads: looked up once for all who ask, given out in turn, without those that failed lately."""
+    """DNS cache for one host: single-flight lookups, round-robin, skips addresses that failed in the last 60 s."""
 
     def __init__(self, host: str, port: int, timeout_seconds: float) -> None:
         self._host = host
@@ -138,35 +139,35 @@ class Addresses:
         self._lookup_error: Exception | None = None
         self._fresh_until = 0.0
         self._failed_until: dict[Any, float] = {}
-        self._turn = 0
+        self._next_index = 0
 
     def in_turn(self) -> list[Address]:
-        """Those to try, in the order to try them; all, where every one of them failed lately. Raises ConnectFailed."""
-        known = self._lookup()
+        """The addresses in the order to try them; all of them, where each failed lately. Raises ConnectFailed."""
+        known = self._known_addresses()
         now = time.monotonic()
         usable = [address for address in known if self._failed_until.get(address[1], 0) <= now] or known
-        first = self._turn % len(usable)
-        self._turn += 1
+        first = self._next_index % len(usable)
+        self._next_index += 1
         return usable[first:] + usable[:first]
 
     def failed(self, address: Address) -> None:
         self._failed_until[address[1]] = time.monotonic() + FAILED_SECONDS
 
-    def _lookup(self) -> list[Address]:
-        with self._lock:  # one asks, the others wait for its answer
+    def _known_addresses(self) -> list[Address]:
+        with self._lock:  # one greenlet looks up, the others wait for its result
             if time.monotonic() >= self._fresh_until:
-                self._ask()
+                self._look_up()
             if self._lookup_error is not None:
                 reason = getattr(self._lookup_error, "strerror", None) or self._lookup_error
                 raise ConnectFailed(f"{self._host} was not found: {reason}") from self._lookup_error
             return self._known
 
-    def _ask(self) -> None:
+    def _look_up(self) -> None:
         self._lookup_error = None
         try:
             with gevent.Timeout(self._timeout_seconds, TimeoutError(f"no answer within {self._timeout_seconds:g} s")):
                 answers = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
+        except (OSError, UnicodeError) as error:  # UnicodeError: an empty or too long label
             self._lookup_error = error
             self._fresh_until = time.monotonic() + _FAILED_LOOKUP_SECONDS
             return

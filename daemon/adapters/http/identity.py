@@ -10,10 +10,10 @@ from gevent.event import AsyncResult
 from daemon.core.errors import ConfigError, CredentialsMissing, IdentityRejected
 from daemon.core.model import Credentials
 
-FAILURE_SECONDS = 4.0  # a failed lookup answers for so long; less than the 5 s until an outage is first probed
+FAILURE_SECONDS = 4.0  # a failed lookup is not repeated for as long: less than the 5 s until the first probe of an outage
 REFRESH_SECONDS = 60.0  # between two refreshes of keys that still hold
-REFRESH_BEFORE_SECONDS = 600.0  # keys expire
-SAME_KEYS_SECONDS = 5.0  # after a renewal that gave the same keys, their source is not asked for others
+REFRESH_BEFORE_SECONDS = 600.0  # before keys expire
+SAME_KEYS_SECONDS = 5.0  # after a renewal that gave the same keys, their source is not asked again
 
 _NOT_CONFIGURED = "AWS credentials not configured"
 
@@ -27,16 +27,17 @@ class Identity:
     |---|---|
     | hold | uses them |
     | hold, and expire within 10 minutes | uses them; one refresh in the background, at most one a minute |
-    | never found, forgotten, or expired | waits for the one lookup; its failure is everyone's for 4 s |
+    | never found, forgotten, or expired | waits for the single lookup; its failure holds for all requests for 4 s |
 
-    Each successful lookup is a generation. A rejected request says which one signed it: the first to come looks again, the
-    others learn whether that found other keys. A lookup runs in a greenlet of its own: an image that is given up while it
-    waits does not end it.
+    Each successful lookup is a generation. A rejected request names the generation that signed it: the first rejection starts
+    a lookup, the others learn whether that found other keys. A lookup runs in a greenlet of its own: it goes on when an image
+    that waits for it is given up.
     """
 
     def __init__(self, find_credentials: FindCredentials, ask_chain: FindCredentials, look_for: Callable[[], str]) -> None:
-        """`find_credentials`: the pair that the settings give. Where that is None, `ask_chain` asks boto3's sources, which
-        may take seconds. `look_for`: what was looked for and what to set, when nothing is found.
+        """`find_credentials`: the pair in the settings. Where that is None, `ask_chain` asks boto3's chain.
+
+        The latter may take seconds. `look_for`: the hint when nothing is found: what was looked for, and what to set.
         """
         self._find_credentials = find_credentials
         self._ask_chain = ask_chain
@@ -65,9 +66,9 @@ class Identity:
         return self._wait_for_lookup()
 
     def renew(self, rejected: IdentityRejected) -> bool:
-        """Look for other keys, unless that was done since the rejected request was signed. True: there are.
+        """Whether there are other keys than those that signed the rejected request. Looks them up, unless that was done since.
 
-        False also where the source fails, but keys are there that have not expired. Raises CredentialsMissing.
+        False also where the lookup fails while the known keys have not expired. Raises CredentialsMissing.
         """
         if rejected.generation == self._lookups and time.monotonic() >= self._same_until:
             try:
@@ -83,19 +84,19 @@ class Identity:
         return rejected.generation < self._last_since
 
     def forget(self) -> None:
-        """Look again before the next request that needs credentials."""
+        """Drop the known keys: the next request that needs credentials looks them up."""
         self._kept = self._lookup = self._failure = None
         self._same_until = 0.0
 
     def _wait_for_lookup(self) -> tuple[Credentials, int]:
         outcome = self._begin().get()
         if isinstance(outcome, CredentialsMissing):
-            raise CredentialsMissing(str(outcome), hint=outcome.hint)  # each its own: a raise writes into the exception
+            raise CredentialsMissing(str(outcome), hint=outcome.hint)  # one for each waiter: a raise changes the exception
         found: tuple[Credentials, int] = outcome
         return found
 
     def _begin(self) -> "AsyncResult[tuple[Credentials, int] | CredentialsMissing]":
-        """The lookup under way, the failure that still counts, or a new lookup."""
+        """The running lookup, the failure that still holds, or a new lookup."""
         if self._lookup is not None:
             return self._lookup
         lookup: AsyncResult[tuple[Credentials, int] | CredentialsMissing] = AsyncResult()
@@ -107,12 +108,12 @@ class Identity:
         return lookup
 
     def _look(self, lookup: "AsyncResult[tuple[Credentials, int] | CredentialsMissing]") -> None:
-        """`lookup` is set however this ends: others wait for it."""
+        """Run a lookup. `lookup` is always set, for others wait for it."""
         try:
             outcome = self._outcome(lookup)
         except BaseException as bug:
             lookup.set_exception(bug)
-            raise  # a background refresh has no one else to tell
+            raise  # or the bug in a background refresh would not be logged
         else:
             lookup.set(outcome)
         finally:
@@ -136,7 +137,7 @@ class Identity:
         keys = (found.access_key, found.secret_key, found.session_token)
         if keys != self._last:
             self._last, self._last_since = keys, self._lookups
-        self._kept = found if found != self._kept else self._kept  # the same object has a signer already
+        self._kept = found if found != self._kept else self._kept  # the same object already has a signer
         self._from_chain = from_chain
         self._refresh_at = math.inf
         if found.expires_at is not None:
@@ -145,7 +146,7 @@ class Identity:
 
     def _find(self) -> tuple[Credentials, bool]:
         """The credentials, and whether they are the chain's. Raises CredentialsMissing."""
-        error: ConfigError | None = None  # a .env that went bad since the start, a key that cannot be one, a failing source
+        error: ConfigError | None = None  # an .env broken since the start, a malformed key, a failing source
         static = found = None
         try:
             static = self._find_credentials()

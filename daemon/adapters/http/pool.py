@@ -1,4 +1,4 @@
-"""The connections of a store: the one used last is used first, and none is kept for long."""
+"""Pool of the connections of a store: last in, first out, with an idle limit."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import gevent
 from daemon.adapters.http.connection import Connection
 from daemon.adapters.http.proxies import Route
 
-IDLE_SECONDS = 15.0  # S3 closes its side after some 20
+IDLE_SECONDS = 15.0  # S3 closes an idle connection after about 20
 
 
 class Pool:
@@ -19,13 +19,13 @@ class Pool:
         self._dial = dial
         self._limit = limit
         self._idle_seconds = idle_seconds
-        self._idle: dict[str, list[Connection]] = {}  # by origin; the last was used last
+        self._idle: dict[str, list[Connection]] = {}  # by origin, in the order of their last use
         self._open = 0
         self._trusted_since = 0.0  # connections made before are not used again
         self._timer: Any = gevent.get_hub().loop.timer(idle_seconds / 2, idle_seconds / 2, ref=False)
 
     def take(self, route: Route) -> Connection | None:
-        """A connection that served before and is quiet since; None: there is none."""
+        """An idle connection that is still usable; None: there is none."""
         idle = self._idle.get(route.origin)
         while idle:
             connection = idle.pop()
@@ -46,12 +46,12 @@ class Pool:
             raise
 
     def distrust(self) -> None:
-        """A body was damaged on its way: no connection that is open now serves another request."""
+        """Use no connection again that is open now: a body came damaged, and the way to that server may be the cause."""
         self._trusted_since = time.monotonic()
         self.close()
 
     def give_back(self, route: Route, connection: Connection) -> None:
-        """The answer is read to its end, and the server keeps the connection."""
+        """Keep a connection whose response was read to its end and which the server keeps open."""
         if self._open > self._limit or connection.made_at <= self._trusted_since:
             self.close_one(connection)
             return
@@ -61,12 +61,12 @@ class Pool:
             self._timer.start(self._close_old)
 
     def close_one(self, connection: Connection) -> None:
-        """For a connection that was lent, and is of no use to another request."""
+        """Close a lent connection that cannot serve another request."""
         self._open -= 1
         connection.close()
 
     def close(self) -> None:
-        """Close all that are idle."""
+        """Close all idle connections."""
         self._close_idle_since(float("inf"))
 
     def _close_old(self) -> None:

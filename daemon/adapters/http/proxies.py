@@ -1,4 +1,4 @@
-"""Routes to a host: directly, or through the proxy that the environment names."""
+"""Routes to an origin: direct, or through the proxy that the environment names."""
 
 import base64
 import os
@@ -40,7 +40,7 @@ class Proxy(NamedTuple):
 
 
 class Route(NamedTuple):
-    """The way to one origin. `authority` is what the Host header says: the port only where it is not the scheme's own."""
+    """How to reach one origin. `authority` is the value of the Host header: with a port that is not the scheme's default."""
 
     origin: str  # as the URL begins
     tls: bool
@@ -51,17 +51,17 @@ class Route(NamedTuple):
 
     @property
     def target_prefix(self) -> str:
-        """What stands before path and query in the request line: a proxy wants the whole URL, unless it is a tunnel."""
+        """What precedes the path in the request line: a proxy gets the whole URL, except in a tunnel."""
         return f"http://{self.authority}" if self.proxy and not self.tls else ""
 
     @property
     def proxy_lines(self) -> str:
-        """The headers that are for the proxy; in a tunnel it has had them, and the origin must not."""
+        """The header lines for the proxy; none in a tunnel, where they would reach the origin."""
         return self.proxy.header_lines if self.proxy and not self.tls else ""
 
 
 def find_route(origin: str) -> Route:
-    """`origin`: all of a URL before its path. Raises ConnectFailed where the proxy is none that we can use."""
+    """The route to `origin` (`scheme://host[:port]`). Raises ConnectFailed for an unusable origin or proxy."""
     match = _ORIGIN.fullmatch(origin)
     if match is None or int(match[4] or 1) > _HIGHEST_PORT:  # the resolver would take it modulo 65536
         raise ConnectFailed(f"{origin[:80]!a} is no scheme and host to connect to")
@@ -73,10 +73,10 @@ def find_route(origin: str) -> Route:
 
 
 def find_proxy(scheme: str, host: str, port: int) -> Proxy | None:
-    """HTTPS_PROXY or HTTP_PROXY, in any case, lower case first; None where there is none, or NO_PROXY has the host."""
+    """The proxy in HTTPS_PROXY or HTTP_PROXY (any case, lower case first); None without one, or where NO_PROXY has the host."""
     if not any(name.lower() == f"{scheme}_proxy" for name in os.environ):
         return None
-    from urllib.request import getproxies  # 20 ms that few need
+    from urllib.request import getproxies  # 20 ms, and few runs have a proxy
 
     proxies = getproxies()
     if not proxies.get(scheme) or bypasses_proxy(proxies.get("no", ""), host, port):
@@ -85,9 +85,9 @@ def find_proxy(scheme: str, host: str, port: int) -> Proxy | None:
 
 
 def bypasses_proxy(no_proxy: str, host: str, port: int) -> bool:
-    """Whether NO_PROXY has a host. Its entries are separated by commas or spaces.
+    """Whether NO_PROXY matches a host. Its entries are separated by commas or spaces.
 
-    | entry                                        | has                                                      |
+    | entry                                        | matches                                                      |
     |----------------------------------------------|----------------------------------------------------------|
     | *                                            | every host                                               |
     | example.com, .example.com, *.example.com     | that host and all below it, in any case                  |
@@ -96,7 +96,7 @@ def bypasses_proxy(no_proxy: str, host: str, port: int) -> bool:
     | example.com:9000, 10.0.0.1:9000, [::1]:9000  | the same, but on that port only                          |
     | anything else                                | nothing                                                  |
 
-    Names are not looked up: an address has no name, a name no address. Source: curl(1), `--noproxy`; the ports and `*.` are
+    Names are not resolved: a name never matches an address. Source: curl(1), `--noproxy`; the ports and `*.` are
     urllib's and Go's. curl has no ports, and up to 7.88 no IPv6 networks.
     """
     address = _address(host)
@@ -120,7 +120,7 @@ def bypasses_proxy(no_proxy: str, host: str, port: int) -> bool:
 
 
 def _address(host: str) -> "IPv4Address | IPv6Address | None":
-    from ipaddress import ip_address  # as few need it as have a proxy
+    from ipaddress import ip_address  # few runs have a proxy
 
     try:
         return ip_address(host)
@@ -138,7 +138,7 @@ def _network(entry: str) -> "Container[IPv4Address | IPv6Address]":
 
 
 def _parse_proxy(name: str, text: str) -> Proxy:
-    """`text` may hold a password: no message shows it, and no error that has it is chained."""
+    """The proxy of a URL. `text` may hold a password, so no message shows it."""
     hint = f"set {name} to http://HOST:PORT, or name the host in NO_PROXY"
     match = re.fullmatch(_PROXY, text)
     if match is None or int(match[5] or 1) > _HIGHEST_PORT:

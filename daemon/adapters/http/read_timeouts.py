@@ -1,4 +1,4 @@
-"""How long a socket is waited for: by one timer for all that wait."""
+"""Read time-outs of all connections, kept by one timer."""
 
 import time
 from typing import Any
@@ -10,26 +10,27 @@ from daemon.core.errors import TimedOut
 
 
 class ReadTimeouts:
-    """Waits for sockets, none for too long: one timer looks after all that wait, and runs only while there are any.
+    """Waits for sockets with a time limit. One timer checks all waits, and runs only while there are any.
 
-    A timer for each wait (gevent.Timeout) would cost more than the wait. A limit is kept to within a second or two, or three
-    quarters of itself where that is less.
+    A gevent.Timeout for each wait would cost more than the wait itself. A limit is exact to within two seconds, or to three
+    quarters of the limit where that is less. The stall watchdog is another mechanism on purpose: it ends an image that makes no
+    progress for other reasons too.
     """
 
-    def __init__(self, seconds: float, a_while_seconds: float = 1.0) -> None:
-        """`a_while_seconds`: the other limit, for what is worth waiting for."""
+    def __init__(self, seconds: float, brief_seconds: float = 1.0) -> None:
+        """`seconds`: the limit of `wait`; `brief_seconds`: that of `wait_briefly`, which waits up to twice as long."""
         self._seconds = seconds
         self._hub = gevent.get_hub()
-        self._waiting: dict[greenlet, float] = {}  # until when
-        self._period = min(a_while_seconds, seconds / 4)
+        self._deadlines: dict[greenlet, float] = {}  # time.monotonic()
+        self._period = min(brief_seconds, seconds / 4)
         self._timer = self._hub.loop.timer(self._period, self._period, ref=False)
 
     def wait(self, watcher: Any) -> None:
-        """Until the watcher's event. Raises TimedOut, or whatever else is thrown into this greenlet meanwhile."""
+        """Wait for the watcher's event. Raises TimedOut, and what is thrown into this greenlet meanwhile."""
         self._wait(watcher, self._seconds)
 
-    def wait_a_while(self, watcher: Any) -> bool:
-        """As `wait`, but for a while, twice that at most. False: in vain."""
+    def wait_briefly(self, watcher: Any) -> bool:
+        """Whether the watcher's event came within `brief_seconds`, or up to twice that."""
         try:
             self._wait(watcher, self._period)
         except TimedOut:
@@ -37,19 +38,19 @@ class ReadTimeouts:
         return True
 
     def _wait(self, watcher: Any, seconds: float) -> None:
-        me = gevent.getcurrent()
+        current = gevent.getcurrent()
         if not self._timer.active:
-            self._timer.start(self._look_around)
-        self._waiting[me] = time.monotonic() + seconds
+            self._timer.start(self._check)
+        self._deadlines[current] = time.monotonic() + seconds
         try:
             self._hub.wait(watcher)
         finally:
-            del self._waiting[me]
+            del self._deadlines[current]
 
-    def _look_around(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
-        for waiting, until in list(self._waiting.items()):
-            if until <= now:
+        for waiting, deadline in list(self._deadlines.items()):
+            if deadline <= now:
                 waiting.throw(TimedOut(f"nothing came within the read time-out of {self._seconds:g} s"))
-        if not self._waiting:
+        if not self._deadlines:
             self._timer.stop()

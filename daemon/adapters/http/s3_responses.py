@@ -1,4 +1,4 @@
-"""What the head, or the error document, of an S3 answer says."""
+"""Object metadata and errors from S3's responses: head and error document."""
 
 import re
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ _CHECKSUMS = {f"x-amz-checksum-{name}".encode(): name for name in (*CHECKSUMS, "
 _VERSION_ID = b"x-amz-version-id"
 _ENCRYPTION = b"x-amz-server-side-encryption"
 _CUSTOMER_KEY = b"x-amz-server-side-encryption-customer-algorithm"
-# Patterns that only a refusal needs are compiled then: each costs the start half a millisecond.
+# Patterns that only a refusal needs are compiled then: each would cost the start half a millisecond.
 _WANTS_TLS = rb"HTTP request to an HTTPS server|plain HTTP (?:request was sent )?to (?:an )?(?:HTTPS|SSL)"
 _LOCATION = r"(?i:(https?)://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?![^/?#]))"
 USE_HTTPS = "write https:// in place of http:// in --endpoint-url, or in the URL in response.json"
@@ -29,7 +29,7 @@ _DATE = rb"[A-Za-z]{3}, ([0-9]{2}) ([A-Za-z]{3}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}
 
 
 def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
-    """`size_bytes`: what the body's framing announces."""
+    """The object's metadata. `size_bytes`: of the body, by its framing."""
     etag = headers.get(b"etag")
     version_id = headers.get(_VERSION_ID)
     content_type = headers.get(b"content-type")
@@ -49,28 +49,30 @@ def object_head(headers: Headers, size_bytes: int | None) -> ObjectHead:
 def refusal_of(
     status: int, headers: Headers, body: bytes, *, clock: float | None = None, origin: str | None = None
 ) -> StoreError:
-    """The error that an answer other than an object means. `body`: S3's error document, or anything else.
+    """The error for a response other than an object. `body`: S3's error document, or anything else.
 
-    `clock`: this machine's time, in seconds since the epoch; None: it does not matter, as we did not sign the request.
-    `origin`: `scheme://host[:port]` that was asked.
+    `clock`: this machine's time in seconds since the epoch; None for a request without our signature. `origin`: the
+    `scheme://host[:port]` of the request.
     """
-    told_region = _element(body, "Region") or _text(headers.get(b"x-amz-bucket-region") or b"")
+    named_region = _element(body, "Region") or _text(headers.get(b"x-amz-bucket-region") or b"")
     s3_code = _element(body, "Code")
-    if (status < 300 or (s3_code is None and not told_region)) and (stranger := _no_s3(status, headers, body, origin)):
-        return stranger
+    if (status < 300 or (s3_code is None and not named_region)) and (
+        not_s3 := _refusal_by_no_s3(status, headers, body, origin)
+    ):
+        return not_s3
     return refusal(
         status,
         printable(s3_code)[:_LONGEST_CODE] if s3_code else None,
         printable(_element(body, "Message") or "")[:_LONGEST_MESSAGE],
         retry_after_seconds=_retry_after_seconds(headers.get(b"retry-after")),
-        region=_plain_region(told_region) or _region_in(headers.get(b"location")),
+        region=_plain_region(named_region) or _region_in(headers.get(b"location")),
         signed=clock is not None,
         clock_behind_seconds=_clock_behind_seconds(headers, clock) if clock is not None else None,
     )
 
 
-def _no_s3(status: int, headers: Headers, body: bytes, origin: str | None) -> StoreError | None:
-    """The error where something that is no S3 answered in its place; None: it may have been S3.
+def _refusal_by_no_s3(status: int, headers: Headers, body: bytes, origin: str | None) -> StoreError | None:
+    """The error for a response that S3 does not send; None: S3 may have sent it.
 
     | answer                                            | error           |
     |---------------------------------------------------|-----------------|
@@ -79,15 +81,15 @@ def _no_s3(status: int, headers: Headers, body: bytes, origin: str | None) -> St
     | 3xx to anywhere else, unless to S3 in a region    | `not-s3`        |
     | 400 of a TLS port that was sent plain HTTP        | WrongScheme     |
     """
-    if status < 300:  # without a Range, a condition or a HEAD, S3 knows no success but 200
+    if status < 300:  # for a GET without Range or condition, S3 sends no success but 200
         return RequestRefused(f"the answer to a plain GET is {status}", code="not-s3", hint=_NOT_S3_HINT, status=status)
     if status == 400 and re.search(_WANTS_TLS, body):
         return WrongScheme("the server speaks TLS, and was sent plain HTTP", hint=USE_HTTPS, status=status)
     if not 300 <= status < 400 or b"location" not in headers or _region_in(headers[b"location"]):
         return None
     absolute = re.match(_LOCATION, _text(headers[b"location"]))
-    leads_to = absolute[0].lower() if absolute else "another path"  # which may hold a secret
-    message = f"the server answered {status} and sends us to {leads_to}"
+    destination = absolute[0].lower() if absolute else "another path"  # the path may hold a secret
+    message = f"the server answered {status} and sends us to {destination}"
     scheme, _, authority = (origin or "").partition("://")
     asked_for_https = absolute is not None and (scheme, absolute[1].lower()) == ("http", "https")
     if absolute and asked_for_https and absolute[2].lower() == authority.partition(":")[0].lower():
@@ -98,8 +100,8 @@ def _no_s3(status: int, headers: Headers, body: bytes, origin: str | None) -> St
 def printable(xml_text: str) -> str:
     """The text of an XML element: entities decoded once, no secret, nothing that is not printable.
 
-    By a table, not a parser: an error document is untrusted, and XML's entities can be made to expand without end.
-    What follows a question mark is left out: the query of a presigned URL is a secret.
+    No XML parser: the document is untrusted, and XML entities can expand without end. What follows a question mark is
+    removed: the query of a presigned URL is a secret.
     """
     text = re.sub(_SECRET, lambda match: f"{match[1] or '?'}…", re.sub(_ENTITY, _character, xml_text))
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
@@ -123,7 +125,7 @@ def _element(xml: bytes, name: str) -> str | None:
 
 
 def _plain_region(text: str) -> str | None:
-    """A region as a server names it; it becomes part of a host name, so nothing else may."""
+    """`text` if it is a region's name: it becomes part of a host name."""
     return text if re.fullmatch(r"[a-z0-9-]{1,32}", text) else None
 
 
@@ -131,18 +133,18 @@ def _region_in(location: bytes | None) -> str | None:
     try:
         return parse_s3_url(_text(location)).region if location else None
     except UrlRefused:
-        return None  # a redirect to somewhere that is no S3 says nothing of the region
+        return None  # a redirect to another service tells no region
 
 
 def _retry_after_seconds(value: bytes | None) -> float | None:
-    """The header's seconds; a date (RFC 9110 10.2.3), which no S3 sends, is not followed."""
+    """The header's seconds. A date (RFC 9110 10.2.3) is ignored: no S3 sends one."""
     return float(value) if value is not None and re.fullmatch(rb"[0-9]{1,9}", value) else None
 
 
 def _clock_behind_seconds(headers: Headers, now: float) -> float | None:
-    """How far `now` is behind the time at which the server answered; None: it does not say.
+    """Seconds by which `now` is behind the server's clock; None: unknown.
 
-    RFC 9110 5.6.7 and 6.6.1. The date of an answer that a cache kept (`Age`) says nothing of now.
+    RFC 9110 5.6.7 and 6.6.1. A cached response (`Age`) has an old date.
     """
     match = re.fullmatch(_DATE, headers.get(b"date", b""))
     if match is None or b"age" in headers or match[2] not in _MONTHS:

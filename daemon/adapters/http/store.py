@@ -1,4 +1,4 @@
-"""HTTP implementation of ObjectStore: one signed GET for each fetch, the body goes to the sink."""
+"""ObjectStore over HTTP: one signed GET for each fetch; the body goes to the sink."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,29 +32,29 @@ from daemon.core.sigv4 import Signer
 DEFAULT_REGION = "us-west-1"
 
 _LARGEST_ERROR_BYTES = 64 * 1024
-_MOST_ROUTES = 1024  # manifests name as many buckets and regions as they like
-_HEADERS = "User-Agent: actorsync\r\nAccept-Encoding: identity\r\n"  # else a proxy may compress what we must not unpack
-_ASK_FOR_CHECKSUMS = {"x-amz-checksum-mode": "ENABLED"}  # S3 keeps them to itself otherwise
+_MOST_ROUTES = 1024  # manifests can name any number of buckets and regions
+_HEADERS = "User-Agent: actorsync\r\nAccept-Encoding: identity\r\n"  # or a proxy may compress the body
+_CHECKSUM_MODE = {"x-amz-checksum-mode": "ENABLED"}  # without it, S3 sends no checksums
 _PAY = {"x-amz-request-payer": "requester"}  # "Downloading objects from Requester Pays buckets", Amazon S3 user guide
 _PAYER_HINT = "; if its bucket is Requester Pays: --request-payer"
 _PATH_STYLE_FORBIDDEN = ("SecondLevelDomainForbidden", "PathStyleDomainForbidden")  # Alibaba's and Tencent's codes
-_ASKING_LINES = "x-amz-checksum-mode: ENABLED\r\n"
+_CHECKSUM_MODE_LINE = "x-amz-checksum-mode: ENABLED\r\n"
 
 
 @dataclass(slots=True)
 class _Request:
-    """One GET, ready to be sent; `generation` of the credentials that signed it. `asks`: for checksums."""
+    """One GET, ready to be sent. `generation`: of the credentials that signed it. `checksum_mode`: it asks for checksums."""
 
     route: Route
     data: bytes = field(repr=False)
     region: str
     generation: int
     presigned: bool
-    asks: bool
+    checksum_mode: bool
 
 
 class HttpStore:
-    """For one hub; any number of its greenlets at once."""
+    """For any number of greenlets of one hub at once."""
 
     def __init__(
         self,
@@ -73,10 +73,11 @@ class HttpStore:
         ca_bundle: str | None = None,
         profile_region: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`find_credentials`, `ask_chain`, `look_for`: see Identity. `profile_region`: of the AWS profile, asked only where
-        neither a URL nor `region` says one. `request_payer`: signed requests agree to pay. `ca_bundle`: whom to trust, see
-        make_tls_context. Times in seconds. `gather_seconds`: how long a body is let come before it is looked at, twice that
-        at most. `connections`: how many requests are made at once; no more connections are kept.
+        """`find_credentials`, `ask_chain`, `look_for`: see Identity. Times are in seconds.
+
+        `profile_region`: the AWS profile's, called only where neither a URL nor `region` has one. `request_payer`: signed
+        requests agree to pay. `ca_bundle`: see make_tls_context. `gather_seconds`: how long to gather a body before
+        reading it, twice that at most. `connections`: how many requests run at once; no more connections are kept.
         """
         self._identity = Identity(find_credentials, ask_chain, look_for)
         self._endpoint_url = endpoint_url.rstrip("/") if endpoint_url is not None else None
@@ -85,21 +86,20 @@ class HttpStore:
         self._profile_region = profile_region
         self._anonymous = anonymous
         self._extra_headers = _PAY if request_payer else {}
-        self._bucket_in_host = False  # of requests to the endpoint: it forbids path style
+        self._bucket_in_host = False  # the endpoint forbids path style
         self._dialer = Dialer(connect_timeout, connections, ca_bundle)
         self._buffer = Buffer()
-        self._patience = ReadTimeouts(read_timeout, gather_seconds)
-        self._departures = RequestBatcher()
+        self._read_timeouts = ReadTimeouts(read_timeout, gather_seconds)
+        self._batcher = RequestBatcher()
         self._pool = Pool(self._connect, connections)
         self._routes: dict[str, Route] = {}
-        self._buckets: dict[
-            tuple[str, EndpointVariant, str, str | None], tuple[Route, str]
-        ] = {}  # and the beginning of the path there
-        self._signers: dict[tuple[str, bool], Signer] = {}  # by region, and whether they ask for checksums
-        self._takes_asking: dict[str, bool] = {}  # by origin: whether it lets itself be asked for checksums; absent: unknown
-        self._speaks_tls: dict[str, bool] = {}  # by origin, where plain HTTP got no answer
+        # (bucket, variant, region, VPC endpoint) -> its route, and the beginning of the path there
+        self._bucket_routes: dict[tuple[str, EndpointVariant, str, str | None], tuple[Route, str]] = {}
+        self._signers: dict[tuple[str, bool], Signer] = {}  # by region and checksum mode
+        self._accepts_checksum_mode: dict[str, bool] = {}  # by origin: whether it may be asked for checksums; absent: unknown
+        self._speaks_tls: dict[str, bool] = {}  # by origin that did not answer plain HTTP
         self._tls_lock = RLock()
-        self._regions: dict[str, str] = {}  # bucket -> where a redirect said that it is
+        self._regions: dict[str, str] = {}  # bucket -> region, learnt from redirects
 
     # --- ObjectStore --------------------------------------------------------------------------------------------------
 
@@ -109,31 +109,31 @@ class HttpStore:
         bucket_in_host = self._bucket_in_host
         request = self._request(ref)
         try:
-            if not request.asks or request.route.origin in self._takes_asking:
+            if not request.checksum_mode or request.route.origin in self._accepts_checksum_mode:
                 self._send(request, sink)
             else:
-                self._send_asking(request, ref, sink)
+                self._send_trying_checksum_mode(request, ref, sink)
         except AccessDenied as error:
             can_change = self._endpoint_url is not None and ref.presigned_url is None and not bucket_in_host
             if error.s3_code not in _PATH_STYLE_FORBIDDEN or not can_change:
                 raise
             if not self._bucket_in_host:
                 self._bucket_in_host = True
-                self._buckets.clear()
+                self._bucket_routes.clear()
             sink.again("style")
             self.fetch(ref, sink)
 
-    def _send_asking(self, request: _Request, ref: ObjectRef, sink: Sink) -> None:
-        """Ask an endpoint for checksums of which it is not known yet whether it lets itself be asked."""
+    def _send_trying_checksum_mode(self, request: _Request, ref: ObjectRef, sink: Sink) -> None:
+        """Ask an origin for checksums the first time; it may refuse the question."""
         try:
             self._send(request, sink)
         except StoreError as error:
-            if not self._may_mind_asking(error):
+            if not self._may_reject_checksum_mode(error):
                 raise
             sink.again("checksums")
-            self._send_without_asking(ref, sink, error)
+            self._send_without_checksum_mode(ref, sink, error)
         else:
-            self._learn(request.route.origin, takes_asking=True)
+            self._remember_checksum_mode(request.route.origin, accepted=True)
 
     def endpoint_of(self, ref: ObjectRef) -> str:
         if self._endpoint_url is not None and ref.presigned_url is None:
@@ -161,51 +161,51 @@ class HttpStore:
     def close(self) -> None:
         self._pool.close()
 
-    # --- whether checksums may be asked for ---------------------------------------------------------------------------
+    # --- which origins may be asked for checksums ---------------------------------------------------------------------------
 
-    def _may_mind_asking(self, error: StoreError) -> bool:
-        """Whether an endpoint that does not know x-amz-checksum-mode may have answered so."""
+    def _may_reject_checksum_mode(self, error: StoreError) -> bool:
+        """Whether an endpoint that does not know x-amz-checksum-mode may have sent this error."""
         if error.s3_code == "SignatureDoesNotMatch":
-            return self._endpoint_url is not None  # something before it takes the header away; AWS does not
+            return self._endpoint_url is not None  # a proxy before it may remove the header; AWS does not
         return isinstance(error, RequestRefused) and error.status in (400, 501)
 
-    def _send_without_asking(self, ref: ObjectRef, sink: Sink, refused: StoreError) -> None:
-        request = self._request(ref, ask=False)
+    def _send_without_checksum_mode(self, ref: ObjectRef, sink: Sink, refused: StoreError) -> None:
+        request = self._request(ref, checksum_mode=False)
         try:
             self._send(request, sink)
         except StoreError as error:
-            same = (error.status, error.s3_code) == (refused.status, refused.s3_code)
-            self._learn(request.route.origin, takes_asking=same)
+            is_same_error = (error.status, error.s3_code) == (refused.status, refused.s3_code)
+            self._remember_checksum_mode(request.route.origin, accepted=is_same_error)
             raise
-        self._learn(request.route.origin, takes_asking=False)
+        self._remember_checksum_mode(request.route.origin, accepted=False)
 
-    def _learn(self, origin: str, *, takes_asking: bool) -> None:
-        if len(self._takes_asking) >= _MOST_ROUTES:
-            self._takes_asking.clear()
-        self._takes_asking[origin] = takes_asking
+    def _remember_checksum_mode(self, origin: str, *, accepted: bool) -> None:
+        if len(self._accepts_checksum_mode) >= _MOST_ROUTES:
+            self._accepts_checksum_mode.clear()
+        self._accepts_checksum_mode[origin] = accepted
 
     # --- the request --------------------------------------------------------------------------------------------------
 
-    def _request(self, ref: ObjectRef, *, ask: bool = True) -> _Request:
-        """`ask`: for checksums, where the endpoint is not known to mind.
+    def _request(self, ref: ObjectRef, *, checksum_mode: bool = True) -> _Request:
+        """The GET of `ref`. `checksum_mode`: ask for checksums, unless the origin is known to refuse that.
 
-        Raises CredentialsMissing; ConnectFailed where the proxy settings make no sense.
+        Raises CredentialsMissing; ConnectFailed for unusable proxy settings.
         """
         region = self._region_of(ref)
-        route, target = self._way_to(ref, region)
+        route, target = self._route_to(ref, region)
         generation = 0
         presigned = ref.presigned_url is not None
-        # S3 refuses x-amz-* headers that a presigned URL's signature does not cover
-        asks = ask and not presigned and self._takes_asking.get(route.origin, True)
+        # S3 refuses an x-amz-* header that the signature of a presigned URL does not cover
+        checksum_mode = checksum_mode and not presigned and self._accepts_checksum_mode.get(route.origin, True)
         if presigned or self._anonymous:
-            lines = _ASKING_LINES if asks else ""
+            lines = _CHECKSUM_MODE_LINE if checksum_mode else ""
         else:
             credentials, generation = self._identity.current()
-            lines = self._signer(credentials, region, asks).header_lines(route.authority, target, time.time())
+            lines = self._signer(credentials, region, checksum_mode).header_lines(route.authority, target, time.time())
         text = (
             f"GET {route.target_prefix}{target} HTTP/1.1\r\nHost: {route.authority}\r\n{_HEADERS}{route.proxy_lines}{lines}\r\n"
         )
-        return _Request(route, text.encode("ascii"), region, generation, presigned, asks)
+        return _Request(route, text.encode("ascii"), region, generation, presigned, checksum_mode)
 
     def _region_of(self, ref: ObjectRef) -> str:
         region = self._regions.get(ref.bucket) or ref.region or self._default_region
@@ -213,18 +213,19 @@ class HttpStore:
             region = self._default_region = self._profile_region() or DEFAULT_REGION
         return region
 
-    def _way_to(self, ref: ObjectRef, region: str) -> tuple[Route, str]:
-        """The route to the object's host, and the path and query to ask for there."""
+    def _route_to(self, ref: ObjectRef, region: str) -> tuple[Route, str]:
+        """The route to the object's host, and the request target (path and query) there."""
         if ref.presigned_url is not None:
             return self._split(ref.presigned_url)
-        same = (ref.bucket, ref.variant, region, ref.vpc_endpoint)
-        way = self._buckets.get(same)
-        if way is None:
-            if len(self._buckets) >= _MOST_ROUTES:
-                self._buckets.clear()
+        key = (ref.bucket, ref.variant, region, ref.vpc_endpoint)
+        found = self._bucket_routes.get(key)
+        if found is None:
+            if len(self._bucket_routes) >= _MOST_ROUTES:
+                self._bucket_routes.clear()
             endpoint, in_host = self._endpoint_url, self._bucket_in_host
-            way = self._buckets[same] = self._split(bucket_url(ref, region=region, endpoint=endpoint, bucket_in_host=in_host))
-        route, path = way
+            url = bucket_url(ref, region=region, endpoint=endpoint, bucket_in_host=in_host)
+            found = self._bucket_routes[key] = self._split(url)
+        route, path = found
         return route, path + object_path(ref)
 
     def _split(self, url: str) -> tuple[Route, str]:
@@ -238,37 +239,37 @@ class HttpStore:
             route = self._routes[origin] = find_route(origin)
         return route, f"/{path}"
 
-    def _signer(self, credentials: Credentials, region: str, asks: bool) -> Signer:
-        signer = self._signers.get((region, asks))
+    def _signer(self, credentials: Credentials, region: str, checksum_mode: bool) -> Signer:
+        signer = self._signers.get((region, checksum_mode))
         if signer is None or signer.credentials is not credentials:
             if len(self._signers) >= _MOST_ROUTES:
                 self._signers.clear()
-            signer = Signer(credentials, region, self._extra_headers | (_ASK_FOR_CHECKSUMS if asks else {}))
-            self._signers[region, asks] = signer
+            signer = Signer(credentials, region, self._extra_headers | (_CHECKSUM_MODE if checksum_mode else {}))
+            self._signers[region, checksum_mode] = signer
         return signer
 
-    # --- the answer ---------------------------------------------------------------------------------------------------
+    # --- the response ---------------------------------------------------------------------------------------------------
 
     def _connect(self, route: Route) -> Connection:
         return Connection(
             self._dialer.dial(route),
             tls=route.tls,
             buffer=self._buffer,
-            patience=self._patience,
-            departures=self._departures,
+            read_timeouts=self._read_timeouts,
+            batcher=self._batcher,
         )
 
     def _send(self, request: _Request, sink: Sink) -> None:
-        """Once, or twice where the connection that was kept turns out to be dead."""
-        used = self._pool.take(request.route)
-        if used is not None:
+        """Send the request; again over a new connection where the kept one turns out to be closed."""
+        kept = self._pool.take(request.route)
+        if kept is not None:
             try:
-                self._exchange(request, used, sink)
+                self._exchange(request, kept, sink)
                 return
             except StoreUnavailable:
-                if used.answered:
+                if kept.answered:
                     raise
-                sink.again("stale")  # its server hung up as our request came: nothing is known to be wrong
+                sink.again("stale")  # the server closed it as our request came: no fault
         fresh = self._pool.open(request.route)
         try:
             self._exchange(request, fresh, sink)
@@ -278,10 +279,10 @@ class HttpStore:
             raise
 
     def _wants_tls(self, route: Route) -> bool:
-        """Whether an origin that gave no answer to plain HTTP speaks TLS: tried once, where it never answered."""
-        if route.tls or route.proxy or route.origin in self._takes_asking:
+        """Whether an origin that did not answer plain HTTP speaks TLS. Tried once, where it never answered."""
+        if route.tls or route.proxy or route.origin in self._accepts_checksum_mode:
             return False
-        with self._tls_lock:  # one asks for all
+        with self._tls_lock:  # one greenlet tries for all
             if route.origin not in self._speaks_tls:
                 if len(self._speaks_tls) >= _MOST_ROUTES:
                     self._speaks_tls.clear()
@@ -289,18 +290,18 @@ class HttpStore:
             return self._speaks_tls[route.origin]
 
     def _exchange(self, request: _Request, connection: Connection, sink: Sink) -> None:
-        """Send the request and bring its answer to an end; the connection is given back clean, or closed."""
+        """Send the request and receive its response. The connection is given back clean, or closed."""
         response = Response()
         try:
             connection.send(request.data)
-            connection.wait()  # nothing can have come yet
+            connection.wait()  # first: nothing can have come yet
             body = _receive_head(connection, response)
             if response.status == 200:
                 _pour(connection, response, body, sink)
                 refused = None
             else:
                 refused = self._refused(request, response, _error_document(connection, response, body))
-        except BaseException:  # whatever was thrown into us too: half a body must not be the next answer's begin
+        except BaseException:  # the greenlet's end too: the rest of a body must not start the next response
             self._pool.close_one(connection)
             raise
         if response.complete and response.reusable:
@@ -319,14 +320,14 @@ class HttpStore:
         if isinstance(error, IdentityRejected):
             error.generation = request.generation
         if request.presigned and isinstance(error, (IdentityRejected, AccessDenied)):
-            error.hint = "the presigned URL expired or is wrong: list a new one"  # our credentials have no part in it
+            error.hint = "the presigned URL expired or is wrong: list a new one"  # our credentials did not sign it
         elif signed and not self._extra_headers and error.s3_code == "AccessDenied" and error.hint == AccessDenied.hint:
             error.hint += _PAYER_HINT
         return error
 
 
 def _receive_head(connection: Connection, response: Response) -> Sequence[memoryview]:
-    """Read to the end of the head; the pieces of the body that came along."""
+    """Read to the end of the head. Returns the pieces of the body that came with it."""
     pieces: Sequence[memoryview] = ()
     while not response.status:
         data = connection.receive(1)
@@ -340,7 +341,7 @@ def _receive_body(connection: Connection, response: Response) -> Sequence[memory
 
 
 def _pour(connection: Connection, response: Response, pieces: Sequence[memoryview], sink: Sink) -> None:
-    """The body into the sink, from where it was received."""
+    """Write the body to the sink, from the shared buffer."""
     buffer = connection.buffer
     turn = buffer.turn
     sink.begin(object_head(response.headers, response.announced_bytes))
@@ -357,9 +358,9 @@ def _pour(connection: Connection, response: Response, pieces: Sequence[memoryvie
 
 
 def _error_document(connection: Connection, response: Response, pieces: Sequence[memoryview]) -> bytes:
-    """The body of a refusal, as far as it is needed.
+    """The body of a refusal, up to 64 KiB.
 
-    Raises StoreUnavailable or TimedOut where that much does not come: why S3 refused is then not known.
+    Raises StoreUnavailable or TimedOut where it is cut: the reason of the refusal is then unknown.
     """
     document = bytearray().join(pieces)
     try:

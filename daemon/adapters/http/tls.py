@@ -1,4 +1,4 @@
-"""TLS: whom to trust, and the records of a connection."""
+"""TLS: trusted certificates, and reading the records of a connection."""
 
 import os
 import ssl
@@ -17,14 +17,14 @@ LARGEST_RECORD_BYTES = _RECORD_BYTES + 2048 + 5  # as it is sent: RFC 5246 6.2.3
 
 
 def make_tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or later, certificate and host verified, over gevent's sockets. Raises ConnectFailed.
+    """A context for TLS 1.2 or later that verifies certificate and host, for gevent's sockets. Raises ConnectFailed.
 
-    Trusted is what the first of these names: `ca_bundle`, AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE (a file or a directory), OpenSSL's
-    own (SSL_CERT_FILE, SSL_CERT_DIR, else the system's), and, on a system without any, botocore's.
+    The trusted certificates are the first of: `ca_bundle`, AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE (each a file or a directory),
+    OpenSSL's default (SSL_CERT_FILE, SSL_CERT_DIR, else the system's), botocore's where the system has none.
     """
     bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or None
-    if bundle is None and _system_has_none():
-        bundle = _bundle_of_botocore()
+    if bundle is None and _system_has_no_certificates():
+        bundle = _botocore_bundle()
     context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and host
     try:
         if bundle is None:
@@ -33,17 +33,17 @@ def make_tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
             context.load_verify_locations(capath=bundle)
         else:
             context.load_verify_locations(cafile=bundle)
-    except OSError as error:  # an ssl.SSLError, too: a file that is no PEM
+    except OSError as error:  # ssl.SSLError too: the file is no PEM
         raise ConnectFailed(f"the CA bundle {bundle} cannot be read: {error.strerror or error}", hint=CA_HINT) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Debian 12's Python sets this by default: a connection that anyone cut would be the end of an image without a length.
+    # Debian 12's Python sets this: a connection cut by anyone would look like the end of an image without a length.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
 def trusting_context() -> ssl.SSLContext:
-    """Believes any certificate: to see whether TLS is spoken, never to send a request."""
+    """A context that accepts any certificate: only to detect TLS, never to send a request."""
     context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -51,7 +51,7 @@ def trusting_context() -> ssl.SSLContext:
 
 
 def is_no_tls(error: Exception) -> bool:
-    """Whether a handshake failed since what came is no record of TLS. Another OpenSSL gives another reason."""
+    """Whether a handshake failed because the peer sent no TLS record. The reason varies with OpenSSL's version."""
     return isinstance(error, ssl.SSLError) and error.reason in (
         "WRONG_VERSION_NUMBER",
         "HTTP_REQUEST",
@@ -61,20 +61,21 @@ def is_no_tls(error: Exception) -> bool:
 
 
 def records_of(connected: Any) -> Any:
-    """What reads and writes the records of a gevent.ssl socket. Not to be used once that is closed: OpenSSL has nothing but the
-    number of its descriptor, which may be another file's by then.
+    """The object that reads and writes the records of a gevent.ssl socket.
 
-    It is the private `_sslobj` of Python's own class, which gevent's is made of: gevent's public methods cost 5% more, its own
-    waiting, for each record, 40%.
+    Not to be used after the socket is closed: OpenSSL holds only the number of its descriptor, which another file may have
+    by then. It is the private `_sslobj` of Python's SSLSocket: gevent's public methods cost 5% more CPU, and its waiting for
+    each record 40%.
     """
     return connected._sslobj
 
 
 def receive_records(records: Any, view: memoryview, wanted_bytes: int | None) -> int:
-    """As many records as are wanted (None: unknown), have come and fit into `view`: one write to the disk for them, not many.
+    """Read the records that have come into `view`, up to `wanted_bytes` (None: unknown). Returns their size.
 
-    Whole ones only, so that none is left where the loop does not see it. `records`: see records_of. Raises
-    ssl.SSLWantReadError and other OSErrors; nothing that came before is lost by that.
+    Several records at once need one write to the disk. Only whole records are read: OpenSSL would keep the rest of one, which
+    the event loop does not see. `records`: see records_of. Raises ssl.SSLWantReadError and other OSErrors, only where
+    nothing was read.
     """
     size_bytes = 0
     size_limit = len(view) - _RECORD_BYTES + 1
@@ -87,18 +88,18 @@ def receive_records(records: Any, view: memoryview, wanted_bytes: int | None) ->
             if not received:
                 break
             size_bytes += received
-    except OSError:  # nothing more yet, or something wrong, which the next receive meets again
+    except OSError:  # no more yet, or an error, which the next receive raises again
         if not size_bytes:
             raise
     return size_bytes
 
 
-def _system_has_none() -> bool:
+def _system_has_no_certificates() -> bool:
     paths = ssl.get_default_verify_paths()  # cafile and capath are None where they are not there
     return paths.cafile is None and (paths.capath is None or not os.listdir(paths.capath))
 
 
-def _bundle_of_botocore() -> str | None:
+def _botocore_bundle() -> str | None:
     found = find_spec("botocore")
     folders = found.submodule_search_locations if found else None
     return str(Path(folders[0], "cacert.pem")) if folders else None
