@@ -258,7 +258,7 @@ MUTANTS = [
     Mutant(
         "version in another form is the current one",
         "daemon/core/s3url.py",
-        "if len(_NAMES_VERSION.findall(plain)) != len(read_by_us):",
+        "if len(_NAMES_VERSION.findall(plain)) != len(versions_read):",
         "if False:",
         URLS,
     ),
@@ -826,8 +826,8 @@ MUTANTS = [
     Mutant(
         "any host is S3",
         "daemon/core/s3url.py",
-        "    if endpoint is not None and (place := _place_at_endpoint(host, port, endpoint)):\n        return place\n",
-        "    return _Place(host)\n",
+        "    if endpoint is not None and (parts := _parse_endpoint_host(host, port, endpoint)):\n        return parts\n",
+        "    return _HostParts(host)\n",
         f"{URLS} {PLAN}",
     ),
     # --- manifests

@@ -1,4 +1,4 @@
-"""The checksums by which a store vouches for an object: how each is computed, piece by piece."""
+"""Checksums of objects, computed piece by piece."""
 
 import hashlib
 from collections.abc import Callable
@@ -22,26 +22,26 @@ Update = Callable[[memoryview, int], int]
 
 
 class Checksum(Protocol):
-    """Follows bytes."""
+    """A checksum in progress."""
 
     def update(self, piece: memoryview, /) -> bool | None:
-        """The next ones. True: others should have their turn before more of this comes."""
+        """Add the next bytes. True: let other greenlets run before the next piece."""
 
     def digest(self) -> bytes:
-        """Of all that came, as long as SIZE_BYTES says; once. May wait."""
+        """The digest of all bytes, SIZE_BYTES long. To be called once; may wait."""
 
 
 def is_slow(proof: Proof) -> bool:
-    """Whether it takes longer to compute than to receive the bytes.
+    """Whether computing it takes longer than receiving the bytes.
 
-    Measured, microseconds of CPU for 350 KB: CRCs 37, SHA-1 240, SHA-256 257 (with the processor's help), MD5 595; all else
-    that an image of that size costs 350.
+    Measured, microseconds of CPU for 350 KB: CRCs 37, SHA-1 240, SHA-256 257 (with the processor's instructions), MD5 595.
+    Everything else that such an image needs costs 350.
     """
     return proof in _HASHES
 
 
 def new_checksum(proof: Proof, size_bytes: int | None = None) -> Checksum:
-    """For any proof but that by length; of how many bytes does not matter here."""
+    """A checksum for any proof but LENGTH. `size_bytes` is of no use here; other makers need it."""
     if (hash_ := _HASHES.get(proof)) is not None:
         return hash_(usedforsecurity=False)
     return _Crc(_crc_update(_CRC_MODELS[proof]), SIZE_BYTES[proof])
@@ -64,7 +64,7 @@ class _Crc:
 
 @cache
 def _crc_update(model: str) -> Update:
-    from anycrc import Model  # some milliseconds, which only a store with CRCs costs
+    from anycrc import Model  # some milliseconds, and not every store has CRCs
 
     update: Update = Model(model).calc
     return update

@@ -25,7 +25,7 @@ _HEAD = re.compile(
 
 
 def parse_head(data: memoryview | bytearray | bytes) -> Head | None:
-    """The head that `data` begins with; None while its end is missing. Raises ValueError for a malformed one."""
+    """The head that `data` begins with; None while it is incomplete. Raises ValueError if malformed."""
     begin = bytes(data[:_USUAL_BYTES])
     end = begin.find(_END)
     if end < 0 and len(data) > _USUAL_BYTES:

@@ -1,4 +1,4 @@
-r"""Image formats by the first and last bytes of a file; nothing is decoded.
+r"""Recognition of image formats by the first and last bytes; nothing is decoded.
 
 | format    | suffixes                | begins with                                   | is cut where                      |
 |-----------|-------------------------|-----------------------------------------------|-----------------------------------|
@@ -21,7 +21,7 @@ Format 1.1, 6; TIFF 6.0 section 2; Microsoft's BITMAPINFOHEADER and its successo
 import re
 from typing import NamedTuple
 
-END_BYTES = 4096  # of a file, in which its end is looked for: some programs append to a PNG or a JPEG
+END_BYTES = 4096  # searched for the end marker: some programs append to a PNG or a JPEG
 
 _FORMATS: dict[str, tuple[str, bytes]] = {  # suffixes, and a regular expression
     "PNG": ("png apng", rb"\x89PNG\r\n\x1a\n"),
@@ -37,7 +37,7 @@ _FORMATS: dict[str, tuple[str, bytes]] = {  # suffixes, and a regular expression
     "JPEG 2000": ("jp2 j2k j2c jpf jpx", rb"\xffO\xffQ|\0\0\0\x0cjP  \r\n\x87\n"),
 }
 _NAMES = (None, *_FORMATS)  # by the number of their group
-# Patterns are compiled when they are first needed: most runs need none, and each costs the start up to a millisecond.
+# Patterns are compiled at their first use: most runs need none, and each would cost the start up to a millisecond.
 _SIGNATURE = b"(?s:" + b"|".join(b"(" + pattern + b")" for _, pattern in _FORMATS.values()) + b")"
 _SUFFIXES = {name: frozenset(suffixes.split()) for name, (suffixes, _) in _FORMATS.items()}
 _KNOWN_SUFFIXES = frozenset().union(*_SUFFIXES.values())
@@ -50,7 +50,7 @@ _HTML_SUFFIXES = ("htm", "html", "xhtml")
 
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _JPEG_END = b"\xff\xd9"
-_USUAL = {  # by the last four characters of a name; measured: these take 0.2 us, others 0.8
+_USUAL = {  # by the last four characters of a name: 0.2 us in place of 0.8
     ".png": (b"\x89PNG\r\n\x1a\n", _PNG_END),
     ".jpg": (b"\xff\xd8\xff", _JPEG_END),
     "jpeg": (b"\xff\xd8\xff", _JPEG_END),
@@ -59,10 +59,10 @@ _NOT_IN_JPEG = rb"\xff[\x02-\xbf\xf0-\xfd]"  # no marker in use, and no stuffed 
 
 
 class Look(NamedTuple):
-    """What a file's bytes say beside its name.
+    """How a file's bytes fit its name.
 
-    `is_image`: they are what the name promises: an image, where its suffix is one of an image's. `mislabelled`: they are an
-    image of another format than the suffix says. `suspect`: why a decoder may fail; "" where nothing is known.
+    `is_image`: the bytes are an image, or the suffix promises none. `mislabelled`: an image of another format than the
+    suffix. `suspect`: why a decoder may fail; "" where no reason is known.
     """
 
     is_image: bool = True
@@ -74,7 +74,7 @@ _GOOD = Look()
 
 
 def look_at(name: str, begin: bytes, end: bytes, size_bytes: int) -> Look:
-    """`begin`: the first 2 KiB or more, `end`: the last END_BYTES; all of a shorter file.
+    """How the bytes fit `name`. `begin`: 2 KiB or more; `end`: the last END_BYTES; or the whole file.
 
     | the name's suffix     | the bytes                      | then                                       |
     |-----------------------|--------------------------------|--------------------------------------------|
@@ -102,7 +102,7 @@ def look_at(name: str, begin: bytes, end: bytes, size_bytes: int) -> Look:
 
 
 def _is_html(begin: bytes) -> bool:
-    """A page, after white space and comments: each is passed over once, however many there are."""
+    """Whether a page begins after white space and comments. Takes linear time for any number of comments."""
     rest = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
     while rest.startswith(b"<!--"):
         rest = rest[4:].partition(b"-->")[2].lstrip()

@@ -1,4 +1,4 @@
-"""What an S3 answer means, and how long to wait before asking again."""
+"""Classification of S3's errors, and the delay before the next attempt."""
 
 import re
 
@@ -95,10 +95,10 @@ def refusal(
     signed: bool = False,
     clock_behind_seconds: float | None = None,
 ) -> StoreError:
-    """The error that an S3 answer means: by its error code where that is known, by its status otherwise.
+    """The error for a refusal by S3: by its error code where that is known, by its status otherwise.
 
-    `signed`: the request carried a signature of ours, made with this machine's clock. `clock_behind_seconds`: how far that
-    clock is behind the server's (negative: ahead); None: not known.
+    `signed`: we signed the request, with this machine's clock. `clock_behind_seconds`: how far that clock is behind the
+    server's (negative: ahead); None: unknown.
     """
     known = _BY_S3_CODE.get(s3_code or "") or _BY_STATUS.get(status, RequestRefused)
     about_time = signed and _is_about_time(known, status, s3_code, message)
@@ -117,7 +117,7 @@ def refusal(
 
 
 def _is_about_time(known: type[StoreError], status: int, s3_code: str | None, message: str) -> bool:
-    """Whether the time of the request was refused. rclone answers a slow clock with 400 AccessDenied, and a text."""
+    """Whether S3 refused the time of the request. rclone then sends 400 AccessDenied and a text."""
     if s3_code == "RequestTimeTooSkewed":
         return True
     may_be = known in (AccessDenied, RequestRefused) and 400 <= status < 500 and s3_code not in _HINTS
@@ -125,7 +125,7 @@ def _is_about_time(known: type[StoreError], status: int, s3_code: str | None, me
 
 
 def _clock_hint(known: type[StoreError], s3_code: str | None, about_time: bool, behind_seconds: float | None) -> str | None:
-    """What to do about this machine's clock; None: it is not known to be the cause.
+    """The hint about this machine's clock; None: it is not known to be the cause.
 
     | a signed request was refused                | clocks over 5 minutes apart | else, or not known |
     |---------------------------------------------|-----------------------------|--------------------|
@@ -143,7 +143,7 @@ def _clock_hint(known: type[StoreError], s3_code: str | None, about_time: bool, 
 
 
 def _hint_without_code(known: type[StoreError]) -> str | None:
-    """S3 sends an error code with each refusal; what sends none may be something else. None: the usual hint."""
+    """The hint for a refusal without an error code, which S3 always sends. None: the usual hint."""
     if known is RequestRefused:
         return _NO_CODE
     return f"{known.hint}; {_NO_CODE}" if known in (AccessDenied, ObjectNotFound) else None
@@ -157,9 +157,9 @@ def _span(seconds: float) -> str:
 
 
 def delay_seconds(attempt: int, jitter: float, retry_after_seconds: float | None = None) -> float:
-    """How long to wait after the `attempt`-th try (from 1) failed; `jitter` is uniform in [0, 1).
+    """The delay after attempt number `attempt` (from 1) failed; `jitter` is uniform in [0, 1).
 
-    Full jitter: uniform below 0.2 s, 0.4 s, 0.8 s ... 20 s; never below what the server asked for, which is honoured
+    Full jitter: uniform below 0.2 s, 0.4 s, 0.8 s ... 20 s; never below the server's Retry-After, which is honoured
     up to 60 s. Source: "Exponential Backoff And Jitter", AWS Architecture Blog.
     """
     ceiling = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(attempt - 1, 16))

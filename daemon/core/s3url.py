@@ -1,7 +1,7 @@
-r"""An S3 URL, in any of its forms, to the object that it names, and back.
+r"""Parser and builder of S3 URLs in all their forms.
 
-What is understood ("-": the URL does not say). The bucket is whatever precedes the service's own labels, read from the
-right; hosts know no case; http and https name the same object.
+Accepted URLs ("-": not in the URL). The bucket is what precedes the service's labels, read from the right. Hosts are
+case-insensitive; http and https name the same object.
 
 | URL                                                   | bucket/key               | region        | variant                 |
 |-------------------------------------------------------|--------------------------|---------------|----------------------|
@@ -47,13 +47,13 @@ right; hosts know no case; http and https name the same object.
 | https://b.s3.amazonaws.com/k?x=%zz&versionId=#v?w     | b/k                      | -             | standard             |
 | s3://My.B_1/a%20b?v=1#c+d//..                         | My.B_1/a%20b?v=1#c+d//.. | -             | standard             |
 
-The path is percent-decoded once, and after it was split: `%2F` never ends a bucket. `+` is a plus. The fragment is dropped,
-and so is the query but for `versionId`: `response-content-type` and its like change no byte. A query that names a version in a
-form that S3 does not read, two versions, or a part of an object is refused: S3 would give the current version, or all of it.
-What follows `s3://` is the bucket and the key to the letter, as aws-cli writes it.
-A query that signs (`X-Amz-Signature` or `X-Amz-Algorithm`; or `Signature` with `AWSAccessKeyId`) makes the URL presigned: it
-is kept to the letter, less its fragment. With an endpoint, its host and port are an S3 host as well, path style; so is its host
-with `BUCKET.` before it, where that is no address; AWS's remain. Requests go to the endpoint path style.
+The path is split, then percent-decoded once: `%2F` never ends a bucket. `+` is a plus. The fragment is dropped, and so is the
+query except `versionId`: parameters such as `response-content-type` change no byte. A query is refused that names a version in
+a form that S3 does not read, two versions, or a part of an object: S3 would send the current version, or the whole object.
+What follows `s3://` is the literal bucket and key, as aws-cli writes it.
+A query with a signature (`X-Amz-Signature` or `X-Amz-Algorithm`; or `Signature` with `AWSAccessKeyId`) makes the URL
+presigned: it is kept as it is, without its fragment. With an endpoint, its host and port are an S3 host too, path style. So is
+its host with `BUCKET.` before it, unless it is an IP address. AWS's hosts remain. Requests to the endpoint are path style.
 
 VPC endpoints ("Accessing buckets from S3 interface endpoints", Amazon S3 user guide); requests go there, path style:
 
@@ -65,7 +65,7 @@ VPC endpoints ("Accessing buckets from S3 interface endpoints", Amazon S3 user g
 | https://bucket.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com/k         | bucket/k   | us-east-1  | vpce-1a-2b            |
 | https://bucket.vpce-1a-2b.s3.cn-north-1.vpce.amazonaws.com.cn/b/k          | b/k        | cn-north-1 | vpce-1a-2b            |
 
-What is refused. No message holds more of the URL than its host and bucket: queries and user names are secrets.
+Refused URLs. A message shows only the host and bucket of a URL: queries and user names are secrets.
 
 | code             | URL                                                                    |
 |------------------|------------------------------------------------------------------------|
@@ -180,8 +180,8 @@ What is refused. No message holds more of the URL than its host and bucket: quer
 | url-express      | https://s3.us-west-2.amazonaws.com/b--usw2-az1--x-s3/k                 |
 | url-express      | s3://b--usw2-az1--x-s3/k                                               |
 
-And what no table can show: anything but a text is `url-not-text`; a control character anywhere, or white space at an end, is
-`url-malformed` (urlsplit drops them in silence, and then names another object); a lone surrogate in a key is `url-encoding`.
+Not in the table: anything but text is `url-not-text`. A control character, or white space at an end, is `url-malformed`
+(urlsplit drops both silently, and then names another object). A lone surrogate in a key is `url-encoding`.
 """
 
 import re
@@ -193,8 +193,8 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from daemon.core.errors import UrlRefused
 from daemon.core.model import EndpointVariant, ObjectRef
 
-# The service's labels for each variant: what stands between the bucket and the region.
-_LABELS = {
+# Host labels of the service: between the bucket and the region.
+_HOST_LABELS = {
     EndpointVariant.STANDARD: "s3",
     EndpointVariant.DUALSTACK: "s3.dualstack",
     EndpointVariant.FIPS: "s3-fips",
@@ -202,19 +202,19 @@ _LABELS = {
     EndpointVariant.ACCELERATE: "s3-accelerate",
     EndpointVariant.ACCELERATE_DUALSTACK: "s3-accelerate.dualstack",
 }
-_VARIANTS = {label: variant for variant, label in _LABELS.items()} | {"s3-external-1": EndpointVariant.STANDARD}
+_VARIANTS = {label: variant for variant, label in _HOST_LABELS.items()} | {"s3-external-1": EndpointVariant.STANDARD}
 _ACCELERATED = (EndpointVariant.ACCELERATE, EndpointVariant.ACCELERATE_DUALSTACK)
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{0,5}))?")
 _BUCKET = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,255}")
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9/_.~-]*")  # which need not be encoded: RFC 3986 2.3
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9/_.~-]*")  # needs no encoding: RFC 3986 2.3
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_AS_IT_IS = re.compile(r"[!-~]+")
+_PRINTABLE_ASCII = re.compile(r"[!-~]+")
 _REGION = r"[a-z]{2,4} (?:-[a-z]+)+ -[0-9]{1,2}"
-# Where each partition's hosts end, by how its regions begin; all other regions end in the first.
+# The domain of each partition, by the prefix of its regions; "" is that of all other regions.
 # Source: `dnsSuffix` and `regionRegex` in botocore's data/partitions.json (1.44.5); its test holds this table to it.
 _DOMAINS = {
     "": "amazonaws.com",
@@ -250,9 +250,9 @@ _S3_HOST = re.compile(
     re.VERBOSE,
 )
 _HOST_BUCKET = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
-_ADDRESS = re.compile(r"\[.*|[0-9.]+")  # which has no names below it
+_ADDRESS = re.compile(r"\[.*|[0-9.]+")  # an IP address has no names below it
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-# Names of parameters, whatever separates them.
+# Names of parameters after any separator.
 _NAMES_VERSION = re.compile(r"(?:^|[?&;\s])(?:amp;)?(?:x-amz-)?version[-_]?id\s*(?:=|$)", re.IGNORECASE)
 _NAMES_PART = re.compile(r"(?:^|[?&;\s])(?:amp;)?part[-_]?number\s*(?:=|$)", re.IGNORECASE)
 
@@ -275,8 +275,8 @@ _HINTS = {
 _BUCKET_ALONE = "after s3:// stands the bucket's name, not a host: s3://BUCKET/KEY"
 
 
-class _Place(NamedTuple):
-    """What scheme and authority say. `bucket` None: it begins the path. `service`: the host without the bucket."""
+class _HostParts(NamedTuple):
+    """Meaning of scheme and authority. `service`: the host without bucket; `bucket` None: in the path."""
 
     service: str
     bucket: str | None = None
@@ -286,10 +286,13 @@ class _Place(NamedTuple):
 
 
 def parse_s3_url(url: object, endpoint: str | None = None) -> ObjectRef:
-    """The object that `url` names, by the tables above. `endpoint`: `scheme://host[:port]`. Raises UrlRefused."""
+    """The object that `url` names, by the tables above. Raises UrlRefused.
+
+    `endpoint`: `scheme://host[:port]`.
+    """
     if not isinstance(url, str):
         raise _refused("url-not-text", f"the entry is {type(url).__name__}, not text")
-    if not url.isprintable() and _CONTROL.search(url):  # first the quick look that nearly every URL passes
+    if not url.isprintable() and _CONTROL.search(url):  # isprintable first: fast, and nearly every URL passes
         raise _refused("url-malformed", "the URL holds a control character")
     if url != url.strip():
         raise _refused("url-malformed", "the URL begins or ends with white space")
@@ -299,29 +302,29 @@ def parse_s3_url(url: object, endpoint: str | None = None) -> ObjectRef:
     scheme, authority, path, query = split.groups()
     if scheme in ("s3", "S3"):
         return _parse_s3_uri(url[len("s3://") :], endpoint)
-    place = _place_of(scheme, authority, endpoint)
-    bucket = place.bucket
+    parts = _parse_host(scheme, authority, endpoint)
+    bucket = parts.bucket
     if bucket is None:
         first, _, raw_key = path[1:].partition("/")
-        bucket = _path_bucket(first, place.service)
+        bucket = _path_bucket(first, parts.service)
     else:
         raw_key = path[1:]
-    key = _decoded(raw_key, place.service)
+    key = _decoded(raw_key, parts.service)
     if not key:
         raise _refused("url-malformed", f"the URL names bucket {bucket!r} and no key in it")
     if query is None:
-        return ObjectRef(bucket, key, None, place.region, place.variant, None, place.vpc_endpoint)
-    version_id, presigned = _read_query(query, place.service)
+        return ObjectRef(bucket, key, None, parts.region, parts.variant, None, parts.vpc_endpoint)
+    version_id, presigned = _read_query(query, parts.service)
     presigned_url = None
     if presigned:
         presigned_url = url.partition("#")[0]
-        if not _AS_IT_IS.fullmatch(presigned_url):  # a space would end the request line early
-            raise _refused("url-malformed", f"the presigned URL at {place.service!r} is not percent-encoded")
-    return ObjectRef(bucket, key, version_id, place.region, place.variant, presigned_url, place.vpc_endpoint)
+        if not _PRINTABLE_ASCII.fullmatch(presigned_url):  # a space would end the request line early
+            raise _refused("url-malformed", f"the presigned URL at {parts.service!r} is not percent-encoded")
+    return ObjectRef(bucket, key, version_id, parts.region, parts.variant, presigned_url, parts.vpc_endpoint)
 
 
 def build_s3_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
-    """The URL to ask for `ref`; a presigned one as it is. `region`, where given, is known better than the ref's.
+    """The URL of a request for `ref`; a presigned URL unchanged. `region` overrides the ref's.
 
     Encoded as SigV4 canonicalises for S3: all but A-Z a-z 0-9 - . _ ~ and / as upper-case %XX, nothing normalised.
     """
@@ -331,15 +334,15 @@ def build_s3_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | N
 
 
 def object_path(ref: ObjectRef) -> str:
-    """What follows the bucket in the URL to ask for `ref`, encoded as build_s3_url says."""
+    """The part of a request's URL after the bucket, encoded as in build_s3_url."""
     path = ref.key if _PLAIN_KEY.fullmatch(ref.key) else quote(ref.key, safe="/")
     return f"{path}?versionId={quote(ref.version_id, safe='')}" if ref.version_id else path
 
 
 def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None, bucket_in_host: bool = False) -> str:
-    """What precedes the object in the URL to ask for `ref`: the same for all of its bucket, variant and region.
+    """The part of a request's URL before the object: the same for a bucket, variant and region.
 
-    `bucket_in_host`: the endpoint takes no path style.
+    `bucket_in_host`: the endpoint refuses path style.
     """
     if endpoint is not None:
         if bucket_in_host and _DNS_LABEL.fullmatch(ref.bucket):
@@ -347,7 +350,7 @@ def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | Non
         return f"{endpoint.rstrip('/')}/{ref.bucket}/"
     if ref.vpc_endpoint is not None:
         return f"https://{_vpc_host(ref)}/{ref.bucket}/"
-    # A certificate for *.s3.amazonaws.com vouches for one label: a dot, or what DNS cannot hold, goes into the path.
+    # The certificate for *.s3.amazonaws.com covers one label: a bucket with a dot, or no valid label, goes into the path.
     if _DNS_LABEL.fullmatch(ref.bucket):
         return f"https://{ref.bucket}.{s3_host(ref.variant, region or ref.region)}/"
     # Transfer Acceleration has no path style; the bucket's ordinary host gives the same object.
@@ -356,14 +359,14 @@ def bucket_url(ref: ObjectRef, *, region: str | None = None, endpoint: str | Non
 
 
 def origin_of(ref: ObjectRef, *, region: str | None = None, endpoint: str | None = None) -> str:
-    """`scheme://host[:port]` of the request for `ref`, without its bucket: what is up or down as one."""
+    """`scheme://host[:port]` of a request for `ref`, without its bucket: the unit of an outage."""
     if ref.presigned_url is not None:
         split = _URL.fullmatch(ref.presigned_url)
         assert split is not None  # parse_s3_url made it
         scheme, host, port = _host_and_port(split[1], split[2])
         found = _S3_HOST.fullmatch(host)
-        at_endpoint = _place_at_endpoint(host, port, endpoint) if endpoint is not None else None
-        service = found["service"] if found else at_endpoint.service if at_endpoint else host
+        endpoint_parts = _parse_endpoint_host(host, port, endpoint) if endpoint is not None else None
+        service = found["service"] if found else endpoint_parts.service if endpoint_parts else host
         return f"{scheme}://{service}" + (f":{port}" if port is not None else "")
     if endpoint is not None:
         return endpoint.rstrip("/")
@@ -375,16 +378,16 @@ def origin_of(ref: ObjectRef, *, region: str | None = None, endpoint: str | None
 def s3_host(variant: EndpointVariant, region: str | None) -> str:
     """AWS's host for a variant and a region, without a bucket.
 
-    Acceleration has no regions; a variant that must have one and gets none takes that of the global host, us-east-1.
+    Acceleration has no regions. A variant that needs one and gets none takes that of the global host, us-east-1.
     """
     if variant in _ACCELERATED or (variant is EndpointVariant.STANDARD and region is None):
-        return f"{_LABELS[variant]}.{_domain(None)}"
+        return f"{_HOST_LABELS[variant]}.{_domain(None)}"
     region = region or "us-east-1"
-    return f"{_LABELS[variant]}.{region}.{_domain(region)}"
+    return f"{_HOST_LABELS[variant]}.{region}.{_domain(region)}"
 
 
 def _vpc_host(ref: ObjectRef) -> str:
-    """A VPC endpoint's host, path style: it stands in one region, wherever the bucket turns out to be."""
+    """A VPC endpoint's host, path style. It is in one region, whatever the bucket's region."""
     return f"bucket.{ref.vpc_endpoint}.s3.{ref.region}.vpce.{_domain(ref.region)}"
 
 
@@ -395,7 +398,7 @@ def _domain(region: str | None) -> str:
 
 
 def _parse_s3_uri(rest: str, endpoint: str | None) -> ObjectRef:
-    """`rest` is all that follows s3://, and means what it says: `?`, `#` and `%` are part of the key."""
+    """The object of `s3://` and `rest`, literally: `?`, `#` and `%` are part of the key."""
     if rest.startswith("arn:"):
         raise _refused("url-access-point", "the s3:// URL names an ARN, not a bucket")
     bucket, _, key = rest.partition("/")
@@ -411,7 +414,10 @@ def _parse_s3_uri(rest: str, endpoint: str | None) -> ObjectRef:
 
 @lru_cache(maxsize=1024)
 def _looks_like_host(bucket: str, endpoint: str | None) -> bool:
-    """Whether what stands for a bucket is S3's host, the endpoint's, or any with a port. It is shown: nothing with an `@`."""
+    """Whether `bucket` is really a host: S3's, the endpoint's, or any with a port.
+
+    The message shows it, so nothing with an `@` is taken for one.
+    """
     if re.fullmatch(r"https?:|[A-Za-z0-9.-]+:[0-9]{1,5}", bucket):
         return True
     host = bucket.lower()
@@ -423,15 +429,15 @@ def _looks_like_host(bucket: str, endpoint: str | None) -> bool:
     return "." in endpoint_host and f".{host}".endswith(f".{endpoint_host}")
 
 
-@lru_cache(maxsize=1024)  # a million URLs name a handful of hosts
-def _place_of(scheme: str, authority: str, endpoint: str | None) -> _Place:
-    """Where a URL leads to. The whole authority must be an S3 host: what merely holds one is somebody else's."""
+@lru_cache(maxsize=1024)  # a million URLs have a handful of hosts
+def _parse_host(scheme: str, authority: str, endpoint: str | None) -> _HostParts:
+    """The parts of an S3 host. The whole authority must be one: `s3.amazonaws.com.evil.com` is not."""
     scheme, host, port = _host_and_port(scheme, authority)
     found = _S3_HOST.fullmatch(host)
     if found and port is None and _ends_as_its_region(found):
-        return _aws_place(found)
-    if endpoint is not None and (place := _place_at_endpoint(host, port, endpoint)):
-        return place
+        return _parse_aws_host(found)
+    if endpoint is not None and (parts := _parse_endpoint_host(host, port, endpoint)):
+        return parts
     raise _refused("url-not-s3", f"{_cut(authority)} is not an S3 host")
 
 
@@ -439,27 +445,27 @@ def _ends_as_its_region(found: re.Match[str]) -> bool:
     return (found["domain"] or found["vpc_domain"]) == _domain(found["region"] or found["vpc_region"])
 
 
-def _place_at_endpoint(host: str, port: int | None, endpoint: str) -> _Place | None:
-    """The endpoint's own host, or a bucket before it; None: another host."""
+def _parse_endpoint_host(host: str, port: int | None, endpoint: str) -> _HostParts | None:
+    """The parts of the endpoint's host, perhaps with a bucket before it; None: another host."""
     endpoint_host, endpoint_port = _endpoint_address(endpoint)
     if port != endpoint_port:
         return None
     if host == endpoint_host:
-        return _Place(host)
+        return _HostParts(host)
     bucket = host.removesuffix(f".{endpoint_host}")
     if bucket == host or _ADDRESS.fullmatch(endpoint_host) or not _HOST_BUCKET.fullmatch(bucket):
         return None
-    return _Place(endpoint_host, _checked_bucket(bucket, f"the host at {endpoint_host!r}"))
+    return _HostParts(endpoint_host, _checked_bucket(bucket, f"the host at {endpoint_host!r}"))
 
 
-def _aws_place(found: re.Match[str]) -> _Place:
+def _parse_aws_host(found: re.Match[str]) -> _HostParts:
     service, bucket = found["service"], found["bucket"]
     if found["vpc_kind"] is not None:
         if found["vpc_kind"] == "accesspoint":
             raise _refused("url-access-point", f"{service!r} serves access points")
         if bucket is not None:
             _checked_bucket(bucket, f"the host at {service!r}")
-        return _Place(service, bucket, found["vpc_region"], vpc_endpoint=found["vpc_endpoint"])
+        return _HostParts(service, bucket, found["vpc_region"], vpc_endpoint=found["vpc_endpoint"])
     label = found["label"] or found["worldwide"]
     variant = _VARIANTS.get(label)
     if variant is None:
@@ -473,7 +479,7 @@ def _aws_place(found: re.Match[str]) -> _Place:
     if variant in _ACCELERATED and bucket is not None and not _DNS_LABEL.fullmatch(bucket):
         raise _refused("url-malformed", f"{service!r} takes the bucket as one label before it, without dots")
     region = "us-east-1" if label == "s3-external-1" else found["region"]
-    return _Place(service, bucket, region, variant)
+    return _HostParts(service, bucket, region, variant)
 
 
 def _host_and_port(scheme: str, authority: str) -> tuple[str, str, int | None]:
@@ -483,7 +489,7 @@ def _host_and_port(scheme: str, authority: str) -> tuple[str, str, int | None]:
         raise _refused("url-not-s3", f"the URL's scheme is {_cut(scheme)}, not https, http or s3")
     if not authority:
         raise _refused("url-malformed", "the URL has no host")
-    # Lower case only of ASCII: the Kelvin sign's is a plain k.
+    # lower() only ASCII: that of the Kelvin sign is a plain k.
     plain = _AUTHORITY.fullmatch(authority.lower()) if authority.isascii() else None
     if plain is None or len(plain[1]) > 253:
         # Before an @ there may be a password, and it may hold a colon.
@@ -515,7 +521,7 @@ def _checked_bucket(bucket: str, where: str) -> str:
 
 
 def _read_query(query: str, host: str) -> tuple[str | None, bool]:
-    """The version asked for, and whether the query signs the request: then what else it says is S3's to judge."""
+    """The version in the query, and whether the URL is presigned: then S3 judges the rest of it."""
     values: dict[str, list[str]] = {}
     for parameter in query.split("&"):
         name, _, value = parameter.partition("=")
@@ -528,19 +534,19 @@ def _read_query(query: str, host: str) -> tuple[str | None, bool]:
 
 
 def _require_plain_query(query: str, values: Mapping[str, list[str]], host: str) -> None:
-    """Raises UrlRefused where S3 would give another version, or more of the object, than the query seems to ask for."""
-    read_by_us = values.get("versionId", [])
+    """Raises UrlRefused where S3 would send another version, or more, than the query seems to name."""
+    versions_read = values.get("versionId", [])
     plain = unquote(unquote(query))
-    if len(_NAMES_VERSION.findall(plain)) != len(read_by_us):
+    if len(_NAMES_VERSION.findall(plain)) != len(versions_read):
         raise _refused("url-query", f"a URL at {host!r} names a version in a form that S3 does not read")
-    if len(set(read_by_us)) > 1:
+    if len(set(versions_read)) > 1:
         raise _refused("url-query", f"a URL at {host!r} names more than one version")
     if _NAMES_PART.search(plain):
         raise _refused("url-query", f"a URL at {host!r} asks for a part of an object")
 
 
 def _decoded(text: str, host: str) -> str:
-    """Percent-decoded once. Raises UrlRefused where an escape, or what the bytes make, is invalid."""
+    """`text`, percent-decoded once. Raises UrlRefused for an invalid escape or invalid UTF-8."""
     if "%" not in text:
         return text if text.isascii() else _utf8(text.encode("utf-8", "surrogatepass"), repr(host))
     if _BAD_ESCAPE.search(text):
@@ -552,7 +558,7 @@ def _utf8(data: bytes, where: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        # Not chained: a UnicodeDecodeError carries the text.
+        # Not chained: a UnicodeDecodeError holds the text.
         raise _refused("url-encoding", f"a URL at {where} is not UTF-8") from None
 
 

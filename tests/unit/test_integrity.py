@@ -126,8 +126,8 @@ PROMISES: dict[str, list[tuple[Proof, Mapping[str, str], str | None]]] = {
         (Proof.LENGTH, {"crc32": "\u00e9\u00e9\u00e9="}, None),
     ],
     "an ETag that is an MD5 (see md5_of_etag)": [(Proof.MD5, {}, ETAG), (Proof.MD5, {"type": "FULL_OBJECT"}, ETAG)],
-    "such an ETag, and the user says that it is none": [],  # below
-    "nothing of it": [(Proof.LENGTH, {}, None), (Proof.LENGTH, {}, f'"{MD5}-2"')],
+    "the same, with `accept_opaque_etags`": [],  # below
+    "none of these": [(Proof.LENGTH, {}, None), (Proof.LENGTH, {}, f'"{MD5}-2"')],
 }
 PROMISED = [row for rows in PROMISES.values() for row in rows]
 

@@ -68,7 +68,10 @@ def find_profile(environ: Mapping[str, str]) -> AwsProfile:
 
 
 def find_profile_region() -> str | None:
-    """The profile's region, by boto3. None also for a broken profile, which is reported when its keys are needed."""
+    """The profile's region, by boto3.
+
+    None also for a broken profile: the lookup of its keys reports that.
+    """
     files = (_read(os.environ.get(name, usual)) for name, usual in _FILES)
     if not any(file is not None and b"region" in file.content.lower() for file in files):
         return None  # importing boto3 to learn this would cost 0.25 s

@@ -12,16 +12,16 @@ from typing import IO, Any
 from daemon.adapters.aws.words import foreign
 from daemon.core.errors import CredentialsMissing
 
-TOOL_SECONDS = 50.0  # the AWS SDK for Go gives it a minute; less than --image-timeout by default, which would say less
+TOOL_SECONDS = 50.0  # below the default --image-timeout, whose error would tell less; the AWS SDK for Go allows a minute
 MOST_BYTES = 1024 * 1024
 
 _HINT = "run it by hand and correct it, or the credential_process line of the AWS profile"
 
 
 class Tool:
-    """What botocore takes for a subprocess.Popen: started here, ended by `communicate`.
+    """Stand-in for the subprocess.Popen that botocore uses; `communicate` ends the process.
 
-    Standard input is empty. Raises CredentialsMissing where it does not start, fails, takes too long, or prints no keys.
+    Standard input is empty. Raises CredentialsMissing when it does not start, fails, takes too long, or prints no keys.
     """
 
     returncode = 0  # else `communicate` raised
@@ -37,7 +37,7 @@ class Tool:
             raise self._failed(f"cannot be started: {why}") from None
 
     def communicate(self) -> tuple[bytes, bytes]:
-        """What it printed: an object with usable keys."""
+        """The standard output: a JSON object with usable keys."""
         output, complaint = _Reader(self._process, "stdout"), _Reader(self._process, "stderr")
         deadline = time.monotonic() + TOOL_SECONDS
         try:
@@ -46,7 +46,7 @@ class Tool:
         except subprocess.TimeoutExpired:
             ended = False
         finally:
-            if self._process.poll() is None:  # too slow, or an exception was thrown into this greenlet
+            if self._process.poll() is None:  # too slow, or the greenlet is being ended
                 self._process.kill()
         if output.overflowed or complaint.overflowed:
             raise self._failed(f"printed more than {MOST_BYTES} bytes")
@@ -59,7 +59,10 @@ class Tool:
         return output.data, b""
 
     def _require_keys(self, output: bytes) -> None:
-        """The form is that of https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html."""
+        """Raises CredentialsMissing unless `output` has the documented form.
+
+        Source: https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html
+        """
         try:
             answer = json.loads(output.decode())
         except (ValueError, RecursionError):
@@ -91,7 +94,7 @@ class Tool:
 
 
 class _Reader:
-    """Drains a pipe in a thread of its own, for the other may be full; kills the process at MOST_BYTES."""
+    """Thread that drains a pipe, for the process may fill both; kills the process at MOST_BYTES."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", name: str) -> None:
         self.data = b""
@@ -113,12 +116,12 @@ class _Reader:
 
 
 def _program(command: list[str]) -> str:
-    """Its name alone: an argument, or `NAME=value` written before it, may be a secret."""
+    """The program's name alone: an argument, or `NAME=value` before it, may be a secret."""
     first = command[0].split()[0] if command[0].split() else ""
     return first if re.fullmatch(r"[\w./~+-]{1,100}", first) else "(not shown)"
 
 
 def _last_line(complaint: bytes) -> str:
-    """The last line of what it said, but for those of a shell's `set -x`, which show what it does with the keys."""
+    """The last line on stderr that is not from a shell's `set -x`, which may show the keys."""
     lines = [line.strip() for line in complaint.decode("utf-8", "replace").splitlines()]
     return foreign(next((line for line in reversed(lines) if line and not line.startswith("+")), ""))

@@ -1,4 +1,4 @@
-"""What botocore raises, in words that say what to do and show no secret."""
+"""Error messages for botocore's exceptions, with a hint and without secrets."""
 
 import json
 import re
@@ -48,7 +48,7 @@ _HARMLESS = ("Unsupported host ", "Auth token value is not", "No closing quotati
 
 
 def explain(error: Exception, method: str) -> CredentialsMissing:
-    """`method`: botocore's name of the source that was asked."""
+    """The error for a botocore exception. `method`: botocore's name of the credential source."""
     return unusable(method, _words(error), _hint(error))
 
 
@@ -58,16 +58,16 @@ def unusable(method: str, why: str, hint: str = "") -> CredentialsMissing:
 
 
 def foreign(text: str) -> str:
-    """As `shown`, of a text that is not botocore's own.
+    """One line of a text that botocore quotes, without what may be a secret.
 
-    The values of telling names are left out too, and every long word with digits among its letters, a path's parts too.
+    Stricter than `shown`: masks the values of names such as `token`, and every long word with letters and digits.
     """
     line = _NAMED.sub(r"\1***", text.strip().partition("\n")[0][:MOST_SHOWN])
     return shown(_MIXED.sub(lambda match: match[0] if match["arn"] else "***", line))
 
 
 def shown(text: str) -> str:
-    """One line at most, without what may be a secret: credentials in URLs, and long words that look random."""
+    """The first line, without credentials in URLs and without long words that look random."""
     line = _URL_SECRETS.sub("***", text.strip().partition("\n")[0])
     line = _LONG.sub(lambda match: match[0] if match["arn"] or not _looks_random(match[0]) else "***", line)
     line = "".join(character if character.isprintable() else " " for character in line)
@@ -75,7 +75,7 @@ def shown(text: str) -> str:
 
 
 def _looks_random(word: str) -> bool:
-    """As keys and tokens do: digits among letters, of both cases or of the upper alone."""
+    """Whether a word looks like a key or token: digits among letters of both cases, or of upper case."""
     has = [any(test(character) for character in word) for test in (str.isdigit, str.isupper, str.islower)]
     return (all(has) and len(word) >= 20) or has == [True, True, False] or len(word) >= 64
 
@@ -89,7 +89,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, exceptions.ConfigParseError):
         return f"{error.kwargs.get('path')} cannot be parsed"
     if isinstance(error, exceptions.ParamValidationError):
-        return "what is configured makes no valid request"  # the report shows the values
+        return "what is configured makes no valid request"  # botocore's text shows the values
     if isinstance(error, exceptions.CredentialRetrievalError):  # it may quote a server
         return foreign(str(error))
     if isinstance(error, exceptions.BotoCoreError):
@@ -111,7 +111,7 @@ def _words(error: Exception) -> str:
 
 
 def _hint(error: Exception) -> str:
-    """Where the error alone says what to do."""
+    """The hint for this kind of error; "" where the source's hint is better."""
     from botocore import exceptions
 
     if isinstance(error, exceptions.ConfigParseError):

@@ -1,4 +1,4 @@
-"""A connection to an origin, and what all connections of a store share: receive buffer and send batches."""
+"""A connection to an origin, and what connections share: receive buffer and request batches."""
 
 import contextlib
 import select
@@ -58,7 +58,7 @@ class RequestBatcher:
         self._turn_is_long_at = 0.0
 
     def add(self, connection: "Connection", request: bytes) -> None:
-        """Send `request` with the next batch, at the latest at the end of this turn of the loop (a busy gevent: the next)."""
+        """Send `request` with the next batch, at the latest at the end of this turn of the loop."""
         self._waiting.append((connection, request))
         if not self._flush_is_scheduled:
             self._flush_is_scheduled = True
@@ -102,7 +102,10 @@ class Connection:
     def __init__(
         self, connected: Any, *, tls: bool, buffer: Buffer, read_timeouts: ReadTimeouts, batcher: RequestBatcher
     ) -> None:
-        """`connected`: a gevent socket; for TLS one of gevent.ssl after its handshake, with suppress_ragged_eofs=False."""
+        """`connected`: a gevent socket.
+
+        For TLS, one of gevent.ssl after its handshake, with suppress_ragged_eofs=False.
+        """
         if not tls:  # gevent's class would wait in each call, which is done here
             connected = _PlainSocket(fileno=connected.detach())
         connected.setblocking(False)
@@ -160,10 +163,10 @@ class Connection:
         self._read_timeouts.wait(self._events)
 
     def receive(self, wanted_bytes: int | None) -> memoryview:
-        """The bytes that have come, as a slice of the shared buffer; empty at the end of the connection. Waits for some.
+        """The next bytes, as a slice of the shared buffer; empty at the end of the connection.
 
-        The slice is valid until this greenlet switches. `wanted_bytes`: how many more the server announced; None: unknown.
-        The slice may be longer than that, and bytes may remain unread then. Raises StoreUnavailable, TimedOut.
+        Waits for some. The slice is valid until this greenlet switches. `wanted_bytes`: how many more the server announced;
+        None: unknown. The slice may be longer than that, and bytes may remain unread then. Raises StoreUnavailable, TimedOut.
         """
         if self._unbroken_bytes >= _FAIR_BYTES:
             gevent.sleep(0)
@@ -202,9 +205,10 @@ class Connection:
         self._socket.close()
 
     def _wait_for_more(self, announced_bytes: int) -> None:
-        """Wait for GATHERED_BYTES or all of `announced_bytes`; where a body trickles, for any byte. Raises TimedOut.
+        """Wait for GATHERED_BYTES or all of `announced_bytes`; for any byte of a body that trickles.
 
         A body comes in hundreds of packets. Waking up for each costs more than everything else that an image needs.
+        Raises TimedOut.
         """
         if self._records:  # OpenSSL may already hold all but the last byte of a record
             announced_bytes -= LARGEST_RECORD_BYTES

@@ -29,7 +29,7 @@ class Dialer:
     """Opens connections, for any number of greenlets at once."""
 
     def __init__(self, timeout_seconds: float, connections: int, ca_bundle: str | None = None) -> None:
-        """`timeout_seconds`: for a lookup, and for each address from its first packet to the end of the TLS handshake.
+        """`timeout_seconds`: for a lookup, and for each address up to the end of the TLS handshake.
 
         `connections`: how many are open at once at most. `ca_bundle`: see make_tls_context.
         """
@@ -128,7 +128,7 @@ def _make_room(connected: Any, size_bytes: int) -> None:
 
 
 class Addresses:
-    """DNS cache for one host: single-flight lookups, round-robin, skips addresses that failed in the last 60 s."""
+    """DNS cache for one host: single-flight lookups, round-robin, skips addresses that failed lately."""
 
     def __init__(self, host: str, port: int, timeout_seconds: float) -> None:
         self._host = host

@@ -66,9 +66,10 @@ class Identity:
         return self._wait_for_lookup()
 
     def renew(self, rejected: IdentityRejected) -> bool:
-        """Whether there are other keys than those that signed the rejected request. Looks them up, unless that was done since.
+        """Whether there are other keys than those that signed the rejected request.
 
-        False also where the lookup fails while the known keys have not expired. Raises CredentialsMissing.
+        Looks them up, unless that was done since. False also where the lookup fails while the known keys have not expired.
+        Raises CredentialsMissing.
         """
         if rejected.generation == self._lookups and time.monotonic() >= self._same_until:
             try:

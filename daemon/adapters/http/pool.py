@@ -13,7 +13,7 @@ IDLE_SECONDS = 15.0  # S3 closes an idle connection after about 20
 
 
 class Pool:
-    """Lends each connection to one request at a time. At most `limit` are open, as long as no more are lent."""
+    """Lends each connection to one request at a time; at most `limit` are open, unless more are lent."""
 
     def __init__(self, dial: Callable[[Route], Connection], limit: int, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._dial = dial
@@ -46,7 +46,7 @@ class Pool:
             raise
 
     def distrust(self) -> None:
-        """Use no connection again that is open now: a body came damaged, and the way to that server may be the cause."""
+        """Reuse no connection that is open now: a body came damaged, perhaps on its way."""
         self._trusted_since = time.monotonic()
         self.close()
 

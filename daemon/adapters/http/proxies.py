@@ -40,7 +40,7 @@ class Proxy(NamedTuple):
 
 
 class Route(NamedTuple):
-    """How to reach one origin. `authority` is the value of the Host header: with a port that is not the scheme's default."""
+    """How to reach one origin. `authority`: the Host header, with a port unless it is the default."""
 
     origin: str  # as the URL begins
     tls: bool
@@ -61,7 +61,7 @@ class Route(NamedTuple):
 
 
 def find_route(origin: str) -> Route:
-    """The route to `origin` (`scheme://host[:port]`). Raises ConnectFailed for an unusable origin or proxy."""
+    """The route to `scheme://host[:port]`. Raises ConnectFailed for an unusable origin or proxy."""
     match = _ORIGIN.fullmatch(origin)
     if match is None or int(match[4] or 1) > _HIGHEST_PORT:  # the resolver would take it modulo 65536
         raise ConnectFailed(f"{origin[:80]!a} is no scheme and host to connect to")
@@ -73,7 +73,10 @@ def find_route(origin: str) -> Route:
 
 
 def find_proxy(scheme: str, host: str, port: int) -> Proxy | None:
-    """The proxy in HTTPS_PROXY or HTTP_PROXY (any case, lower case first); None without one, or where NO_PROXY has the host."""
+    """The proxy for a host; None without one, or where NO_PROXY matches.
+
+    Source: HTTPS_PROXY or HTTP_PROXY, in any case, lower case first.
+    """
     if not any(name.lower() == f"{scheme}_proxy" for name in os.environ):
         return None
     from urllib.request import getproxies  # 20 ms, and few runs have a proxy

@@ -18,7 +18,7 @@ class ReadTimeouts:
     """
 
     def __init__(self, seconds: float, brief_seconds: float = 1.0) -> None:
-        """`seconds`: the limit of `wait`; `brief_seconds`: that of `wait_briefly`, which waits up to twice as long."""
+        """`seconds`: the limit of `wait`; `brief_seconds`: that of `wait_briefly`."""
         self._seconds = seconds
         self._hub = gevent.get_hub()
         self._deadlines: dict[greenlet, float] = {}  # time.monotonic()

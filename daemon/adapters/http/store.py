@@ -43,7 +43,7 @@ _CHECKSUM_MODE_LINE = "x-amz-checksum-mode: ENABLED\r\n"
 
 @dataclass(slots=True)
 class _Request:
-    """One GET, ready to be sent. `generation`: of the credentials that signed it. `checksum_mode`: it asks for checksums."""
+    """One GET. `generation`: of the credentials. `checksum_mode`: whether it asks for checksums."""
 
     route: Route
     data: bytes = field(repr=False)

@@ -17,7 +17,7 @@ LARGEST_RECORD_BYTES = _RECORD_BYTES + 2048 + 5  # as it is sent: RFC 5246 6.2.3
 
 
 def make_tls_context(ca_bundle: str | None = None) -> ssl.SSLContext:
-    """A context for TLS 1.2 or later that verifies certificate and host, for gevent's sockets. Raises ConnectFailed.
+    """A context for TLS 1.2 or later that verifies certificate and host. Raises ConnectFailed.
 
     The trusted certificates are the first of: `ca_bundle`, AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE (each a file or a directory),
     OpenSSL's default (SSL_CERT_FILE, SSL_CERT_DIR, else the system's), botocore's where the system has none.
@@ -51,8 +51,8 @@ def trusting_context() -> ssl.SSLContext:
 
 
 def is_no_tls(error: Exception) -> bool:
-    """Whether a handshake failed because the peer sent no TLS record. The reason varies with OpenSSL's version."""
-    return isinstance(error, ssl.SSLError) and error.reason in (
+    """Whether a handshake failed because the peer sent no TLS record."""
+    return isinstance(error, ssl.SSLError) and error.reason in (  # by the version of OpenSSL
         "WRONG_VERSION_NUMBER",
         "HTTP_REQUEST",
         "PACKET_LENGTH_TOO_LONG",
@@ -71,7 +71,7 @@ def records_of(connected: Any) -> Any:
 
 
 def receive_records(records: Any, view: memoryview, wanted_bytes: int | None) -> int:
-    """Read the records that have come into `view`, up to `wanted_bytes` (None: unknown). Returns their size.
+    """Read records that have come into `view`, up to `wanted_bytes` if known. Returns their size.
 
     Several records at once need one write to the disk. Only whole records are read: OpenSSL would keep the rest of one, which
     the event loop does not see. `records`: see records_of. Raises ssl.SSLWantReadError and other OSErrors, only where
