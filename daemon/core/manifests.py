@@ -9,6 +9,7 @@ import orjson
 from daemon.core.errors import ActorsyncError, ConfigError, ManifestPending, ManifestRejected, NameUnusable
 from daemon.core.model import Manifest
 from daemon.core.names import plain_name
+from daemon.core.plural import counted
 
 _LIST_KEY = "s3_image_urls"
 _COMPLETED = "COMPLETED"
@@ -128,7 +129,7 @@ def select_actors(actors: Actors, globs: tuple[str, ...], exclude: tuple[str, ..
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in actors.names):
             raise ConfigError(
-                f"--actors {glob!r} matches none of the {len(actors.names)} actors in actorsData.json",
+                f"--actors {glob!r} matches none of the {counted(len(actors.names), 'actor')} in actorsData.json",
                 hint="a glob is matched against whole names: try '*part*'",
             )
     if not globs and not exclude:

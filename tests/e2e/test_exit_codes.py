@@ -125,7 +125,7 @@ def test_glob_that_matches_nothing_is_told(tree, product, mode):
     finished = product.run([mode, "--actors", "0001*", "--actors", "0002*"], tree.root)
 
     assert 78 == finished.returncode
-    assert "--actors '0002*' matches none of the 1 actors" in finished.stderr
+    assert "--actors '0002*' matches none of the 1 actor" in finished.stderr
 
 
 def test_check_config_of_what_cannot_start_shows_it_and_fails(tmp_path, product):
@@ -249,7 +249,7 @@ def test_full_standard_output_ends_with_74(tree, product, args):
     assert "Traceback" not in finished.stderr
 
 
-def test_run_whose_lines_or_report_find_no_room_ends_with_74(tree, product, fault_server):
+def test_lines_or_report_that_find_no_room_end_with_74(tree, product, fault_server):
     env = fault_server.account.environment
     for args in (["--once", "--report", "-"], ["--once"], ["--once", "--log-format", "console"]):
         finished = shell(product, 'exec "$@" > /dev/full', *args, cwd=tree.root, env=env)
@@ -468,7 +468,7 @@ def test_names_and_words_are_utf_8_in_every_locale(actor_tree, product, fault_se
     assert {b"response.json", "ü日.png".encode()} == set(os.listdir(os.fsencode(folder)))
 
 
-def test_foreign_package_of_our_name_is_not_run_in_our_place(tree, product):
+def test_foreign_package_called_daemon_is_not_run(tree, product):
     command = (sys.executable, str(ROOT / "daemon" / "__main__.py"))
     finished = Product(product.home, command=command).run(["--once"], tree.root, env={"PYTHONPATH": None})
 
@@ -477,7 +477,7 @@ def test_foreign_package_of_our_name_is_not_run_in_our_place(tree, product):
     assert f"run `python -m daemon` in {ROOT}" in finished.stderr
 
 
-def test_our_package_is_found_from_the_root_before_a_foreign_one(tree, product):
+def test_our_package_wins_over_a_foreign_one_from_the_root(tree, product):
     importlib.metadata.version("python-daemon")  # it is installed here, or this test shows nothing
     args = ["--dry-run", "--data-dir", str(tree.data)]
     finished = product.run(args, ROOT, env={"PYTHONPATH": None})

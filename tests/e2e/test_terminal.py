@@ -165,7 +165,7 @@ def test_resize_leaves_no_second_bar_where_lines_rewrap(open_tmux, tree, fault_s
     assert 3 == sum("downloaded, 0 skipped" in row and row.startswith("[") for row in rows), "\n".join(rows)
 
 
-def test_bar_in_the_first_row_is_not_kept_in_the_history(open_tmux):
+def test_bar_in_the_first_row_stays_out_of_the_history(open_tmux):
     """findings/tmux-keeps-a-screen-erased-from-its-top-in-the-history.sh"""
     program = (
         "import os, time; from daemon.adapters.console import ERASE\n"

@@ -51,7 +51,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     shutil.rmtree(made.folder)
 
 
-def test_full_demo_has_287_actors_with_20_different_images_of_mixed_sizes(full):
+def test_full_demo_has_287_actors_with_20_different_images(full):
     images = sorted(full.bucket_tree.rglob("*.png"))
     sizes = [image.stat().st_size for image in images]
     digests = {hashlib.md5(image.read_bytes()).digest() for image in images}
@@ -166,7 +166,7 @@ def test_two_first_runs_at_once_make_one_demo(tmp_path):
     assert {"demo-data"} == set(os.listdir(tmp_path))
 
 
-def test_empty_folder_is_used_and_a_foreign_one_is_left_alone(tmp_path):
+def test_empty_folder_is_used_and_foreign_one_left_alone(tmp_path):
     folder = tmp_path / "demo-data"
     folder.mkdir()
     assert demo.prepare(tmp_path, actors=1).fresh

@@ -186,7 +186,7 @@ def test_a_flag_takes_back_a_boolean_of_the_environment(tmp_path):
 
 
 @pytest.mark.parametrize("row", [row for row in SETTINGS if len(row.env_names) > 1], ids=lambda row: row.name)
-def test_other_names_are_tried_in_order_and_the_environment_before_the_file(row, tmp_path):
+def test_aliases_are_tried_in_order_environment_before_file(row, tmp_path):
     texts = {name: f"http://host{i}" if row.name == "endpoint_url" else f"region-{i}" for i, name in enumerate(row.env_names)}
     for first in range(len(row.env_names)):
         left = {name: texts[name] for name in row.env_names[first:]}
@@ -394,7 +394,7 @@ def test_help_says_default_and_variable_of_every_flag():
 # --- .env -------------------------------------------------------------------------------------------------------------
 
 
-def test_env_file_by_flag_goes_before_environment_before_the_working_directory(tmp_path):
+def test_env_file_flag_wins_over_environment_over_working_directory(tmp_path):
     write_dotenv(tmp_path, "ACTORSYNC_MAX_ATTEMPTS=1\n")
     (tmp_path / "two").write_text("ACTORSYNC_MAX_ATTEMPTS=2\n")
     (tmp_path / "three").write_text("ACTORSYNC_MAX_ATTEMPTS=3\n")
@@ -418,7 +418,7 @@ def test_a_dotenv_names_no_other_dotenv(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory"])
-def test_a_named_env_file_that_cannot_be_read_is_a_problem(kind, tmp_path):
+def test_named_env_file_that_cannot_be_read_is_a_problem(kind, tmp_path):
     if kind == "directory":
         (tmp_path / "named").mkdir()
     for flags, environ in ((parse_flags("--env-file", "named"), {}), ({}, {"ACTORSYNC_ENV_FILE": "named"})):
@@ -428,7 +428,7 @@ def test_a_named_env_file_that_cannot_be_read_is_a_problem(kind, tmp_path):
         assert "LOG_LEVEL" in str(second)
 
 
-def test_an_unreadable_dotenv_is_a_problem_an_absent_one_is_none(tmp_path):
+def test_unreadable_dotenv_is_a_problem_absent_one_is_not(tmp_path):
     (tmp_path / ".env").symlink_to("gone")
     (problem,) = problems_of(folder=tmp_path)
     assert ".env cannot be read: No such file or directory" in str(problem)
@@ -499,7 +499,7 @@ def test_keys_can_be_read_again(tmp_path):
     assert {} == reread_dotenv(there, tmp_path)
 
 
-def test_a_named_file_that_is_gone_is_told_when_read_again(tmp_path):
+def test_named_env_file_that_is_gone_is_reported_on_rereading(tmp_path):
     path = tmp_path / "named"
     path.write_text("AWS_ACCESS_KEY=old\n")
     config = load_config(parse_flags("--env-file", "named"), {}, tmp_path)
@@ -612,7 +612,7 @@ def test_a_credentials_directory_that_is_not_there_is_passed_over(tmp_path):
 @pytest.mark.parametrize("where", ["environment", "dotenv", "systemd"])
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("bad", ["two words", "two\nlines", "sch\u00f6n", "nul\0"])
-def test_a_key_that_cannot_be_one_is_refused_and_not_shown(where, place, bad, tmp_path):
+def test_impossible_key_is_refused_and_not_shown(where, place, bad, tmp_path):
     texts = ["AKIAX", "secret-x", "token-x"]
     texts[place] = bad
     variables = dict(zip((*OURS, "AWS_SESSION_TOKEN"), texts, strict=True))
@@ -712,7 +712,7 @@ def test_no_secret_is_shown(tmp_path):
         SECRET,
     ],
 )
-def test_an_endpoint_that_may_hold_a_secret_is_refused_without_showing_it(text, tmp_path, capsys):
+def test_endpoint_that_may_hold_a_secret_is_refused_unshown(text, tmp_path, capsys):
     (problem,) = problems_of(environ={"AWS_ENDPOINT_URL": text}, folder=tmp_path)
     with pytest.raises(SystemExit):
         parse_flags("--endpoint-url", text)
@@ -819,7 +819,7 @@ def test_the_example_explains_every_setting_in_the_words_of_help():
             assert f"# {row.help}" == above[0]
 
 
-def test_the_example_is_valid_as_it_is_and_with_every_line_uncommented(tmp_path):
+def test_example_is_valid_with_and_without_comments(tmp_path):
     text = EXAMPLE.read_text(encoding="utf-8")
     uncommented = re.sub(r"(?m)^#(?=[A-Z0-9_]+=)", "", text)
     (tmp_path / "none").mkdir()

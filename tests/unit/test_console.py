@@ -147,7 +147,7 @@ def test_an_actor_is_one_line(facts: dict, line: str):
     assert line == rendered(SYNCED | facts)
 
 
-def test_a_change_in_the_daemon_says_so_and_has_no_position():
+def test_change_in_the_daemon_shows_trigger_and_no_position():
     started = {"level": "info", "event": "run.started", "trigger": "change", "actors": 1}
     synced = {"level": "info", "event": "actor.synced", "actor": "a", "downloaded": 1, "skipped": 19, "failed": 0}
     assert "🚀 Starting sync for 1 actor (change)\n\n✅ a: 1 downloaded, 19 skipped\n" == rendered(started, synced)
@@ -281,7 +281,7 @@ def test_failures_are_grouped_by_cause_with_their_hint():
         ({"unattempted": 1, "size_bytes": 2_000}, ["⏳ Left: 1 image", "💾 Size: 2.0 kB, 0.0 MB/s"]),
     ],
 )
-def test_the_end_says_what_is_left_and_how_many_bytes_came(facts: dict, lines: list[str]):
+def test_summary_shows_images_left_and_bytes_received(facts: dict, lines: list[str]):
     text = rendered(COMPLETED | facts).splitlines()
     assert lines == text[3 : text.index("⏱️  Time: 115.32 seconds")]
 
@@ -508,7 +508,7 @@ def test_the_bar_follows_the_width_of_the_terminal(terminal: Terminal, run: Run)
         assert width == len(rows[-1])
 
 
-def test_line_that_comes_before_the_next_bar_does_not_wrap_the_old_one(terminal: Terminal, run: Run):
+def test_line_before_the_next_bar_does_not_wrap_the_old_one(terminal: Terminal, run: Run):
     terminal.resize(120)
     run.bar.tick()
     terminal.wait_until(lambda rows: "images/s" in rows[-1], pause=gevent.sleep)
@@ -531,7 +531,7 @@ def test_between_runs_there_is_no_bar(terminal: Terminal, run: Run):
     terminal.wait_until(lambda rows: rows == [""], pause=gevent.sleep)
 
 
-def test_a_terminal_that_is_held_is_not_sent_bars_to_catch_up_with(terminal: Terminal):
+def test_paused_terminal_is_not_sent_outdated_bars(terminal: Terminal):
     """Ctrl-S for an hour would queue 36,000 bars, and drop lines for them."""
     written: list[bytes] = []
     numbers = itertools.count()

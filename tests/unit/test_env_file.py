@@ -77,7 +77,7 @@ def test_a_folder_cannot_be_read(tmp_path: Path):
     assert f"{tmp_path} cannot be read: Is a directory" == problem_of(tmp_path)
 
 
-def test_what_a_pipe_gave_stands_for_keys_and_at_a_reload(pipe: Path, tmp_path: Path):
+def test_entries_of_a_pipe_are_kept_for_keys_and_reloads(pipe: Path, tmp_path: Path):
     write(pipe, "AWS_ACCESS_KEY=once\nACTORSYNC_READ_TIMEOUT=7\n")
     config = load_config({}, {}, tmp_path)
     for _ in range(2):  # while the pipe is there, and when it is gone
