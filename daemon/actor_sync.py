@@ -68,7 +68,7 @@ class Attempt:
             causes=self.causes,
         )
 
-    def given_up(self, now: float) -> ActorResult:
+    def interrupted_result(self, now: float) -> ActorResult:
         """The result if the images that wait are given up now; the attempt is not changed."""
         ended = Attempt(self.actor, self.log, self.started_at, failures=[*self.failures], seen=self.seen)
         ended.tally.add(self.tally)
@@ -84,7 +84,7 @@ class Attempt:
 class Unfinished(Protocol):
     """The first part of an actor's run; the rest waits."""
 
-    def given_up(self, now: float) -> ActorResult:
+    def interrupted_result(self, now: float) -> ActorResult:
         """The result if the rest is given up now."""
 
 
@@ -117,7 +117,7 @@ class SyncsActors(Protocol):
         It is called once more if the actor is started again after the loss of a process.
         """
 
-    def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def resume(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         """Resume a run that paused."""
 
     def yield_slot(self, actor: str) -> None:
@@ -214,7 +214,7 @@ class ActorSync:
         states = deque(RetryState(download, attempt.tally.requests) for download in plan.downloads)
         return self._download_all(folder, states, attempt, on_last_started)
 
-    def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def resume(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         assert isinstance(attempt, Attempt)
         states = deque(attempt.waiting)
         attempt.waiting = []

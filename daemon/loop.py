@@ -186,7 +186,7 @@ class Loop:
 
         try:
             end: ActorResult | Paused | BaseException = (
-                self._actor_sync.go_on(run.attempt, on_last_started=on_last_started)
+                self._actor_sync.resume(run.attempt, on_last_started=on_last_started)
                 if run.attempt is not None
                 else self._actor_sync.begin(
                     run.actor, self._runs.log, changed=run.priority is Priority.CHANGE, on_last_started=on_last_started
@@ -202,7 +202,7 @@ class Loop:
                 self._schedule.paused(event.actor, due, attempt)
             case Paused(_, attempt):
                 self._schedule.finished(event.actor)
-                self._runs.fold(attempt.given_up(now))
+                self._runs.fold(attempt.interrupted_result(now))
             case ActorResult() as result:
                 self._schedule.finished(event.actor)
                 self._runs.fold(result)
@@ -257,4 +257,4 @@ class Loop:
         self._supervision.stopping(self._live.now.grace_seconds)
         self._not_begun += self._schedule.not_begun
         for attempt in self._schedule.drop_waiting():
-            self._runs.fold(attempt.given_up(now))
+            self._runs.fold(attempt.interrupted_result(now))

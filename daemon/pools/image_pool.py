@@ -32,7 +32,7 @@ class Batch:
         self.error: BaseException | None = None
 
     def all_started(self) -> bool:
-        """Claim that no further image is to be started."""
+        """Whether no further image is to be started."""
         return not self.images or self.finished.is_set() or self.stopped()
 
     def fail(self, error: BaseException) -> None:

@@ -84,12 +84,12 @@ class WorkerPool:
         worker.wake(self._reports.messages_so_far())
         return self._run_remotely(worker, StartActor(actor), log, on_last_started)
 
-    def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+    def resume(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
         if isinstance(attempt, RemoteAttempt):
             command = ResumeActor(attempt.if_interrupted.actor)
             return self._run_remotely(attempt.worker, command, attempt.log, on_last_started)
         with ActorSlot(self._load, on_last_started) as free_slot:
-            return self._local.go_on(attempt, on_last_started=free_slot)
+            return self._local.resume(attempt, on_last_started=free_slot)
 
     def yield_slot(self, actor: str) -> None:
         self._local.yield_slot(actor)
@@ -257,5 +257,5 @@ class RemoteAttempt(NamedTuple):
     log: Log
     if_interrupted: ActorResult
 
-    def given_up(self, now: float) -> ActorResult:
+    def interrupted_result(self, now: float) -> ActorResult:
         return self.if_interrupted

@@ -74,7 +74,7 @@ class Worker:
                 log = RemoteLog(actor, self._log_level, self._channel.send)
                 self._pool.run(partial(self._run, actor, partial(self._actor_sync.begin, actor, log)))
             case ResumeActor(actor):
-                self._pool.run(partial(self._run, actor, partial(self._actor_sync.go_on, self._paused.pop(actor))))
+                self._pool.run(partial(self._run, actor, partial(self._actor_sync.resume, self._paused.pop(actor))))
             case OutageBegan(_, thing, error):
                 self._outages.begin(thing, error, time.monotonic())
             case OutageOver(_, thing):
@@ -103,7 +103,7 @@ class Worker:
         if not isinstance(result, Paused):
             return result
         self._paused[actor] = result.attempt
-        return ActorPaused(result.due, result.attempt.given_up(time.monotonic()))
+        return ActorPaused(result.due, result.attempt.interrupted_result(time.monotonic()))
 
     def _send_stats(self) -> None:
         self._channel.send(WorkerStats(self._actor_sync.counts(), own_process_stats()))

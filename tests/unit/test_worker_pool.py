@@ -87,7 +87,7 @@ class ScriptedSync:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
-        self.gone_on: list[object] = []
+        self.resumed: list[object] = []
         self.yielded: list[str] = []
         self.abandoned = 0
         self.shares_changed = 0
@@ -103,8 +103,8 @@ class ScriptedSync:
         script = self.scripts.get(actor)
         return script(log.bind(actor=actor)) if script else result(actor, downloaded=1)
 
-    def go_on(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
-        self.gone_on.append(attempt)
+    def resume(self, attempt: Unfinished, *, on_last_started: Callable[[], None] = lambda: None) -> ActorResult | Paused:
+        self.resumed.append(attempt)
         assert isinstance(attempt, Rest)
         self.on_last_started[attempt.actor] = on_last_started
         return attempt.script()
@@ -129,7 +129,7 @@ class Rest:
         self.script = script
         self.actor = actor
 
-    def given_up(self, now: float) -> ActorResult:
+    def interrupted_result(self, now: float) -> ActorResult:
         return result(self.actor, downloaded=2, failed=1)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -360,8 +360,8 @@ def test_resumed_actor_holds_a_slot_until_its_last_image_starts(last_is_started:
     processes = Processes(1)
     gate = Event()
     paused = paused_in_a_worker(processes, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
-    going_on = gevent.spawn(processes.worker_pool.go_on, paused.attempt)
-    wait_until(lambda: processes.workers[0].sync.gone_on)
+    resuming = gevent.spawn(processes.worker_pool.resume, paused.attempt)
+    wait_until(lambda: processes.workers[0].sync.resumed)
     processes.begin_gated("3", "4")
     if last_is_started:
         processes.workers[0].sync.on_last_started["2"]()
@@ -369,7 +369,7 @@ def test_resumed_actor_holds_a_slot_until_its_last_image_starts(last_is_started:
     processes.begin_gated("5")
     assert actors_begun == processes.actors_begun()
     gate.set()
-    going_on.get()
+    resuming.get()
 
 
 def test_among_equal_slots_fewer_actors_decide() -> None:
@@ -414,13 +414,13 @@ def test_resumed_actor_reports_the_start_of_its_last_image() -> None:
     gate = Event()
     paused = paused_in_a_worker(processes, lambda: gate.wait() and result("2"))  # type: ignore[func-returns-value]
     reported: list[str] = []
-    going_on = gevent.spawn(processes.worker_pool.go_on, paused.attempt, on_last_started=lambda: reported.append("2"))
-    wait_until(lambda: processes.workers[0].sync.gone_on)
+    resuming = gevent.spawn(processes.worker_pool.resume, paused.attempt, on_last_started=lambda: reported.append("2"))
+    wait_until(lambda: processes.workers[0].sync.resumed)
     processes.workers[0].sync.on_last_started["2"]()
     settle()
     assert ["2"] == reported
     gate.set()
-    going_on.get()
+    resuming.get()
     assert ["2"] == reported
 
 
@@ -430,7 +430,7 @@ def test_without_workers_all_is_done_here() -> None:
     paused = Paused(5.0, Rest("2", lambda: result("2")))
     processes.script("2", lambda log: paused)
     assert paused is processes.worker_pool.begin("2", processes.log)
-    assert "2" == processes.worker_pool.go_on(paused.attempt).actor  # type: ignore[union-attr]
+    assert "2" == processes.worker_pool.resume(paused.attempt).actor  # type: ignore[union-attr]
     processes.worker_pool.yield_slot("3")
     assert ["3"] == processes.local.yielded
 
@@ -524,7 +524,7 @@ def test_bug_in_a_resumed_actor_is_raised_too() -> None:
     processes.script("2", lambda log: Paused(1.0, Rest("2", injected_bug)))
     paused = processes.worker_pool.begin("2", processes.log)
     with pytest.raises(WorkerCrashed, match="injected bug"):
-        processes.worker_pool.go_on(paused.attempt)  # type: ignore[union-attr]
+        processes.worker_pool.resume(paused.attempt)  # type: ignore[union-attr]
 
 
 def test_late_messages_of_a_crashed_actor_are_ignored() -> None:
@@ -585,10 +585,10 @@ def test_paused_actor_is_resumed_in_its_process() -> None:
     processes = Processes(2)
     paused = paused_in_a_worker(processes, lambda: result("2", downloaded=3))
     processes.gates["1"].set()  # now this process has less to do
-    came = processes.worker_pool.go_on(paused.attempt)
+    came = processes.worker_pool.resume(paused.attempt)
 
     assert 123.5 == paused.due
-    assert [1, 0] == [len(worker.sync.gone_on) for worker in processes.workers]
+    assert [1, 0] == [len(worker.sync.resumed) for worker in processes.workers]
     assert 3 == came.tally.downloaded  # type: ignore[union-attr]
     assert [["1"], ["2"], []] == processes.actors_begun()
 
@@ -600,7 +600,7 @@ def test_actor_may_pause_again_and_again() -> None:
     dues = []
     while isinstance(paused, Paused):
         dues.append(paused.due)
-        paused = processes.worker_pool.go_on(paused.attempt)
+        paused = processes.worker_pool.resume(paused.attempt)
 
     assert [123.5, 2.0, 3.0] == dues
     assert 1 == paused.tally.downloaded
@@ -608,7 +608,7 @@ def test_actor_may_pause_again_and_again() -> None:
 
 def test_paused_actor_of_a_worker_has_an_interrupted_result() -> None:
     paused = paused_in_a_worker(Processes(1), lambda: result("2"))
-    given_up = paused.attempt.given_up(0.0)
+    given_up = paused.attempt.interrupted_result(0.0)
     assert (2, 1) == (given_up.tally.downloaded, given_up.tally.failed)
 
 
@@ -623,8 +623,8 @@ def test_actor_that_paused_here_is_resumed_here() -> None:
     processes = Processes(1)
     processes.script("2", lambda log: Paused(1.0, Rest("2", lambda: result("2"))))
     paused = processes.worker_pool.begin("2", processes.log)
-    processes.worker_pool.go_on(paused.attempt)  # type: ignore[union-attr]
-    assert 1 == len(processes.local.gone_on)
+    processes.worker_pool.resume(paused.attempt)  # type: ignore[union-attr]
+    assert 1 == len(processes.local.resumed)
     assert [] == processes.workers[0].told
 
 
@@ -683,7 +683,7 @@ def test_paused_actor_of_a_lost_worker_is_begun_again() -> None:
     processes.workers[0].injected_kill()
     settle()
     processes.script("2", lambda log: result("2", downloaded=5))
-    came = processes.worker_pool.go_on(paused.attempt)
+    came = processes.worker_pool.resume(paused.attempt)
 
     assert 5 == came.tally.downloaded  # type: ignore[union-attr]
     assert ["1", "2"] == processes.local.begun
@@ -694,12 +694,12 @@ def test_actor_of_a_worker_lost_after_a_resume_is_begun_again() -> None:
     processes = Processes(1)
     never = Event()
     paused = paused_in_a_worker(processes, lambda: never.wait() and result("2"))  # type: ignore[func-returns-value]
-    going_on = gevent.spawn(processes.worker_pool.go_on, paused.attempt)
-    wait_until(lambda: processes.workers[0].sync.gone_on)
+    resuming = gevent.spawn(processes.worker_pool.resume, paused.attempt)
+    wait_until(lambda: processes.workers[0].sync.resumed)
     processes.script("2", lambda log: result("2", downloaded=5))
     processes.workers[0].injected_kill()
 
-    assert 5 == going_on.get().tally.downloaded  # type: ignore[union-attr]
+    assert 5 == resuming.get().tally.downloaded  # type: ignore[union-attr]
     assert 1 == len(processes.log.of("process.lost"))
 
 
