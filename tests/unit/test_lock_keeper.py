@@ -8,6 +8,7 @@ import pytest
 
 from daemon.core.errors import ConfigError, DataDirOwned, DiskFull
 from daemon.lock_keeper import LockKeeper
+from tests.support.waiting import wait_until
 
 
 class FakeLock:
@@ -71,9 +72,7 @@ def test_lock_with_flock_has_no_heartbeat():
 def test_heartbeat_keeps_the_lock_until_the_end():
     lock = FakeLock(is_heartbeat=True)
     keeper, log, lost = make_keeper(lock)
-    with gevent.Timeout(5):
-        while lock.kept < 3:
-            gevent.sleep(0.01)
+    wait_until(lambda: lock.kept >= 3, pause=gevent.sleep)
     keeper.close()
     kept = lock.kept
     gevent.sleep(0.05)
@@ -85,9 +84,7 @@ def test_heartbeat_keeps_the_lock_until_the_end():
 def test_heartbeat_reports_a_lost_lock():
     lock = FakeLock(DataDirOwned("another owns it"), is_heartbeat=True)
     keeper, log, lost = make_keeper(lock)
-    with gevent.Timeout(5):
-        while not lost:
-            gevent.sleep(0.01)
+    wait_until(lambda: lost, pause=gevent.sleep)
     keeper.close()
 
     assert isinstance(lost[0], DataDirOwned)
@@ -99,9 +96,7 @@ def test_lock_that_needs_a_heartbeat_later_gets_one():
     keeper, _, _ = make_keeper(lock)
     lock.is_heartbeat = True
     keeper.keep()
-    with gevent.Timeout(5):
-        while lock.kept < 2:
-            gevent.sleep(0.01)
+    wait_until(lambda: lock.kept >= 2, pause=gevent.sleep)
     keeper.close()
 
 

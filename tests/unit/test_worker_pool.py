@@ -4,6 +4,7 @@ import gc
 import pickle
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gevent
@@ -37,6 +38,7 @@ from daemon.workers.outage_reports import OutageReports
 from daemon.workers.pool import WorkerCrashed, WorkerPool
 from daemon.workers.slots import SlotShare
 from daemon.workers.worker import RemoteLog, Worker, forward_first_read, forward_outage, forward_recovery
+from tests.support import waiting
 from tests.support.runs import Lines, result
 
 # --- a channel in memory, and scripted actors -------------------------------------------------------------------------
@@ -240,10 +242,7 @@ class Processes:
         return [sync.begun for sync in self.syncs]
 
 
-def wait_until(claim: Callable[[], object]) -> None:
-    """Wait for a claim; the test's deadline ends a wait in vain."""
-    while not claim():
-        gevent.sleep(0.001)
+wait_until = partial(waiting.wait_until, every_seconds=0.001, pause=gevent.sleep)
 
 
 def settle() -> None:
@@ -254,7 +253,7 @@ def settle() -> None:
 
 @pytest.fixture(autouse=True)
 def deadline() -> Iterator[None]:
-    with gevent.Timeout(10):
+    with gevent.Timeout(waiting.HANG_SECONDS):
         yield
 
 
