@@ -1,4 +1,4 @@
-"""Laws of the debouncer: never early, never late, never lost, never twice; whatever the touches are."""
+"""Laws of the debouncer: a key is never due early, late, twice, or lost."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ class DebouncerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.touches)
     @rule()
     def sleep_as_told(self) -> None:
-        """Whoever sleeps for wait_seconds wakes up to something, and something would not have been there before."""
+        """After `wait_seconds` a key is due, and no key is due before."""
         seconds = self.debouncer.wait_seconds(self.now)
         assert seconds is not None
         assert max(0.0, min(map(self.due_at, self.touches)) - self.now) == seconds

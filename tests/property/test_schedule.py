@@ -127,7 +127,7 @@ class AnySchedule(RuleBasedStateMachine):
 
     @rule(seconds=st.none() | st.floats(0, 60))
     def sleep(self, seconds: float | None) -> None:
-        """For some time, or (None) for as long as the schedule says that nothing can start."""
+        """For some time; None: as long as `wait_seconds` returns."""
         self.now += (self.schedule.wait_seconds(self.now) or 0.0) if seconds is None else seconds
 
     @precondition(lambda self: self.paused)

@@ -100,7 +100,7 @@ class CountingLog:
     def _add(self, event: str, **facts: object) -> None:
         self.counts[event] += 1
         if event not in _OF_ACTORS:
-            say(event=event, **self._bound, **facts)
+            write_line(event=event, **self._bound, **facts)
 
     def debug(self, event: str, **facts: object) -> None:
         self.counts[event] += 1
@@ -122,7 +122,7 @@ class Gaps:
             self.cpu_seconds = max(self.cpu_seconds, time.thread_time() - cpu)
 
 
-def say(**facts: Any) -> None:
+def write_line(**facts: Any) -> None:
     os.write(1, orjson.dumps({"at": time.monotonic(), **facts}, default=str, option=orjson.OPT_APPEND_NEWLINE))
 
 
@@ -167,7 +167,7 @@ def main() -> None:
     def measured(**more: object) -> None:
         with open("/proc/self/statm") as file:
             rss_bytes = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        say(
+        write_line(
             event="measured",
             counts=dict(log.counts),
             fetched=store.fetched,
@@ -190,7 +190,7 @@ def main() -> None:
     signal.signal(signal.SIGUSR1, lambda *_: gevent.spawn(counted))
     signal.signal(signal.SIGUSR2, lambda *_: gevent.spawn(measured))
     gevent.spawn(gaps.measure)
-    say(event="started")
+    write_line(event="started")
     try:
         sys.exit(loop.run())
     finally:

@@ -35,7 +35,7 @@ def test_actors_start_in_the_order_in_which_they_became_due() -> None:
 def test_order_is_change_then_resumed_then_retry_then_backlog() -> None:
     schedule = scheduled(1, Priority.BULK, "paused")
     started(schedule)
-    schedule.paused("paused", 5.0, "the rest")
+    schedule.paused("paused", 5.0, "attempt")
     schedule.add("bulk", Priority.BULK)
     schedule.add("failed", Priority.RETRY)
     schedule.add("changed", Priority.CHANGE)
@@ -46,7 +46,7 @@ def test_order_is_change_then_resumed_then_retry_then_backlog() -> None:
         schedule.finished(run.actor)
     assert [
         ActorRun("changed", Priority.CHANGE),
-        ActorRun("paused", Priority.BULK, "the rest"),  # keeps its priority
+        ActorRun("paused", Priority.BULK, "attempt"),  # keeps its priority
         ActorRun("failed", Priority.RETRY),
         ActorRun("bulk", Priority.BULK),
     ] == runs
@@ -94,14 +94,14 @@ def test_that_run_has_the_highest_priority_that_asked_for_it() -> None:
 def test_paused_actor_gives_up_its_slot_and_resumes_when_due() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
-    schedule.paused("a", 30.0, "the rest of a")
+    schedule.paused("a", 30.0, "attempt of a")
     assert ["b"] == started(schedule, 1.0)
     schedule.finished("b")
     assert not schedule.idle
     assert 29.0 == schedule.wait_seconds(1.0)
     assert [] == started(schedule, 29.9)
     assert 0.0 == schedule.wait_seconds(30.0)
-    assert [ActorRun("a", Priority.BULK, "the rest of a")] == schedule.start(30.0)
+    assert [ActorRun("a", Priority.BULK, "attempt of a")] == schedule.start(30.0)
     schedule.finished("a")
     assert schedule.idle
 
@@ -109,10 +109,10 @@ def test_paused_actor_gives_up_its_slot_and_resumes_when_due() -> None:
 def test_change_of_a_paused_actor_runs_it_once_more() -> None:
     schedule = scheduled(2, Priority.BULK, "a")
     started(schedule)
-    schedule.paused("a", 5.0, "the rest")
+    schedule.paused("a", 5.0, "attempt")
     schedule.add("a", Priority.CHANGE)
     assert [] == started(schedule, 4.9)
-    assert [ActorRun("a", Priority.BULK, "the rest")] == schedule.start(5.0)
+    assert [ActorRun("a", Priority.BULK, "attempt")] == schedule.start(5.0)
     schedule.finished("a")
     assert [ActorRun("a", Priority.CHANGE)] == schedule.start(5.0)
     schedule.finished("a")
@@ -123,9 +123,9 @@ def test_pause_does_not_forget_the_next_run() -> None:
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
     schedule.add("a", Priority.CHANGE)
-    schedule.paused("a", 5.0, "the rest")
+    schedule.paused("a", 5.0, "attempt")
     [resumed] = schedule.start(5.0)
-    assert "the rest" == resumed.attempt
+    assert "attempt" == resumed.attempt
     schedule.finished("a")
     assert [ActorRun("a", Priority.CHANGE)] == schedule.start(5.0)
 
@@ -148,9 +148,9 @@ def test_wait_ends_when_the_first_paused_run_is_due() -> None:
 def test_stop_starts_nothing_and_returns_paused_attempts() -> None:
     schedule = scheduled(2, Priority.BULK, "a", "b", "c")
     started(schedule)
-    schedule.paused("a", 5.0, "the rest")
+    schedule.paused("a", 5.0, "attempt")
     schedule.add("b", Priority.CHANGE)
-    assert ("the rest",) == schedule.drop_waiting()
+    assert ("attempt",) == schedule.drop_waiting()
     assert [] == started(schedule, 9.0)
     assert not schedule.idle  # b still runs
     schedule.finished("b")
@@ -162,7 +162,7 @@ def test_actors_that_only_wait_are_not_begun() -> None:
     """A paused one that is due again was begun; one that runs, and is due once more, as well."""
     schedule = scheduled(2, Priority.BULK, "paused", "running", "b", "c")
     started(schedule)
-    schedule.paused("paused", 1.0, "the rest")
+    schedule.paused("paused", 1.0, "attempt")
     schedule.add("running", Priority.CHANGE)
     schedule.slots = 1
     assert [] == started(schedule, 2.0)
@@ -230,11 +230,11 @@ def test_slotless_actor_may_pause() -> None:
     started(schedule)
     schedule.slot_freed("a")
     assert ["b"] == started(schedule)
-    schedule.paused("a", 5.0, "the rest")
+    schedule.paused("a", 5.0, "attempt")
     assert (True, ("b",)) == (schedule.in_run("a"), schedule.running)
     assert [] == started(schedule, 5.0)  # its slot is another's now
     schedule.slot_freed("b")
-    assert [ActorRun("a", Priority.RETRY, "the rest")] == schedule.start(5.0)
+    assert [ActorRun("a", Priority.RETRY, "attempt")] == schedule.start(5.0)
     schedule.slot_freed("a")
     schedule.finished("b")
     schedule.finished("a")
@@ -244,7 +244,7 @@ def test_slotless_actor_may_pause() -> None:
 def test_freed_slot_wakes_the_loop_for_a_paused_run() -> None:
     schedule = scheduled(1, Priority.BULK, "a", "b")
     started(schedule)
-    schedule.paused("a", 5.0, "the rest")
+    schedule.paused("a", 5.0, "attempt")
     started(schedule)
     assert schedule.wait_seconds(1.0) is None
     schedule.slot_freed("b")
@@ -306,10 +306,10 @@ def test_backlog_yields_to_a_change(priority: Priority) -> None:
     [yielding] = schedule.to_yield()
     assert yielding in ("a", "b")
     assert [] == schedule.to_yield()  # each is named once
-    schedule.paused(yielding, 0.0, "the rest")
+    schedule.paused(yielding, 0.0, "attempt")
     assert ["changed"] == started(schedule)
     schedule.finished("changed")
-    assert [ActorRun(yielding, priority, "the rest")] == schedule.start(0.0)
+    assert [ActorRun(yielding, priority, "attempt")] == schedule.start(0.0)
 
 
 def test_as_many_yield_as_changes_have_no_slot() -> None:
@@ -326,7 +326,7 @@ def test_change_does_not_yield_to_a_change() -> None:
     schedule = scheduled(1, Priority.CHANGE, "a", "b")
     started(schedule)
     assert [] == schedule.to_yield()
-    schedule.paused("a", 0.0, "the rest")
+    schedule.paused("a", 0.0, "attempt")
     started(schedule)
     schedule.finished("b")
     started(schedule)
@@ -360,10 +360,10 @@ def test_removed_actor_does_not_start_again(priority: Priority) -> None:
 def test_paused_run_of_a_removed_actor_is_finished() -> None:
     schedule = scheduled(1, Priority.BULK, "a")
     started(schedule)
-    schedule.paused("a", 5.0, "the rest")
+    schedule.paused("a", 5.0, "attempt")
     schedule.add("a", Priority.CHANGE)
     schedule.remove("a")
-    assert [ActorRun("a", Priority.BULK, "the rest")] == schedule.start(5.0)
+    assert [ActorRun("a", Priority.BULK, "attempt")] == schedule.start(5.0)
     schedule.finished("a")
     assert schedule.idle
 
@@ -392,7 +392,7 @@ def test_backlog_waits_while_too_many_runs_are_paused() -> None:
     schedule = scheduled(1, Priority.BULK, *(f"{number}" for number in range(MAX_PAUSED + 1)))
     for number in range(MAX_PAUSED):
         assert [f"{number}"] == started(schedule)
-        schedule.paused(f"{number}", 60.0 + number, "the rest")
+        schedule.paused(f"{number}", 60.0 + number, "attempt")
     assert ([], 60.0) == (started(schedule), schedule.wait_seconds(0.0))
     schedule.add("changed", Priority.CHANGE)
     schedule.add("failed", Priority.RETRY)
