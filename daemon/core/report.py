@@ -56,7 +56,17 @@ class Histogram:
 
 
 class Tally:
-    """Every outcome counted once. One owner folds: an actor's greenlets into its own, the loop those into the run's."""
+    """Counts of image outcomes, each outcome once: for one actor, or for a run.
+
+    `requests` counts by kind:
+
+    | kind                    | the request                                                 |
+    |-------------------------|-------------------------------------------------------------|
+    | first, retry            | an image's first attempt; a later attempt                   |
+    | region, identity        | repeated for another region; with renewed keys              |
+    | stale, checksums, style | repeated by the HTTP adapter: see `again` in core/ports.py  |
+    | probe                   | reads another object, to find out what an outage covers     |
+    """
 
     def __init__(self) -> None:
         self.downloaded = 0
@@ -64,7 +74,7 @@ class Tally:
         self.failed = 0
         self.unattempted = 0  # planned, but we were told to stop first
         self.size_bytes = 0
-        self.requests: Counter[str] = Counter()  # by kind: "first", "retry", "region", "identity"
+        self.requests: Counter[str] = Counter()  # by kind
         self.verified_by: Counter[Proof] = Counter()
         self.mislabelled = 0  # images of another format than their name says
         self.suspect = 0  # images that a decoder may refuse
