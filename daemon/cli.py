@@ -10,7 +10,7 @@ from pathlib import Path
 from gevent import monkey
 
 from daemon import __version__
-from daemon.command_line import UsageError, parse_arguments
+from daemon.command_line import PROGRAM, UsageError, parse_arguments
 from daemon.commands.check_config import check_config
 from daemon.commands.demo import demo
 from daemon.commands.dry_run import dry_run
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _run_command(parse_arguments(argv))
     except UsageError as error:
-        text = f"{error.usage}python -m daemon: error: {error}"
+        text = f"{error.usage}{PROGRAM}: error: {error}"
         print_notice("error", "start.failed", text, code="usage", error=str(error))
         return ExitStatus.USAGE
     except ConfigProblems as error:

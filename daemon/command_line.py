@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import NoReturn
@@ -12,6 +13,7 @@ from daemon.config import SETTINGS, add_setting_flags, quoted, setting
 from daemon.core.errors import ConfigError
 from daemon.printing import print_text
 
+PROGRAM = "actorsync" if os.path.basename(sys.argv[0]) == "actorsync" else "python -m daemon"  # as the user started it
 COMMANDS = ("sync", "status", "reload", "demo")  # sync is the default; the others are also flags
 CONCURRENCY = ("workers_per_actor", "concurrent_actors")  # the settings of the two numbers, in this order
 _MODES = {
@@ -82,7 +84,7 @@ class _ShowVersion(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m daemon",
+        prog=PROGRAM,
         description="Mirror the training images that JSON manifests list from S3 to local disk, once or as a daemon.",
         allow_abbrev=False,
         formatter_class=_formatter,

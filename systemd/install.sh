@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Install or upgrade actorsync as a systemd service. Run it again as often as you like: what is in place stays.
+# Install or upgrade actorsync as a systemd service. It is safe to run it again: an installed release stays as it is.
 #
 #   sudo systemd/install.sh [--start] [--data-root DIR] [--user USER] [--group GROUP]
 #                           [--prefix DIR] [--python FILE] [--wheelhouse DIR]
 #   sudo systemd/install.sh --rollback
 #
-#   --data-root DIR   what holds actorsData.json and actors/            (default /var/lib/actorsync)
-#   --user, --group   run as the owner of a tree that is there already  (default actorsync)
-#   --start           enable and start it; without, only what already runs is restarted, and only for something new
+#   --data-root DIR   the folder of actorsData.json and actors/         (default /var/lib/actorsync)
+#   --user, --group   run as the owner of an existing tree              (default actorsync)
+#   --start           enable and start it; without it, only running services are restarted, after a change
 #   --prefix DIR      where releases live                               (default /opt/actorsync)
 #   --python FILE     a Python 3.11 or later outside /home and /root    (default: the first of python3.11 ... on the PATH)
 #   --wheelhouse DIR  take packages from there, not from the network: pip wheel -r requirements.txt -w DIR
-#   --rollback        back to the release before; again: forward
+#   --rollback        return to the release before; a second time: forward again
 #
 # --data-root, --user, --group and --python are remembered for the next upgrade.
 #

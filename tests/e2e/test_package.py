@@ -100,6 +100,7 @@ def test_installed_command_runs_in_any_directory(
     shutil.rmtree(clone)
 
     assert f"actorsync {__version__} (md5 batch: {compiled})\n" == venv.run("actorsync", "--version", cwd=Path("/"))
+    assert venv.run("actorsync", "--help", cwd=Path("/")).startswith("usage: actorsync ")
 
     tree = ActorTree(tmp_path / "elsewhere")
     tree.actor("0001_installed", images=2)
