@@ -361,7 +361,7 @@ class TestWhatIsThrown:
         assert BODY == fetch(store)
 
 
-class TestPatience:
+class TestReadTimeouts:
     @pytest.mark.parametrize("fault", [faults.hang_before_head(), faults.hang_mid_body()], ids=repr)
     def test_all_that_wait_too_long_are_told_each_in_its_time(self, server: FaultServer, fault: Fault):
         store = make_store(server.endpoint_url, read_timeout=0.4)
@@ -390,22 +390,22 @@ class TestPatience:
         assert not store._read_timeouts._timer.active
 
 
-# --- how requests leave -----------------------------------------------------------------------------------------------
+# --- batches of requests -------------------------------------------------------------------------------------------------
 
 
-class Sent:
-    """A Connection that notes what leaves."""
+class RecordingConnection:
+    """A Connection that records the requests sent."""
 
     def __init__(self) -> None:
-        self.left: list[bytes] = []
+        self.sent: list[bytes] = []
 
     def send_now(self, request: bytes) -> None:
-        self.left.append(request)
+        self.sent.append(request)
 
 
 @pytest.fixture(params=["http", "https"])
 def silent(request: pytest.FixtureRequest, trusting: None, tls_certificate: Certificate) -> Iterator[Connection]:
-    """A connection to a server that takes nothing off it."""
+    """A connection to a server that reads nothing."""
     done = Event()
 
     def serve() -> None:
@@ -426,38 +426,38 @@ def silent(request: pytest.FixtureRequest, trusting: None, tls_certificate: Cert
         serving.join()
 
 
-class TestDepartures:
-    def test_a_few_leave_together_and_none_waits_for_more_than_the_turn(self):
-        batcher, connection = RequestBatcher(batch_size=3), Sent()
+class TestRequestBatcher:
+    def test_batch_is_sent_when_full_or_at_the_end_of_the_turn(self):
+        batcher, connection = RequestBatcher(batch_size=3), RecordingConnection()
         for request in (b"1", b"2", b"3", b"4"):
             batcher.add(connection, request)
-        assert [b"1", b"2", b"3"] == connection.left
+        assert [b"1", b"2", b"3"] == connection.sent
 
         gevent.sleep(0)
 
-        assert [b"1", b"2", b"3", b"4"] == connection.left
+        assert [b"1", b"2", b"3", b"4"] == connection.sent
 
         batcher.add(connection, b"5")
-        assert b"5" not in connection.left
+        assert b"5" not in connection.sent
         gevent.sleep(0)
-        assert [b"5"] == connection.left[4:]
+        assert [b"5"] == connection.sent[4:]
 
-    def test_in_a_long_turn_they_wait_for_its_end(self):
-        batcher, connection = RequestBatcher(batch_size=2), Sent()
+    def test_requests_of_a_long_turn_wait_for_its_end(self):
+        batcher, connection = RequestBatcher(batch_size=2), RecordingConnection()
         batcher.add(connection, b"1")
         time.sleep(2 * LONG_TURN_SECONDS)
         batcher.add(connection, b"2")
         batcher.add(connection, b"3")
-        assert [] == connection.left
+        assert [] == connection.sent
 
         gevent.sleep(0)
-        assert [b"1", b"2", b"3"] == connection.left
+        assert [b"1", b"2", b"3"] == connection.sent
 
         batcher.add(connection, b"4")
         batcher.add(connection, b"5")
-        assert [b"4", b"5"] == connection.left[3:]
+        assert [b"4", b"5"] == connection.sent[3:]
 
-    def test_whoever_waits_for_an_answer_is_told_that_it_was_not_asked_for(self, silent: Connection):
+    def test_failed_send_is_raised_by_the_receive(self, silent: Connection):
         waiting = gevent.spawn(lambda: (silent.wait(), silent.receive(1)))
         sent = 0
         while not waiting.ready() and sent < 100_000_000:
@@ -532,7 +532,7 @@ class Pieces(Received):
 
 @pytest.fixture
 def in_vain(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """An entry for each time that more was waited for than came."""
+    """An entry for each brief wait that timed out."""
     waited: list[str] = []
     wait_briefly = ReadTimeouts.wait_briefly
 

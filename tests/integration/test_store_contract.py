@@ -424,7 +424,7 @@ class TestTheAnswer:
             assert_whole(image.body, store.fetch(ref))
         asked_before = len(server.requests_of(image.path))
         may_be_stale = fault.name in (faults.reset_before_head().name, faults.close_before_head().name)
-        server.inject(image.path, *[fault] * (2 if may_be_stale else 1))  # an idle connection that is dead costs nobody
+        server.inject(image.path, *[fault] * (2 if may_be_stale else 1))  # a dead idle connection costs no attempt
 
         broken = store.fetch(ref)
 

@@ -290,7 +290,7 @@ def test_bucket_before_the_endpoints_host_is_asked_path_style(endpoint: str, url
     assert f"{endpoint}/{bucket}/a//k" == build_s3_url(ref, endpoint=endpoint)
 
 
-def test_presigned_url_of_a_bucket_before_the_endpoints_host_is_sent_as_it_is() -> None:
+def test_presigned_url_with_bucket_before_endpoint_host_is_sent_unchanged() -> None:
     url = "https://bucket.nyc3.digitaloceanspaces.com/k?X-Amz-Signature=0"
     ref = parse_s3_url(url, SPACES)
     assert ObjectRef("bucket", "k", presigned_url=url) == ref
