@@ -1380,8 +1380,8 @@ MUTANTS = [
     Mutant(
         "slots for one actor without a limit",
         "daemon/pools/image_pool.py",
-        "elif batch.under_way < self._per_actor:",
-        "else:",
+        "if batch.under_way >= self._per_actor:",
+        "if False:",
         "tests/unit/test_image_pool.py",
     ),
     Mutant(

@@ -98,12 +98,13 @@ class ImagePool:
 
     def _next_batch(self) -> Batch | None:
         for batch in tuple(self._batches):
-            if batch.all_started():
-                self._batches.remove(batch)
-                if not batch.under_way:
-                    batch.finished.set()
-            elif batch.under_way < self._per_actor:
+            if batch.under_way >= self._per_actor:
+                continue
+            if not batch.all_started():
                 return batch
+            self._batches.remove(batch)
+            if not batch.under_way:
+                batch.finished.set()
         return None
 
     def _start_image(self, batch: Batch) -> None:
