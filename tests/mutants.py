@@ -1431,7 +1431,7 @@ MUTANTS = [
         "daemon/workers/slots.py",
         "        self._numbers.add(number)\n",
         "        pass\n",
-        "tests/e2e/test_processes.py -k slots_of_a_killed",
+        "tests/unit/test_worker_pool.py",
     ),
     Mutant(
         "all that is put off is kept",

@@ -215,7 +215,8 @@ def test_slots_of_a_killed_worker_are_used_by_the_others(tree, product, fault_se
     go_on = Event()
     with all_processes_busy(product, tree, fault_server, TWO, held_until(go_on)) as (running, workers):
         os.kill(workers[0], signal.SIGKILL)
-        wait_until(lambda: len(fault_server.requests) >= 2 * 2 + 2)  # none of them is answered
+        # None of them is answered; after the read time-out of 30 s they would be sent again.
+        wait_until(lambda: len(fault_server.requests) >= 2 * 2 + 2, timeout_seconds=20)
         go_on.set()
         finished = running.finish()
 
