@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "daemon").rglob("*.py"))
+STYLED = ["daemon", "docs", "README.md", "systemd", "native", "bench"]
+TEXTS = {".c", ".conf", ".md", ".py", ".service", ".sh", ".sysusers", ".timer", ".tmpfiles", ".toml"}
+BANNED = re.compile(r"\b(whoever|somebody|nobody|anew|lest|for ever|mend)\b", re.IGNORECASE)
 NAME_ADAPTERS = {"wiring"}
 
 
@@ -57,6 +60,14 @@ def test_module_says_what_it_is_for(module: Path) -> None:
     docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
     assert docstring, "it has no docstring"
     assert len(docstring.splitlines()[0]) <= 100
+
+
+@pytest.mark.parametrize("name", STYLED)
+def test_text_has_no_word_that_the_style_bans(name: str) -> None:
+    files = [path for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.is_file() and path.suffix in TEXTS]
+    assert files
+    lines = [(path, line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [] == [f"{path.relative_to(ROOT)}: {line.strip()}" for path, line in lines if BANNED.search(line)]
 
 
 def test_ci_runs_what_the_readme_says() -> None:
