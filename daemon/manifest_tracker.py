@@ -14,7 +14,7 @@ NO_MANIFEST = ManifestFingerprint(None, None)
 
 def fingerprint_of(reading: Reading) -> ManifestFingerprint:
     """The stat and the SipHash (64 bits, keyed by a secret of this process) of a manifest."""
-    return ManifestFingerprint(reading.stamp, hash(reading.content))
+    return ManifestFingerprint(reading.stat, hash(reading.content))
 
 
 class ManifestTracker:
@@ -60,9 +60,9 @@ class ManifestTracker:
     def with_changed_stat(self, actors: Iterable[str]) -> list[str]:
         """The actors whose response.json has another stat than at their last run. Does not block the hub."""
         known = [actor for actor in actors if actor in self._fingerprints]
-        stats = self._manifests.stamps(known)
+        stats = self._manifests.stats(known)
         # An actor may have been forgotten while the stats were read.
-        return [a for a, stat in zip(known, stats, strict=True) if (f := self._fingerprints.get(a)) and f.stamp != stat]
+        return [a for a, stat in zip(known, stats, strict=True) if (f := self._fingerprints.get(a)) and f.stat != stat]
 
     def set_times(self, quiet_seconds: float, max_wait_seconds: float) -> None:
         """Change the times; they apply to hints from now on."""

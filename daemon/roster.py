@@ -196,10 +196,10 @@ class Roster:
 
     def list_differs(self) -> bool:
         """Whether actorsData.json is another file than when it was last read, by its stat."""
-        return self._manifests.stamp_of_actors() != self._fingerprint
+        return self._manifests.stat_of_actors() != self._fingerprint
 
     def _read(self, trigger: str) -> ActorsListed:
-        fingerprint = self._manifests.stamp_of_actors()
+        fingerprint = self._manifests.stat_of_actors()
         try:
             config = self._live.now
             actors = list_actors(self._manifests, config.actors, config.exclude, self._stopping)

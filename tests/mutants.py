@@ -688,10 +688,10 @@ MUTANTS = [
         "tests/integration/test_manifests.py",
     ),
     Mutant(
-        "stamp of a file just written is trusted",
+        "stat of a file just written is trusted",
         "daemon/adapters/manifests.py",
-        "return hash((stamp, next(self._unlike)))",
-        "return stamp",
+        "return hash((stat_now, next(self._unique)))",
+        "return stat_now",
         "tests/integration/test_manifests.py",
     ),
     Mutant(

@@ -20,7 +20,7 @@ from daemon.core.json_output import dump_json
 SOCKET_NAME = "control"
 LONGEST_ASK_BYTES = 4096
 ASK_SECONDS = 5.0  # to send a question
-TAKE_SECONDS = 600.0  # for each line of an answer to be taken: somebody may read it with a pager
+TAKE_SECONDS = 600.0  # to send one line of an answer: a person may read it in a pager
 MOST_CONNECTIONS = 64
 BACKLOG = 128  # that wait to be accepted; one more is told to try again
 MOST_WAITING_LINES = 10_000  # for one slow reader; more are dropped, never waited for
@@ -136,7 +136,7 @@ class ControlServer:
                 with contextlib.suppress(OSError):
                     connection.sendall(_line({"error": f"not understood: {error}", "exit": 2, "end": True}))
             except OSError:
-                pass  # whoever asked went away, or does not read
+                pass  # the client closed the connection, or does not read
             finally:
                 reply.over = True
 

@@ -39,8 +39,8 @@ def timestamp() -> str:
 def json_line(event: Mapping[str, Any]) -> bytes:
     """One line of valid JSON, newline included, of at most LINE_BYTES: timestamp, level, event, then the facts.
 
-    Never raises: what JSON has no form for becomes text, NaN and infinities null. What is too long is cut in its
-    middle, and the cut says how much; `facts_cut` says how many facts found no room at all.
+    Never raises: values without a JSON form become text, NaN and infinities null. A long value is cut in the middle, and
+    the cut tells how much is missing; `facts_cut` tells how many facts are left out.
     """
     facts = {**_HEAD, **event}
     try:
@@ -52,12 +52,12 @@ def json_line(event: Mapping[str, Any]) -> bytes:
 
 
 def journal_line(event: Mapping[str, Any]) -> bytes:
-    """json_line with its priority before it, which journald takes off: rate limits and `journalctl -p` go by it."""
+    """json_line after its priority, which journald removes: rate limits and `journalctl -p` use it."""
     return _PRIORITIES.get(str(event.get("level")), b"<6>") + json_line(event)
 
 
 def under_journal(environ: Mapping[str, str], fd: int) -> bool:
-    """Whether `fd` is the journal's: a variable alone is also inherited by children whose stdout is elsewhere."""
+    """Whether `fd` is the journal's. The variable alone does not tell: children with another stdout inherit it."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -80,7 +80,7 @@ def _encodable(value: object) -> object:
 def _text(value: object) -> str:
     try:
         return str(value).encode(errors="backslashreplace").decode()
-    except Exception:  # noqa: BLE001 - an event is worth more than one fact that cannot say what it is
+    except Exception:  # noqa: BLE001 - the event matters more than one fact whose str() fails
         return f"<{type(value).__name__}>"
 
 
@@ -102,7 +102,7 @@ def _cut(facts: Mapping[str, Any]) -> bytes:
 
 
 def _shortened(value: object, room: int) -> object:
-    """The value; or the first objects of a list; or the two ends of its text: a traceback says most at its end."""
+    """The value, the first objects of a list, or both ends of its text: the end of a traceback tells most."""
     text = value if isinstance(value, str) else _dumps(value).decode().rstrip("\n")
     if len(text) <= room:
         return value
@@ -129,7 +129,7 @@ _LINE_OVERHEAD_BYTES = 128  # of a queued line, beside its text: the bound on by
 _BATCH_BYTES = 64 * 1024  # what a pipe holds
 _POLL_SECONDS = 0.005
 _ABANDON_SECONDS = 0.2  # that a write under way may take when the process is about to end
-_GATHER_SECONDS = 0.01  # nobody sees a line later by that; a hand-over between threads for each line costs 60 us
+_GATHER_SECONDS = 0.01  # too short to notice; a hand-over between threads for each line would cost 60 us
 
 # gevent patches these; the thread and what it waits for must be the system's own.
 _start_new_thread = monkey.get_original("_thread", "start_new_thread")
@@ -139,7 +139,7 @@ _sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 
 
 def write_now(fd: int, text: bytes) -> None:
-    """Write the text, unless that fails or would block, as on a terminal that is held (Ctrl-S)."""
+    """Write the text, unless that fails or would block, as on a paused terminal (Ctrl-S)."""
     ready = _poll()
     ready.register(fd, select.POLLOUT)
     with contextlib.suppress(OSError):
@@ -150,19 +150,19 @@ def write_now(fd: int, text: bytes) -> None:
 class LineWriter:
     """Writes lines to `fd` from a native thread of its own, in order, many at once.
 
-    At most QUEUE_BYTES wait. When there is no room for one more, then
+    At most QUEUE_BYTES wait. When there is no room for one more line:
 
-    | lossless | what gives way |
+    | lossless | what happens |
     |---|---|
-    | yes (a one-shot run) | the greenlet that writes: it waits for room |
-    | no (a daemon) | the oldest line that is not kept; the new one, where all that wait are kept |
+    | yes (a one-shot run) | the greenlet that writes waits for room |
+    | no (a daemon) | the oldest line without `keep` is dropped; the new one, where all that wait have it |
 
-    `lossless` may be turned off at any time, as when a stop was asked for: nobody waits from then on. What was
-    `dropped` is counted, and said by `dropped_line(count)` once half of the room has returned. What a file refuses (its
-    disk is full) counts as dropped, and `failed` is its last error. A reader that went away makes the writer `broken`: it
-    takes no more, and the hub calls `on_broken` once, which must not block.
+    `lossless` may be turned off at any time, as when a stop is requested: no greenlet waits from then on. `dropped` counts
+    the lost lines; `dropped_line(count)` is written once half of the room is free. Lines that a file refuses (its disk is
+    full) count as dropped, and `failed` is the last error. A reader that closed its end makes the writer `broken`: it
+    accepts no more lines, and the hub calls `on_broken` once, which must not block.
 
-    Made, used and closed in the hub's thread.
+    Created, used and closed in the hub's thread.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class LineWriter:
         self.broken = False
         self.failed: OSError | None = None
         self.waiting_bytes = 0
-        self.dropped = 0  # since it was last said
+        self.dropped = 0  # since it was last reported
         self.dropped_line: Callable[[int], bytes] = b"%d lines dropped\n".__mod__
         self._fd = fd
         self._queue_bytes = queue_bytes
@@ -188,11 +188,11 @@ class LineWriter:
         self._number = 0
         self._idle = False
         self._closing = False
-        self._writing = False  # the thread has lines that are in no queue any more
-        self._bell = _allocate_lock()  # held, but for the moment between a ring and the thread's waking up
-        self._bell.acquire()
-        self._hurry = _allocate_lock()  # held until the close
-        self._hurry.acquire()
+        self._writing = False  # the thread holds lines that it took from the queues
+        self._wake = _allocate_lock()  # held, except between a wake-up call and the thread's wake-up
+        self._wake.acquire()
+        self._close_now = _allocate_lock()  # held until the close
+        self._close_now.acquire()
         self._ended = False
         # ref=False: waiting for a reader to go away is no reason to keep the loop running.
         self._on_broken = gevent.get_hub().loop.async_(ref=False)
@@ -201,18 +201,18 @@ class LineWriter:
 
     @property
     def behind(self) -> bool:
-        """More waits than one write takes: the reader does not keep up, or does not read."""
+        """More lines wait than one write takes: the reader is slow, or does not read."""
         return self.waiting_bytes > _BATCH_BYTES
 
     def write(self, line: bytes, *, keep: bool) -> None:
-        """Queue the line; a `keep` one is not dropped while any other waits. After a close: does nothing."""
+        """Queue the line. One with `keep` is dropped last. After a close: does nothing."""
         if not line:
             return
         cost = len(line) + _LINE_OVERHEAD_BYTES
         while self.lossless and not self._has_room(cost) and gevent.getcurrent() is not gevent.get_hub():
             gevent.sleep(_POLL_SECONDS)  # the hub itself cannot wait: its lines go over the bound
         if self.dropped and self.waiting_bytes <= self._queue_bytes // 2:
-            self._say_dropped()
+            self._report_dropped()
         with self._lock:
             if self.broken or self._closing:
                 return
@@ -224,23 +224,23 @@ class LineWriter:
             self._put(line, keep=keep)
 
     def close(self, timeout_seconds: float) -> bool:
-        """Write what waits, and end the thread. False: some of it found no reader in that time, or ever."""
+        """Write the waiting lines, and end the thread. False: not all were written in that time."""
         if self.dropped:
-            self._say_dropped()
+            self._report_dropped()
         with self._lock:
             if not self._closing:
                 self._closing = True
-                self._hurry.release()
-            self._ring()
+                self._close_now.release()
+            self._wake_thread()
         deadline = time.monotonic() + timeout_seconds
         while not self._ended and time.monotonic() < deadline:
             gevent.sleep(0.001)
-        if self._ended:  # else the thread may still want to say that the reader went away
+        if self._ended:  # else the thread may still report a broken pipe
             self._on_broken.close()
         return self._ended and not self.broken
 
     def abandon(self, last: bytes) -> None:
-        """Write nothing more but `last`, as far as that takes no waiting. For a signal handler that ends the process."""
+        """Write only `last`, unless that would block. For a signal handler that ends the process."""
         # Never released. Where the interrupted code holds it, the thread can take no lines either.
         self._lock.acquire(timeout=_ABANDON_SECONDS)
         deadline = time.monotonic() + _ABANDON_SECONDS
@@ -252,7 +252,7 @@ class LineWriter:
     def _has_room(self, cost: int) -> bool:
         return self.broken or not self.waiting_bytes or self.waiting_bytes + cost <= self._queue_bytes
 
-    def _say_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         with self._lock:
             count, self.dropped = self.dropped, 0
         line = self.dropped_line(count)
@@ -263,12 +263,12 @@ class LineWriter:
         self._number += 1
         (self._kept if keep else self._other).append((self._number, line))
         self.waiting_bytes += len(line) + _LINE_OVERHEAD_BYTES
-        self._ring()
+        self._wake_thread()
 
-    def _ring(self) -> None:
+    def _wake_thread(self) -> None:
         if self._idle:
             self._idle = False
-            self._bell.release()
+            self._wake.release()
 
     # --- the thread: no gevent from here on, but for `send` ---
 
@@ -287,7 +287,7 @@ class LineWriter:
         self._ended = True
 
     def _take(self) -> bytes:
-        """The lines that wait, as many as one write is good for; waits for the first. b"": closed, and none left."""
+        """The waiting lines, as many as one write takes; waits for the first. b"": closed, and none left."""
         while True:
             with self._lock:
                 lines: list[bytes] = []
@@ -300,12 +300,12 @@ class LineWriter:
                     self._writing = bool(lines)
                     return b"".join(lines)
                 self._idle = True
-            self._bell.acquire()
-            if self._hurry.acquire(timeout=_GATHER_SECONDS):
-                self._hurry.release()
+            self._wake.acquire()
+            if self._close_now.acquire(timeout=_GATHER_SECONDS):
+                self._close_now.release()
 
     def _next_queue(self) -> deque[tuple[int, bytes]]:
-        """The one whose head is older; an empty one where both are."""
+        """The queue with the older first line; an empty one where both are empty."""
         if self._kept and self._other:
             return min(self._kept, self._other, key=lambda queue: queue[0])
         return self._kept or self._other
@@ -315,27 +315,27 @@ class LineWriter:
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
-            except BlockingIOError:  # whoever gave us this stdout made it non-blocking
+            except BlockingIOError:  # the parent process made this stdout non-blocking
                 ready = _poll()
                 ready.register(self._fd, select.POLLOUT)
                 ready.poll()
             except (BrokenPipeError, ConnectionResetError):
                 raise
-            except OSError as error:  # a full disk, a terminal that is gone: the images matter more than the lines about them
+            except OSError as error:  # a full disk, a closed terminal: the images matter more than log lines
                 with self._lock:
                     self.failed = error
                     self.dropped += bytes(rest).count(b"\n")
                 return
 
 
-# --- structlog between the two ----------------------------------------------------------------------------------------
+# --- structlog -------------------------------------------------------------------------------------------------------
 
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def from_level(level: str, render: Render) -> Render:
-    """`render`, with b"" for events below `level`. That lines were dropped is never hidden."""
+    """`render`, with b"" for events below `level`, except log.dropped."""
     hidden = frozenset(_LEVELS[: _LEVELS.index(level)])
 
     def rendered(event: Mapping[str, Any]) -> bytes:
@@ -347,7 +347,7 @@ def from_level(level: str, render: Render) -> Render:
 def make_log(render: Render, writer: LineWriter, level: str, **bound: object) -> FilteringBoundLogger:
     """A logger whose events of `level` and above go through `render` to `writer`; errors are kept lines.
 
-    structlog's global configuration is neither used nor changed. An event that `render` chokes on is written as JSON.
+    structlog's global configuration is neither used nor changed. An event that `render` fails on is written as JSON.
     """
 
     def finish(method: str, event: EventDict) -> bytes:
@@ -357,7 +357,7 @@ def make_log(render: Render, writer: LineWriter, level: str, **bound: object) ->
             event = format_exc_info(None, method, event)
         try:
             return render(event)
-        except Exception:  # noqa: BLE001 - a fact that breaks the view must not break the work that it is about
+        except Exception:  # noqa: BLE001 - a fact that breaks the view must not break the sync
             return json_line(event)
 
     writer.dropped_line = lambda count: finish("warning", {"event": "log.dropped", "lines": count})
@@ -371,7 +371,7 @@ def make_log(render: Render, writer: LineWriter, level: str, **bound: object) ->
 
 
 class _Levels:
-    """structlog calls the method that is named like the level."""
+    """The logger that structlog calls, by a method named like the level."""
 
     def __init__(self, writer: LineWriter) -> None:
         self.debug = self.info = self.warning = partial(writer.write, keep=False)

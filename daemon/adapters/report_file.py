@@ -1,4 +1,4 @@
-"""The report on disk: whoever reads the file sees one run's whole report."""
+"""The report on disk: a reader sees the whole report of one run."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def require_folder(path: Path) -> None:
-    """Raises ConfigError where no report could be put: known at the start rather than after an hour."""
+    """Raises ConfigError where no report could be written: at the start, not after an hour of syncing."""
     try:
         problem = _problem_at(os.lstat(path).st_mode)
     except OSError:
@@ -43,8 +43,8 @@ def write_report(path: Path, document: Mapping[str, object]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        kind = _OUTAGES.get(error.errno or 0, DiskError)
-        raise kind(f"the report cannot be written to {path}: {error.strerror}") from error
+        error_class = _OUTAGES.get(error.errno or 0, DiskError)
+        raise error_class(f"the report cannot be written to {path}: {error.strerror}") from error
 
 
 def _replace(folder: int, name: str, content: bytes) -> None:
@@ -66,7 +66,7 @@ def _replace(folder: int, name: str, content: bytes) -> None:
 
 
 def _problem_at(mode: int) -> str:
-    """Why what stands there must not be replaced; "": it may be."""
+    """Why a file of this mode must not be replaced; "": it may be."""
     if stat.S_ISLNK(mode):
         return "a symbolic link is there, and none is followed"
     return "" if stat.S_ISREG(mode) else "something that is no file is there"

@@ -1,4 +1,4 @@
-"""sd_notify(3): what we tell the service manager, and how often it wants to hear from us."""
+"""sd_notify(3): messages to the service manager, and the interval of its watchdog."""
 
 import os
 import socket
@@ -8,31 +8,31 @@ from collections.abc import Callable, MutableMapping
 _STATUS_CHARACTERS = 500  # systemd drops a whole message of more than 4,096 bytes; a character has up to four
 
 
-def _complain(problem: str) -> None:
+def _print_problem(problem: str) -> None:
     print(f"actorsync: {problem}", file=sys.stderr)
 
 
 class Notifier:
-    """Datagrams to the manager that started us; without one, every method does nothing.
+    """Datagrams to the service manager; without one, every method does nothing.
 
-    A send never waits and never raises: the manager may be restarting itself. What was lost is said once through
-    `on_failed`, and again only after a send went well. What must not be lost goes along with the next send.
+    A send never waits and never raises: the manager may be restarting itself. A failure is reported once through
+    `on_failed`, and again only after a send succeeded. A message that must arrive is sent again with the next one.
     """
 
     def __init__(self, address: str | None, watchdog_seconds: float | None) -> None:
-        """`address` as in NOTIFY_SOCKET. `watchdog_seconds`: silent for longer, we are killed; None: nobody watches."""
+        """`address`: as in NOTIFY_SOCKET. `watchdog_seconds`: it kills this process after this silence; None: never."""
         self.watchdog_seconds = watchdog_seconds
-        self.on_failed: Callable[[str], object] = _complain
+        self.on_failed: Callable[[str], object] = _print_problem
         self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None  # Python closes it in children
         if self._socket:
             self._socket.setblocking(False)
-        self._owed: tuple[str, ...] = ()
+        self._unsent: tuple[str, ...] = ()
         self._failing = False
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> "Notifier":
-        """Takes the variables out of `environ`: a child that inherits them would speak in our name."""
+        """Removes the variables from `environ`: a child that inherits them would send messages for this process."""
         address = environ.pop("NOTIFY_SOCKET", "")
         microseconds, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         watched = bool(address) and microseconds.isdecimal() and int(microseconds) > 0 and pid in ("", str(os.getpid()))
@@ -40,7 +40,7 @@ class Notifier:
 
     @property
     def is_there(self) -> bool:
-        """Somebody started us who wants to be told."""
+        """A service manager started this process and expects messages."""
         return self._socket is not None
 
     def ready(self, status: str) -> None:
@@ -59,26 +59,26 @@ class Notifier:
         self._send("STOPPING=1", must_arrive=True)
 
     def ping(self) -> None:
-        """The loop turns. Due every `watchdog_seconds` / 3."""
+        """The loop is alive. Due every `watchdog_seconds` / 3."""
         self._send("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> None:
-        """From now, a start or stop may take this much longer; to be said again before that time is over."""
+        """A start or stop may take this many more seconds from now; repeat before they are over."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def _send(self, *lines: str, must_arrive: bool = False) -> None:
         if self._socket is None:
             return
         try:
-            self._socket.sendto("\n".join((*self._owed, *lines)).encode(), self._address or "")
+            self._socket.sendto("\n".join((*self._unsent, *lines)).encode(), self._address or "")
         except OSError as error:
             if must_arrive:
-                self._owed = lines  # the latest state counts, not those before it
+                self._unsent = lines  # the latest state counts, not those before it
             if not self._failing:
                 self._failing = True
                 self.on_failed(f"systemd cannot be told {lines[0]}: {error.strerror or error}")
         else:
-            self._owed, self._failing = (), False
+            self._unsent, self._failing = (), False
 
 
 def _status(text: str) -> str:

@@ -10,7 +10,7 @@ from daemon.core.errors import ActorsyncError, ConfigError
 
 
 class Secret:
-    """A text that shows itself only when asked to by name."""
+    """A text that only `reveal` shows; str() and repr() hide it."""
 
     __slots__ = ("_text",)
 
@@ -111,9 +111,12 @@ class ObjectRef(NamedTuple):
 
 
 class ManifestFingerprint(NamedTuple):
-    """What an actor's response.json was when it was last read. `digest` None: it was not there, or not readable."""
+    """An actor's response.json as it was last read.
 
-    stamp: int | None
+    `stat`: as ManifestSource.stats gives it. `digest`: a hash of the bytes, None where it was absent or unreadable.
+    """
+
+    stat: int | None
     digest: int | None
 
 
@@ -127,16 +130,16 @@ class Manifest(NamedTuple):
 
 
 class Reason(Enum):
-    """Why an image is, or is not, to be downloaded."""
+    """Why an image is downloaded, or skipped."""
 
     MISSING = "missing"
-    EMPTY = "empty"  # a regular file of no bytes stands under the name
+    EMPTY = "empty"  # an empty regular file has the name
     PRESENT = "present"
-    APPEARED = "appeared"  # somebody put a file there after the plan was made
+    APPEARED = "appeared"  # another program wrote it after the plan was made
 
 
 class FileKind(Enum):
-    """What stands under an image's name."""
+    """What the directory entry with an image's name is."""
 
     EMPTY = "empty"  # a regular file of no bytes
     IMAGE = "image"  # a regular file, or a link to one
@@ -160,7 +163,7 @@ class FailureScope(Enum):
 
 
 class Failure(NamedTuple):
-    """One image that was not synced. `image` is its name, or `#3` (its place in the list) where it has none.
+    """One image that was not synced. `image` is its name, or `#3` (its position in the list) where it has none.
 
     `outage`: for a SHARED one, what is out, as core/outages.py names it.
     """
@@ -180,7 +183,7 @@ class Failure(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What an actor lacks: a value that can be printed and thrown away."""
+    """What a sync of one actor will do: the images to download, those present, and those that cannot be synced."""
 
     actor: str
     downloads: tuple[Download, ...]
@@ -194,7 +197,7 @@ class Plan(NamedTuple):
 
 
 class ObjectHead(NamedTuple):
-    """What a store says of an object before its bytes.
+    """What a store's response headers say of an object.
 
     `size_bytes` None: the response has no Content-Length. `checksums`: algorithm in lower case -> base64 value.
     `encrypted`: KMS or SSE-C, under which an ETag is no MD5. `version_id`: which version of the object this is; None: the
@@ -211,7 +214,7 @@ class ObjectHead(NamedTuple):
 
 
 class Proof(StrEnum):
-    """What showed that the bytes are the store's: S3's name of a checksum, or the length alone."""
+    """What verified the bytes: S3's name of a checksum, or the length alone."""
 
     CRC64NVME = "crc64nvme"
     CRC32C = "crc32c"

@@ -113,14 +113,14 @@ class ImageFolder(Protocol):
 
 
 class Reading(NamedTuple):
-    """A manifest as it was read: its bytes, and the stamp that it had then."""
+    """The bytes of a manifest, and its stat (see ManifestSource) from before they were read."""
 
     content: bytes
-    stamp: int
+    stat: int
 
 
 class ManifestSource(Protocol):
-    """Where manifests are read. A stamp changes when the file may have; it is compared, never looked into.
+    """Reads manifests. A `stat` is a number that changes when the file may have changed; it is only compared.
 
     One that is so young that a later write may not change it is not given: a reading has one then that equals no other.
     """
@@ -131,10 +131,10 @@ class ManifestSource(Protocol):
     def read_response(self, actor: str) -> Reading:
         """An actor's response.json. Raises ManifestMissing, ManifestRejected."""
 
-    def stamp_of_actors(self) -> int | None:
+    def stat_of_actors(self) -> int | None:
         """Of actorsData.json; None where there is none to be seen."""
 
-    def stamps(self, actors: Sequence[str]) -> list[int | None]:
+    def stats(self, actors: Sequence[str]) -> list[int | None]:
         """Of each actor's response.json, in that order; waits without holding the hub."""
 
 

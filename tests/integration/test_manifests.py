@@ -163,85 +163,85 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("later")
-def test_stamp_changes_with_every_way_to_write_a_manifest(tmp_path, response):
+def test_stat_changes_with_every_way_to_write_a_manifest(tmp_path, response):
     manifests = Manifests(tmp_path)
 
-    def stamp() -> int | None:
-        (found,) = manifests.stamps([ACTOR])
-        assert found == (manifests.read_response(ACTOR).stamp if response.exists() else None)
+    def stat() -> int | None:
+        (found,) = manifests.stats([ACTOR])
+        assert found == (manifests.read_response(ACTOR).stat if response.exists() else None)
         return found
 
-    stamps = [stamp()]
+    stats = [stat()]
     response.write_bytes(b"[1]")
-    stamps.append(stamp())
+    stats.append(stat())
     os.utime(response, ns=(0, 0))
-    stamps.append(stamp())
+    stats.append(stat())
     response.write_bytes(b"[2]")
     os.utime(response, ns=(0, 0))  # as cp -p and rsync -t: other content, the same size and time
-    stamps.append(stamp())
+    stats.append(stat())
     other = response.with_name("new")
     other.write_bytes(b"[3]")
     os.utime(other, ns=(0, 0))
     other.replace(response)
-    stamps.append(stamp())
+    stats.append(stat())
     swapped = tmp_path / "elsewhere.json"
     swapped.write_bytes(b"[4]")
     response.unlink()
     response.symlink_to(swapped)
-    stamps.append(stamp())
+    stats.append(stat())
     other.write_bytes(b"[5]")
     other.replace(swapped)  # behind the link
-    stamps.append(stamp())
+    stats.append(stat())
     response.unlink()
 
-    assert len(stamps) == len(set(stamps))
-    assert stamps[0] is None is stamp()
+    assert len(stats) == len(set(stats))
+    assert stats[0] is None is stat()
 
 
 @pytest.mark.usefixtures("later")
-def test_stamps_of_many_come_in_the_order_asked_for(tmp_path, response):
+def test_stats_of_many_come_in_the_order_asked_for(tmp_path, response):
     response.write_bytes(b"[1]")
     manifests = Manifests(tmp_path)
-    stamp = manifests.read_response(ACTOR).stamp
+    stat = manifests.read_response(ACTOR).stat
     asked = [ACTOR if number % 7 == 0 else f"nobody_{number}" for number in range(1_200)]
 
-    assert [stamp if name == ACTOR else None for name in asked] == manifests.stamps(asked)
+    assert [stat if name == ACTOR else None for name in asked] == manifests.stats(asked)
 
 
 @pytest.mark.usefixtures("later")
-def test_list_of_actors_has_a_stamp_too(tmp_path):
+def test_list_of_actors_has_a_stat_too(tmp_path):
     manifests = Manifests(tmp_path)
-    assert manifests.stamp_of_actors() is None
+    assert manifests.stat_of_actors() is None
     (tmp_path / "actorsData.json").write_bytes(b"[]")
-    first = manifests.stamp_of_actors()
-    assert first == manifests.stamp_of_actors()
+    first = manifests.stat_of_actors()
+    assert first == manifests.stat_of_actors()
     (tmp_path / "actorsData.json").write_bytes(b"[1]")
 
-    assert first != manifests.stamp_of_actors()
+    assert first != manifests.stat_of_actors()
 
 
-# --- stamps that a later write may not change --------------------------------------------------------------------------
+# --- stats that a later write may not change --------------------------------------------------------------------------
 
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS
 
 
 class Clocks:
-    """The file system's clock, which stamps whatever is there, and ours; in nanoseconds, and apart as a test likes."""
+    """The file system's clock, which dates every file, and ours; in nanoseconds, set by the test."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, stamped_ns: int, now_ns: int) -> None:
-        self.stamped_ns = stamped_ns
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, file_time_ns: int, now_ns: int) -> None:
+        self.file_time_ns = file_time_ns
         self.now_ns = now_ns
         self.seconds = 0.0
         real_stat, real_fstat = os.stat, os.fstat
-        monkeypatch.setattr(os, "stat", lambda *args, **settings: self._stamped(real_stat(*args, **settings)))
-        monkeypatch.setattr(os, "fstat", lambda handle: self._stamped(real_fstat(handle)))
+        monkeypatch.setattr(os, "stat", lambda *args, **settings: self._dated(real_stat(*args, **settings)))
+        monkeypatch.setattr(os, "fstat", lambda handle: self._dated(real_fstat(handle)))
         monkeypatch.setattr(product.time, "time_ns", lambda: self.now_ns)
         monkeypatch.setattr(product.time, "monotonic", lambda: self.seconds)
 
-    def _stamped(self, there: os.stat_result) -> os.stat_result:
+    def _dated(self, there: os.stat_result) -> os.stat_result:
         told = list(there)
-        names = {"st_mtime_ns": self.stamped_ns, "st_ctime_ns": self.stamped_ns, "st_dev": there.st_dev}
+        names = {"st_mtime_ns": self.file_time_ns, "st_ctime_ns": self.file_time_ns, "st_dev": there.st_dev}
         return os.stat_result(told, names)
 
 
@@ -250,7 +250,7 @@ WHOLE_NS = NOW_NS - NOW_NS % SECOND_NS
 
 
 @pytest.mark.parametrize(
-    ("stamped_ns", "settled"),
+    ("file_time_ns", "settled"),
     [
         (NOW_NS - SECOND_NS // 20, False),
         (NOW_NS - SECOND_NS // 5, True),
@@ -262,32 +262,32 @@ WHOLE_NS = NOW_NS - NOW_NS % SECOND_NS
         (WHOLE_NS - 27 * HOUR_NS, True),
     ],
 )
-def test_stamp_is_given_only_where_the_next_write_has_another(tmp_path, response, monkeypatch, stamped_ns: int, settled: bool):
+def test_stat_is_given_only_where_the_next_write_has_another(tmp_path, response, monkeypatch, file_time_ns: int, settled: bool):
     response.write_bytes(b"[1]")
-    clocks = Clocks(monkeypatch, stamped_ns, NOW_NS)
+    clocks = Clocks(monkeypatch, file_time_ns, NOW_NS)
     manifests = Manifests(tmp_path)
     for _ in range(3):
         clocks.seconds += 1.0
-        assert settled == ([manifests.read_response(ACTOR).stamp] == manifests.stamps([ACTOR]))
+        assert settled == ([manifests.read_response(ACTOR).stat] == manifests.stats([ACTOR]))
     clocks.seconds += 1.0
-    assert [manifests.read_response(ACTOR).stamp] == manifests.stamps([ACTOR])
+    assert [manifests.read_response(ACTOR).stat] == manifests.stats([ACTOR])
 
 
-def test_stamp_of_whole_seconds_counts_from_its_first_sight(tmp_path, response, monkeypatch):
+def test_stat_of_whole_seconds_counts_from_its_first_sight(tmp_path, response, monkeypatch):
     response.write_bytes(b"[1]")
     clocks = Clocks(monkeypatch, WHOLE_NS, NOW_NS)
     manifests = Manifests(tmp_path)
     manifests.read_response(ACTOR)
-    clocks.seconds, clocks.stamped_ns = 3.0, WHOLE_NS + SECOND_NS  # it was written meanwhile
-    assert [manifests.read_response(ACTOR).stamp] != manifests.stamps([ACTOR])
+    clocks.seconds, clocks.file_time_ns = 3.0, WHOLE_NS + SECOND_NS  # it was written meanwhile
+    assert [manifests.read_response(ACTOR).stat] != manifests.stats([ACTOR])
     clocks.seconds = 6.0
-    assert [manifests.read_response(ACTOR).stamp] == manifests.stamps([ACTOR])
+    assert [manifests.read_response(ACTOR).stat] == manifests.stats([ACTOR])
 
 
 def test_list_of_actors_that_was_just_written_equals_nothing(tmp_path, monkeypatch):
     (tmp_path / "actorsData.json").write_bytes(b"[]")
     clocks = Clocks(monkeypatch, WHOLE_NS, NOW_NS)
     manifests = Manifests(tmp_path)
-    assert manifests.stamp_of_actors() != manifests.stamp_of_actors()
+    assert manifests.stat_of_actors() != manifests.stat_of_actors()
     clocks.seconds = 3.0
-    assert manifests.stamp_of_actors() == manifests.stamp_of_actors()
+    assert manifests.stat_of_actors() == manifests.stat_of_actors()

@@ -41,10 +41,10 @@ class Readings:
             raise ManifestMissing(f"there is none for {actor}")
         return Reading(content, self.count)
 
-    def stamp_of_actors(self) -> int | None:
+    def stat_of_actors(self) -> int | None:
         raise AssertionError("not used here")
 
-    def stamps(self, actors: Sequence[str]) -> list[int | None]:
+    def stats(self, actors: Sequence[str]) -> list[int | None]:
         raise AssertionError("not used here")
 
 
@@ -148,7 +148,7 @@ def test_torn_manifest_is_read_again_until_it_is_complete() -> None:
     assert 2 == result.tally.skipped
     assert result.success
     assert result.seen is not None
-    assert 3 == result.seen.stamp  # of the last reading
+    assert 3 == result.seen.stat  # of the last reading
     assert [] == log.lines
     assert list(TORN_READ_DELAYS) == stopping.waited
 

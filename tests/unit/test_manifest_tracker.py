@@ -13,12 +13,12 @@ class Folder:
     def __init__(self, **responses: bytes | Exception) -> None:
         self.responses = responses
         self.readings = 0
-        self.stamp = 0
+        self.stat = 0
 
     def read_actors(self) -> bytes:
         raise NotImplementedError
 
-    def stamp_of_actors(self) -> int | None:
+    def stat_of_actors(self) -> int | None:
         raise NotImplementedError
 
     def read_response(self, actor: str) -> Reading:
@@ -26,10 +26,10 @@ class Folder:
         there = self.responses[actor]
         if isinstance(there, Exception):
             raise there
-        return Reading(there, hash(there) + self.stamp)
+        return Reading(there, hash(there) + self.stat)
 
-    def stamps(self, actors: list[str]) -> list[int | None]:
-        return [None if isinstance(there := self.responses[a], Exception) else hash(there) + self.stamp for a in actors]
+    def stats(self, actors: list[str]) -> list[int | None]:
+        return [None if isinstance(there := self.responses[a], Exception) else hash(there) + self.stat for a in actors]
 
 
 def never(_: str) -> bool:
@@ -70,7 +70,7 @@ def test_actor_without_fingerprint_is_due() -> None:
 def test_same_content_with_another_stat_is_not_due() -> None:
     folder = Folder(a=b"one")
     tracker = make_tracker(folder, "a")
-    folder.stamp = 1
+    folder.stat = 1
     assert ["a"] == tracker.with_changed_stat(["a"])
     tracker.hint("a", 0.0)
     assert [] == tracker.due(1.0, never)
