@@ -7,7 +7,7 @@ import pytest
 from tests.support.product import ROOT
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md")))]
-_PATH = re.compile(r"\b(?:daemon|tests|bench|docs|native|systemd)/[\w./@-]*\w/?")
+_PATH = re.compile(r"(?<![\w/])(?:daemon|tests|bench|docs|native|systemd)/[\w./@-]*\w/?")
 _LINK = re.compile(r"\]\(([^)#:]+)\)")
 
 
