@@ -1464,7 +1464,7 @@ MUTANTS = [
     Mutant(
         "errors travel without their facts",
         "daemon/core/errors.py",
-        "    error.__dict__.update(facts)\n",
+        "    error.__dict__.update(attributes)\n",
         "",
         "tests/unit/test_errors.py",
     ),

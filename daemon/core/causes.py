@@ -1,4 +1,4 @@
-"""Failures grouped by cause: what failed and why in a few rows, however many images failed."""
+"""Failures grouped by cause: a few rows, however many images failed."""
 
 import re
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ _KEPT = r"""(?x:
 
 
 def cause_of(error: str, *names: str) -> str:
-    """The error without what is particular to one image; `names`: of its image and actor.
+    """The error without the parts that belong to one image. `names`: of its image and actor.
 
     | error                                           | cause                                             |
     |-------------------------------------------------|---------------------------------------------------|
@@ -63,14 +63,14 @@ def _cause_of(error: str, names: tuple[str, ...]) -> str:
 
 
 class CauseKey(NamedTuple):
-    """By what failures are one."""
+    """Failures with an equal key have one cause."""
 
     code: str
     cause: str
 
 
 class Cause:
-    """Failures of one cause: the error of the first, and which they were."""
+    """Failures of one cause: their count, the error of the first, and some names as examples."""
 
     __slots__ = ("code", "count", "error", "examples", "hint")
 
@@ -96,7 +96,7 @@ class Cause:
 
 
 class Causes:
-    """A bounded table of causes; whatever finds no row is counted."""
+    """A bounded table of causes. Failures beyond it are only counted."""
 
     __slots__ = ("_rows", "_unlisted")
 
@@ -105,7 +105,7 @@ class Causes:
         self._unlisted = 0
 
     def add(self, failure: Failure, actor: str) -> None:
-        """An actor's failure; of its manifest, where it names no image. `actor` "": of actorsData.json."""
+        """Count an actor's failure: of an image, or of its manifest. `actor` "": of actorsData.json."""
         key = CauseKey(failure.code, cause_of(failure.error, failure.image, actor))
         example = "/".join(filter(None, (actor, failure.image)))
         self._count(key, Cause(failure.code, failure.error, failure.hint), 1, [example] if example else [])
@@ -133,5 +133,5 @@ class Causes:
 
 
 def cut_text(text: str, most: int) -> str:
-    """The text, of at most so many characters."""
+    """The text, cut to at most `most` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -5,11 +5,11 @@ from enum import Enum
 
 
 class Treatment(Enum):
-    """What the retry loop does about an error that a store raised."""
+    """What the retry loop does after an error of a store."""
 
     TRANSIENT = "transient"  # try again after a delay
-    CONNECT = "connect"  # the endpoint cannot be reached: try again, whatever the number of attempts
-    THROTTLED = "throttled"  # the endpoint refuses everyone for now: likewise
+    CONNECT = "connect"  # the endpoint cannot be reached: try again, not counted as an attempt
+    THROTTLED = "throttled"  # the endpoint refuses all requests for now: likewise
     MISMATCH = "mismatch"  # as transient, on a new connection
     IDENTITY = "identity"  # renew the credentials once for all, else stop all that use them
     REGION = "region"  # follow once, remember for the bucket
@@ -17,10 +17,10 @@ class Treatment(Enum):
 
 
 class ActorsyncError(Exception):
-    """Anything that we raise on purpose.
+    """Every error that is raised on purpose.
 
-    `code` is stable and for machines, the message is for people and names the thing and the values,
-    `hint` says what to do next ("" where there is nothing to say). None of them ever holds a secret.
+    `code` is stable, for programs. The message names the thing and the values. `hint` says what to do next, "" where
+    nothing is known. None of them holds a secret.
     """
 
     code = "error"
@@ -35,21 +35,21 @@ class ActorsyncError(Exception):
             self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        """To another process of ours as it is, whatever its class takes to be made."""
-        return _remade, (type(self), self.args, self.__dict__)
+        """Pickle the attributes: constructors differ between classes."""
+        return _unpickled, (type(self), self.args, self.__dict__)
 
 
-def _remade(kind: type[ActorsyncError], args: tuple[object, ...], facts: Mapping[str, object]) -> ActorsyncError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(facts)
+def _unpickled(error_class: type[ActorsyncError], args: tuple[object, ...], attributes: Mapping[str, object]) -> ActorsyncError:
+    error = error_class.__new__(error_class, *args)
+    error.__dict__.update(attributes)
     return error
 
 
-# --- what was asked for cannot be started -----------------------------------------------------------------------------
+# --- the run cannot start ---------------------------------------------------------------------------------------------
 
 
 class ConfigError(ActorsyncError):
-    """A setting, or something that must be there before a run, is wrong: exit 78."""
+    """A setting, or something that a run requires, is wrong: exit 78."""
 
     code = "config-invalid"
 
@@ -74,7 +74,7 @@ class DaemonUnreachable(ActorsyncError):
 
 
 class OutputUnwritable(ActorsyncError):
-    """Standard output takes no more, though its reader did not close it: exit 74."""
+    """Standard output cannot be written, though its reader did not close it: exit 74."""
 
     code = "output-unwritable"
     hint = "see whether the disk that standard output is redirected to is full"
@@ -135,7 +135,7 @@ class StoreError(ActorsyncError):
     """The store did not give the object.
 
     `status`: HTTP status, None when no response came. `s3_code`: the `<Code>` of S3's answer.
-    `retry_after_seconds`: what the server asked for. `region`: where the server says that the bucket is.
+    `retry_after_seconds`: from the response. `region`: the bucket's, from the response.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class StoreError(ActorsyncError):
 
 
 class StoreUnavailable(StoreError):
-    """The store, or the way there, failed for now: throttled, 5xx, reset, malformed answer."""
+    """The store or the network failed for now: throttled, 5xx, reset, malformed response."""
 
     code = "store-unavailable"
     hint = "S3 or the network had a passing fault; run again, or lower --workers-per-actor and --concurrent-actors"
@@ -165,7 +165,7 @@ class StoreUnavailable(StoreError):
 
 
 class Throttled(StoreUnavailable):
-    """The store refuses requests for now, whatever they ask for: SlowDown, 503, 429."""
+    """The store refuses all requests for now: SlowDown, 503, 429."""
 
     hint = "S3 refuses so many requests: lower --workers-per-actor and --concurrent-actors, or run again later"
     treatment = Treatment.THROTTLED
@@ -180,7 +180,7 @@ class ConnectFailed(StoreError):
 
 
 class TimedOut(StoreError):
-    """Nothing, or next to nothing, came for too long."""
+    """Too few bytes arrived for too long."""
 
     code = "timed-out"
     hint = "a slow link wants fewer downloads at once (--workers-per-actor 5 --concurrent-actors 3) or a longer --read-timeout"
@@ -188,7 +188,7 @@ class TimedOut(StoreError):
 
 
 class ShortBody(StoreError):
-    """Fewer bytes came than were announced, or more."""
+    """Fewer or more bytes arrived than Content-Length announced."""
 
     code = "short-body"
     hint = "the connection broke in mid-transfer; run again"
@@ -196,7 +196,7 @@ class ShortBody(StoreError):
 
 
 class IntegrityMismatch(StoreError):
-    """The bytes are not those that the store vouches for. `digest`: the checksum (`algorithm`) of what came, hex."""
+    """The bytes do not match the store's checksum. `digest`: their checksum by `algorithm`, in hex."""
 
     code = "integrity-mismatch"
     hint = "something between the store and this machine changes bytes (a proxy, bad memory), or the store's copy is damaged"
@@ -209,14 +209,14 @@ class IntegrityMismatch(StoreError):
 
 
 class EtagNotMd5(StoreError):
-    """The same bytes came twice and both miss an ETag that looks like an MD5: this store's ETags are something else."""
+    """The same bytes arrived twice, and differ from an ETag that looks like an MD5: it is something else."""
 
     code = "etag-not-md5"
     hint = "if this store's ETags are known to be no MD5s, set --accept-opaque-etags: images are then verified by length"
 
 
 class IdentityRejected(StoreError):
-    """The store does not accept who we say we are. `generation`: after how many lookups of credentials it was asked."""
+    """The store rejects the credentials. `generation`: the number of credential lookups before the request."""
 
     code = "identity-rejected"
     generation = 0
@@ -225,7 +225,7 @@ class IdentityRejected(StoreError):
 
 
 class RegionRedirect(StoreError):
-    """The bucket is elsewhere; `region` says where, if the server did. `tried_region`: where it was asked for."""
+    """The bucket is in another region: `region`, if the response names it. `tried_region`: the one requested."""
 
     code = "region-redirect"
     tried_region: str | None = None
@@ -241,14 +241,14 @@ class ObjectNotFound(StoreError):
 
 
 class AccessDenied(StoreError):
-    """Not allowed, or not there."""
+    """Not allowed, or missing."""
 
     code = "access-denied"
     hint = "allow s3:GetObject on it; or it is missing: without the ListBucket permission S3 says 403 for both"
 
 
 class VersionIgnored(StoreError):
-    """The URL names a version, and the store does not confirm that its answer is that version."""
+    """The URL names a version, and the store does not confirm that it sent that version."""
 
     code = "version-ignored"
     hint = (
@@ -265,7 +265,7 @@ class WrongScheme(StoreError):
 
 
 class RequestRefused(StoreError):
-    """Any other answer that asking again will not change."""
+    """Any other refusal that a retry will not change."""
 
     code = "request-refused"
     hint = "S3's error code says why: the S3 API reference lists them"
@@ -281,9 +281,9 @@ class DiskError(ActorsyncError):
 
 
 class DiskOutage(DiskError):
-    """A whole file system takes no images for now: said once for all images that it stops.
+    """A whole file system takes no images for now; reported once for all images that it stops.
 
-    `by_folder`: it may hold for one folder only (a quota), not for the whole file system.
+    `by_folder`: it may concern one folder only (a quota), not the whole file system.
     """
 
     by_folder = False
@@ -319,7 +319,7 @@ class DiskReadOnly(DiskOutage):
 
 
 class NoRoomForImage(DiskError):
-    """There is room for others, but not for so large an image: no reason to stop them."""
+    """There is room for other images, but not for this large one."""
 
     code = "disk-full"
     hint = "make room, or look whether the object is really so large"
@@ -333,31 +333,31 @@ class FolderGone(DiskError):
 
 
 class NameOccupied(DiskError):
-    """Something that is not a file stands under the image's name."""
+    """Something that is not a file has the image's name."""
 
     code = "name-occupied"
     hint = "move it away: actorsync removes nothing that it did not write"
 
 
-# --- not tried, or not to the end -------------------------------------------------------------------------------------
+# --- not attempted, or interrupted ------------------------------------------------------------------------------------
 
 
 class EndpointDown(ActorsyncError):
-    """Nothing succeeded at an endpoint for so long that its images wait no more."""
+    """Nothing succeeded at an endpoint for so long that its images no longer wait."""
 
     code = "endpoint-down"
     hint = "check the network, the proxy settings and --endpoint-url, then run again"
 
 
 class Interrupted(ActorsyncError):
-    """We were told to stop before this image was done."""
+    """The run was stopped before this image was done."""
 
     code = "interrupted"
     hint = "run again: what is there stays"
 
 
 class NotBegun(ActorsyncError):
-    """The run ended before this actor's turn."""
+    """The run ended before this actor began."""
 
     code = "not-begun"
     hint = "run again: what is there stays"

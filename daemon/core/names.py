@@ -1,4 +1,4 @@
-"""Which names may become a file or a folder of ours, and which two of them are one on some disks."""
+"""Names of files and folders: which are allowed, and which two are the same file on some disks."""
 
 import re
 import unicodedata
@@ -15,7 +15,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def folded(name: str) -> str:
-    """The form in which two names are equal if they are one file where case or Unicode form does not count.
+    """A form that is equal for two names that are one file where case or Unicode form does not count.
 
     Canonical caseless matching (Unicode 3.13, D145), as APFS and ext4's casefold compare names.
     """
@@ -30,14 +30,14 @@ _OF_THE_MANIFESTS = frozenset(
 )
 
 
-# Names that are what they seem: no two of them are one file unless they differ in the case of ASCII letters alone.
+# No two of these names are one file unless they differ only in the case of ASCII letters.
 _PLAINEST = re.compile("(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}/)+")
 
 
 def are_plainest(names: Sequence[str]) -> bool:
     """Whether all are names that plain_name takes, of ASCII letters, digits and `_-.` alone, and no two fold to one.
 
-    Many names at the cost of one; False says nothing against any of them.
+    Checks many names at the cost of one. False does not mean that a name is unusable.
     """
     joined = "/".join((*names, ""))
     if joined.count("/") != len(names) or not _PLAINEST.fullmatch(joined):
@@ -47,7 +47,9 @@ def are_plainest(names: Sequence[str]) -> bool:
 
 
 def plain_name(text: object, what: str) -> str:
-    """`text` itself, proved to be one plain path segment. `what` names its owner: "actor", "image". Raises NameUnusable.
+    """`text` itself, checked to be one plain path segment. Raises NameUnusable.
+
+    `what`: whose name it is, "actor" or "image".
 
     | refused                                                     | or else                                      |
     |---|---|
@@ -76,7 +78,7 @@ def _problem(text: str) -> str:
         return "holds a '/'"
     if text[0] == ".":
         return "begins with a dot"
-    # isprintable() is the quick look that nearly every name passes; it also refuses much that is harmless.
+    # isprintable() is a quick check that nearly every name passes; it also refuses harmless characters.
     if not text.isprintable():
         if _FORGING.search(text):
             return "holds a control character"

@@ -1,4 +1,4 @@
-"""Outages: what is out for more than one image, how long its images wait, and when it is probed."""
+"""Outages: what fails for more than one image, how long its images wait, and when it is probed."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -7,27 +7,27 @@ from daemon.core.errors import ActorsyncError
 
 OUTAGE_AFTER_SECONDS = 2.0  # without one success
 SEVERAL_IMAGES = 3  # must fail before an error that can be one image's own counts as an outage
-NEVER_ANSWERED_SECONDS = 15.0  # an endpoint that never answered is not waited for any longer
+NEVER_ANSWERED_SECONDS = 15.0  # the longest wait for an endpoint that never answered
 
 WAITING_PROBE_SECONDS = 0.5  # between two probes while images wait
-LONGEST_CHECK_SECONDS = 5.0  # a waiting image looks again after a quarter of the outage so far, at most this
-FIRST_PROBE_SECONDS = 5.0  # between two probes once images wait no more, doubling
+LONGEST_CHECK_SECONDS = 5.0  # a waiting image checks again after a quarter of the outage so far, at most this
+FIRST_PROBE_SECONDS = 5.0  # between two probes when no image waits any more, doubling
 LONGEST_PROBE_SECONDS = 60.0
-LONGEST_TO_PROBE_SECONDS = 60.0  # a probe that brings no result by then is not waited for
-STEADY_SECONDS = 60.0  # an outage that comes back sooner is probed as rarely as before
+LONGEST_TO_PROBE_SECONDS = 60.0  # then a probe without a result is given up
+STEADY_SECONDS = 60.0  # an outage that returns sooner keeps its probe interval
 
 IDENTITY_CHECK_SECONDS = (1.0, 3.0)  # a rejected image is tried again after these, where no key ever worked
-MANY_IMAGES = 20  # of MANY_ACTORS, that one bucket rejected and none that it accepted: this is not about single images
+MANY_IMAGES = 20  # of MANY_ACTORS, all rejected by one bucket: the cause is no single image
 MANY_ACTORS = 3
-UNDECIDED_SECONDS = 3.0  # then other buckets are tried before this is the identity's fault
+UNDECIDED_SECONDS = 3.0  # other buckets are tried for so long before the identity counts as rejected
 
-MOST_ENDED = 1000  # outages that are remembered for STEADY_SECONDS
+MOST_ENDED = 1000  # ended outages that are remembered for STEADY_SECONDS
 
 NEVER = float("inf")
 
 
 class Scope(StrEnum):
-    """What kind of thing can be out; with a name it is one thing."""
+    """What can fail as a whole; with a name it is one Thing."""
 
     ENDPOINT = "endpoint"  # "https://s3.us-west-1.amazonaws.com"
     IDENTITY = "identity"  # "signed"
@@ -36,16 +36,16 @@ class Scope(StrEnum):
 
 
 class Thing(NamedTuple):
-    """Something that requests share, and that can be out."""
+    """Something that requests share, and that can fail as a whole."""
 
     scope: Scope
     name: str
 
 
 class Outage:
-    """One thing that is out. Its images wait until `give_up_at`, and fail after that.
+    """The outage of one thing. Its images wait until `give_up_at`, and fail after that.
 
-    `probes`: how many failed since its images wait no more, in all outages of this thing that followed close upon another.
+    `probes`: failed probes since no image waits, summed over outages within STEADY_SECONDS of one another.
     """
 
     __slots__ = ("began_at", "error", "give_up_at", "probe_at", "probed_until", "probes", "thing")
@@ -55,20 +55,20 @@ class Outage:
         self.error = error
         self.began_at = began_at
         self.give_up_at = give_up_at
-        self.probe_at = began_at  # from then on one request is let through
+        self.probe_at = began_at  # from then on one request may pass
         self.probes = probes
-        self.probed_until = 0.0  # a probe is under way, and not waited for any longer than this
+        self.probed_until = 0.0  # a probe is running, and is given up then
 
     def is_waited_for(self, now: float) -> bool:
         return now < max(self.give_up_at, self.probed_until)
 
     @property
     def due_at(self) -> float:
-        """When a probe is due that no image waits for. The last of those that waited probed as they gave up."""
+        """When a probe is due that no image waits for. The last waiting images probed as they gave up."""
         return max(self.probe_at, self.give_up_at + FIRST_PROBE_SECONDS)
 
     def check_at(self, now: float) -> float:
-        """When a waiting image looks again: soon at first, then more rarely."""
+        """When a waiting image checks again: soon at first, then more rarely."""
         seconds = min(LONGEST_CHECK_SECONDS, max(WAITING_PROBE_SECONDS, (now - self.began_at) / 4))
         return min(now + seconds, max(self.give_up_at, self.probed_until, now))
 
@@ -76,24 +76,24 @@ class Outage:
 class Outages:
     """The table of outages of one process; time is passed in.
 
-    `probing`: what is out is tried again after 5 s, 10 s ... 60 s, also when no image waits for it (the daemon). Without it
-    only waiting images probe (`--once`). `processes`: how many share the probes while images wait.
+    `probing`: things are probed after 5 s, 10 s ... 60 s even when no image waits (the daemon). Without it only waiting
+    images probe (`--once`). `processes`: how many share the probes while images wait.
     """
 
     def __init__(self, *, probing: bool = False, processes: int = 1) -> None:
         self._probing = probing
         self._waiting_probe_seconds = WAITING_PROBE_SECONDS * processes
-        self.out: dict[Thing, Outage] = {}  # to look at: empty at nearly all times, which is all that most images ask
+        self.out: dict[Thing, Outage] = {}  # nearly always empty, which is all that most images check
         self.ended_at = -NEVER  # when the last of any outage ended
-        self._ended: dict[Thing, tuple[float, int]] = {}  # when it ended last, and its probes: the last outage of each
+        self._ended: dict[Thing, tuple[float, int]] = {}  # thing -> when its last outage ended, and its probes
 
     def __contains__(self, thing: object) -> bool:
         return thing in self.out
 
     def blocking(self, now: float, things: tuple[Thing, ...]) -> tuple[Outage | None, tuple[Thing, ...]]:
-        """The outage that stops a request which needs all these things, or None and what the request is a probe of.
+        """The outage that stops a request for these things; else None, and the things that the request probes.
 
-        One request is let through at each probe time. It ends with `begin`, `end` or `end_probe`.
+        One request passes at each probe time. It ends with `begin`, `end` or `end_probe`.
         """
         rows = [self.out[thing] for thing in things if thing in self.out]
         for row in rows:
@@ -105,13 +105,13 @@ class Outages:
         return None, tuple(row.thing for row in rows)
 
     def begin(self, thing: Thing, error: ActorsyncError, now: float, give_up_at: float | None = None) -> bool:
-        """A thing is out, or still out after a probe. True: this is new, and must be reported.
+        """Record that a thing failed, or failed again in a probe. True: a new outage, which must be reported.
 
-        `give_up_at`: until then its images wait; None: they fail at once.
+        `give_up_at`: its images wait until then; None: they fail at once.
         """
         row = self.out.get(thing)
         if row is not None:
-            if row.probed_until:  # else this was sent before the outage began: many such are not many failed probes
+            if row.probed_until:  # else the request was sent before the outage began, and is no failed probe
                 row.probed_until = 0.0
                 row.probes += not row.is_waited_for(now)
                 row.probe_at = self._next_probe_at(row, now)
@@ -124,9 +124,9 @@ class Outages:
         return True
 
     def end(self, now: float, things: tuple[Thing, ...], sent_at: float | None = None) -> tuple[Thing, ...]:
-        """These things were used with success; those that were out until now.
+        """Record that a request for these things succeeded. Returns those whose outage ended.
 
-        `sent_at`: when the request was sent that succeeded, where one from before the outage says nothing about it.
+        `sent_at`: when the request was sent; one from before the outage does not end it.
         """
         ended = tuple(thing for thing in things if (row := self.out.get(thing)) and (sent_at or now) >= row.began_at)
         if ended:
@@ -138,28 +138,28 @@ class Outages:
         return ended
 
     def end_probe(self, things: tuple[Thing, ...]) -> None:
-        """A request that was let through as a probe of these is over: it is not waited for any more."""
+        """A request that probed these things ended without a result."""
         for thing in things:
             if (row := self.out.get(thing)) is not None:
                 row.probed_until = 0.0
 
     def reset(self, now: float) -> None:
-        """Everything may be tried again, as if nothing had failed."""
+        """Forget all outages: everything may be tried again."""
         self.ended_at = now
         self.out.clear()
         self._ended.clear()
 
     def due_probes(self, now: float) -> list[Thing]:
-        """What may be probed now and has no waiting images to do so."""
+        """The things that are due for a probe and have no waiting images to do so."""
         return [row.thing for row in self.out.values() if row.due_at <= now]
 
     def next_probe_at(self, now: float) -> float:
-        """When `due_probes` may give the next one; infinite when there is none."""
+        """When `due_probes` may return the next thing; infinite when there is none."""
         return min((row.due_at for row in self.out.values() if row.due_at > now), default=NEVER)
 
     @property
     def errors(self) -> tuple[ActorsyncError, ...]:
-        """Why each thing is out, in the order in which they went."""
+        """The error of each outage, the oldest first."""
         return tuple(row.error for row in self.out.values())
 
     def _next_probe_at(self, row: Outage, now: float) -> float:
@@ -173,14 +173,14 @@ class Outages:
 class EndpointHealth:
     """When an endpoint answered last, and what has failed since.
 
-    An answer is one about the object that was asked for, whatever it says. A refusal for everybody (SlowDown) is none.
+    An answer is any response about the requested object. A refusal of all requests (SlowDown) is none.
     """
 
     __slots__ = ("answered_at", "failing_images", "failing_since", "heard")
 
     def __init__(self) -> None:
         self.answered_at: float | None = None
-        self.heard = False  # it said something, ever
+        self.heard = False  # it ever sent any response
         self.failing_since: float | None = None
         self.failing_images: set[str] = set()  # the first SEVERAL_IMAGES
 
@@ -191,7 +191,7 @@ class EndpointHealth:
             self.failing_images.clear()
 
     def failed(self, image: str, now: float, *, heard: bool) -> None:
-        """A request brought no answer. `heard`: the endpoint said something all the same."""
+        """A request got no answer. `heard`: the endpoint sent some response nevertheless."""
         self.heard |= heard
         if self.failing_since is None:
             self.failing_since = now
@@ -214,11 +214,11 @@ class EndpointHealth:
 
 
 class Verdict(StrEnum):
-    """Whose fault a rejected signature is."""
+    """What a rejected signature means."""
 
     IMAGE = "image"  # this object's, or its bucket's: the same keys work elsewhere
     IDENTITY = "identity"
-    PROBE = "probe"  # ask for an object that these keys could read before
+    PROBE = "probe"  # not known: request an object that these keys could read before
     LATER = "later"  # not known yet: let other images try first
 
 
@@ -248,7 +248,7 @@ class IdentityHealth:
 
     def __init__(self) -> None:
         self.accepted_sent_at = -NEVER
-        self.undecided_until: float | None = None  # many were rejected, none accepted: whose fault that is
+        self.undecided_until: float | None = None  # many were rejected, none accepted: the verdict comes then
 
     @property
     def ever_accepted(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is missing: a manifest held against the disk."""
+"""Plans a sync: compares a manifest with the files on disk."""
 
 from collections.abc import Iterator, KeysView, Mapping
 from typing import NamedTuple, TypeGuard
@@ -10,7 +10,7 @@ from daemon.core.s3url import parse_s3_url
 
 
 class Wanted(NamedTuple):
-    """What a manifest asks for: local name -> object, and the entries that cannot be had."""
+    """What a manifest lists: local name -> object, and a failure for each unusable entry."""
 
     images: Mapping[str, ObjectRef]
     failures: tuple[Failure, ...]
@@ -18,7 +18,7 @@ class Wanted(NamedTuple):
 
 
 def wanted_images(manifest: Manifest, endpoint: str | None = None) -> Wanted:
-    """The manifest's entries as objects under usable local names.
+    """The manifest's entries as objects with usable local names.
 
     | entry                                                       | becomes                       |
     |-------------------------------------------------------------|-------------------------------|
@@ -30,20 +30,20 @@ def wanted_images(manifest: Manifest, endpoint: str | None = None) -> Wanted:
     usual = _usual_images(manifest.entries, endpoint)
     if usual is not None:
         return Wanted(usual, (), 0)
-    claims: dict[str, list[tuple[str, ObjectRef]]] = {}  # folded name -> who wants it
+    claims: dict[str, list[tuple[str, ObjectRef]]] = {}  # folded name -> entries with that name
     failures: list[Failure] = []
-    seen: set[object] = set()  # objects, and the texts that name none
+    seen: set[object] = set()  # objects, and texts that name no object
     repeated = 0
-    for place, entry in enumerate(manifest.entries, start=1):
+    for number, entry in enumerate(manifest.entries, start=1):
         try:
             ref = parse_s3_url(entry, endpoint)
             name = plain_name(ref.name, "image")
         except ActorsyncError as error:
-            same: object = entry if isinstance(entry, str) else (place,)
+            same: object = entry if isinstance(entry, str) else (number,)
             if same not in seen:
-                failures.append(Failure.of(_label(entry, place), error))
+                failures.append(Failure.of(_label(entry, number), error))
         else:
-            same = (ref.bucket, ref.key, ref.version_id)  # by whichever variant or signature it is asked for
+            same = (ref.bucket, ref.key, ref.version_id)  # whatever its endpoint variant or signature
             if same not in seen:
                 claims.setdefault(folded(name), []).append((name, ref))
         repeated += same in seen
@@ -58,15 +58,15 @@ def wanted_images(manifest: Manifest, endpoint: str | None = None) -> Wanted:
 
 
 def _usual_images(entries: tuple[object, ...], endpoint: str | None) -> Mapping[str, ObjectRef] | None:
-    """The images of a list that has nothing to it: one folder's objects, each once, under plain names; else None.
+    """The images of a usual list: objects of one folder, each once, with plain names; None for any other list.
 
-    For these, all that wanted_images looks at one by one is looked at together, and an object whose image is there
-    already is never made: a tenth of the cost.
+    Entries are checked together instead of one by one, and no ObjectRef is created for a present image: a tenth of the
+    cost.
     """
     if not entries or not _are_texts(entries):
         return None
     folder = entries[0][: entries[0].rfind("/") + 1]
-    if "?" in folder or "#" in folder:  # what looks like a name belongs to a query or a fragment
+    if "?" in folder or "#" in folder:  # the last segment may belong to a query or a fragment
         return None
     names = [entry[len(folder) :] for entry in entries if entry.startswith(folder)]
     if len(names) < len(entries) or not are_plainest(names):
@@ -74,7 +74,7 @@ def _usual_images(entries: tuple[object, ...], endpoint: str | None) -> Mapping[
     try:
         first = parse_s3_url(entries[0], endpoint)
     except ActorsyncError:
-        return None  # it is told of each of them
+        return None  # then each entry is reported
     return _ImagesOfFolder(first, dict.fromkeys(names))
 
 
@@ -83,7 +83,7 @@ def _are_texts(entries: tuple[object, ...]) -> TypeGuard[tuple[str, ...]]:
 
 
 class _ImagesOfFolder(Mapping[str, ObjectRef]):
-    """Objects that differ only in their name, by it; `first` is one of them."""
+    """Name -> object, for objects that differ only in their name; `first` is one of them."""
 
     def __init__(self, first: ObjectRef, names: Mapping[str, None]) -> None:
         self._first = first
@@ -100,7 +100,7 @@ class _ImagesOfFolder(Mapping[str, ObjectRef]):
         return iter(self._names)
 
     def keys(self) -> KeysView[str]:
-        """Those of the dict itself: Mapping's own are gone through one by one in Python."""
+        """The dict's own view: Mapping's iterates in Python."""
         return self._names.keys()
 
     def __len__(self) -> int:
@@ -108,9 +108,9 @@ class _ImagesOfFolder(Mapping[str, ObjectRef]):
 
 
 def make_plan(actor: str, wanted: Wanted, kinds: Mapping[str, FileKind]) -> Plan:
-    """Each wanted image goes one way, by what stands under its name (`kinds` holds only the names that are taken).
+    """The plan for one actor, by what has each image's name on disk (`kinds` holds only the taken names).
 
-    | there                          | then                     |
+    | on disk                        | plan                     |
     |--------------------------------|--------------------------|
     | nothing                        | download (MISSING)       |
     | a regular file of no bytes     | download (EMPTY)         |
@@ -143,13 +143,13 @@ def _collision(name: str, ref: ObjectRef, claims: int) -> Failure:
     return Failure.of(name, error)
 
 
-def _label(entry: object, place: int) -> str:
-    """How an unusable entry is called: by its file name where that can be shown, else by its place in the list."""
+def _label(entry: object, number: int) -> str:
+    """The label of an unusable entry: its file name where that can be shown, else its position in the list."""
     if isinstance(entry, str):
-        # Only what ends a path: a query signs, and before the path there may be a password.
+        # Only the end of the path: a query may hold a signature, and the authority a password.
         path = entry.partition("?")[0].partition("#")[0].partition("://")[2].partition("/")[2]
         try:
             return plain_name(path.rpartition("/")[2], "image")
         except NameUnusable:
             pass
-    return f"#{place}"
+    return f"#{number}"

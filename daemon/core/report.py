@@ -72,7 +72,7 @@ class Tally:
         self.downloaded = 0
         self.skipped = 0
         self.failed = 0
-        self.unattempted = 0  # planned, but we were told to stop first
+        self.unattempted = 0  # planned, but the run was stopped first
         self.size_bytes = 0
         self.requests: Counter[str] = Counter()  # by kind
         self.verified_by: Counter[Proof] = Counter()
@@ -122,11 +122,11 @@ class Tally:
         self.image_seconds.add(other.image_seconds)
 
 
-_NOTHING = Tally()  # of all actors whose turn did not come: there may be a million of them
+_NOTHING = Tally()  # shared by all actors that did not begin: there may be a million
 
 
 class ActorResult(NamedTuple):
-    """How one actor came out.
+    """The result of syncing one actor.
 
     `failures`: the first MAX_FAILURES_KEPT. `problem`: why its manifest gave no list, and `manifest_failed` whether
     that counts as a failure.
@@ -138,17 +138,17 @@ class ActorResult(NamedTuple):
     failures: tuple[Failure, ...] = ()
     problem: ActorsyncError | None = None
     manifest_failed: bool = False
-    seen: ManifestFingerprint | None = None  # the manifest that this came of
+    seen: ManifestFingerprint | None = None  # the manifest that was synced
     causes: Causes | None = None  # of all images that failed
 
     @classmethod
     def not_begun(cls, actor: str) -> "ActorResult":
-        """Of an actor whose turn did not come."""
+        """The result of an actor that did not begin."""
         return cls(actor, _NOTHING, problem=NotBegun(f"{actor} was not begun"))
 
     @property
     def not_ready(self) -> str:
-        """Why there is nothing whole to train from, as a code; "": every image of a non-empty manifest is there."""
+        """Why the actor is not ready to train, as a code; "": every image of a non-empty manifest is present."""
         if self.problem is not None:
             return self.problem.code
         if self.tally.failed or self.tally.unattempted:
@@ -195,16 +195,16 @@ class RunReport:
 
     run_id: str
     trigger: str
-    started_at: float  # the clock's seconds, as all times here
+    started_at: float  # monotonic seconds, as all times here
     cpu_at_start: float
     keep_results: bool = False
     strict: bool = False  # a missing or pending manifest is not enough for COMPLETE
     tally: Tally = field(default_factory=Tally)
     actors: int = 0
     not_ready: dict[str, str] = field(default_factory=dict)  # actor -> why, after its last run
-    manifests_failed: int = 0  # actorsData.json's bad entries among them
+    manifests_failed: int = 0  # invalid entries of actorsData.json included
     interrupted: bool = False
-    stopped_by: ActorsyncError | None = None  # nothing more was started because of it
+    stopped_by: ActorsyncError | None = None  # the error that ended the run early
     results: list[ActorResult] = field(default_factory=list)
     causes: Causes = field(default_factory=Causes)
 
@@ -224,7 +224,7 @@ class RunReport:
             self.results.append(result)
 
     def reject(self, error: ActorsyncError) -> None:
-        """An entry of actorsData.json, or all of it, cannot be used."""
+        """Count an unusable entry of actorsData.json, or the unusable file."""
         self.manifests_failed += 1
         self.causes.add(Failure.of("", error), "")
 
@@ -293,7 +293,7 @@ class RunReport:
 
 
 class Progress(NamedTuple):
-    """How far the open run is, for a live view; images are those to download, done or failed.
+    """The progress of the open run. Images are those to download, done or failed.
 
     `images_known` counts those of the `actors_known` actors whose manifests were read so far (0: all of them).
     """
@@ -307,7 +307,7 @@ class Progress(NamedTuple):
 
     @property
     def images_expected(self) -> float:
-        """Of all actors: those not read yet are taken to be like those that were."""
+        """Estimated for all actors: those not read yet are taken to be like those that were read."""
         if 0 < self.actors_known < self.actors_total:
             return self.images_known * self.actors_total / self.actors_known
         return self.images_known

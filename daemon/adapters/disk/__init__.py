@@ -1,4 +1,4 @@
-"""Image files on disk: none is seen before it is whole, and nothing that is not ours is touched."""
+"""Image files on disk: visible only when complete, and never in place of a file that is not ours."""
 
 from daemon.adapters.disk.folder import FLOOR_BYTES, Disk, Folder
 

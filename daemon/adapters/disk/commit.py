@@ -1,6 +1,6 @@
-"""How a staged image gets its final name: the best way that its file system allows.
+"""Gives a staged image its final name, in the best way that its file system allows.
 
-docs/file-systems.md says what each way promises.
+docs/file-systems.md describes what each way guarantees.
 """
 
 import errno
@@ -16,8 +16,8 @@ _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 _RENAME_NOREPLACE = 1  # renameat2(2)
 
-# A file system that does not have a way answers with one of these: open(2) on O_TMPFILE, link(2), renameat2(2). ENOENT is
-# the nameless file's where /proc is not mounted, EACCES a security policy's.
+# A file system that lacks a way answers with one of these: open(2) on O_TMPFILE, link(2), renameat2(2). ENOENT comes from
+# a nameless file where /proc is not mounted, EACCES from a security policy.
 _REFUSALS = {
     errno.EOPNOTSUPP,
     errno.ENOSYS,
@@ -46,10 +46,10 @@ NAMELESS = Way.NAMELESS  # to look up an Enum's member costs 0.1 us
 def choose_way(folder: int, dot_name: Callable[[str], str], *, links_nameless: bool = False) -> Way:
     """The best way that works in this folder, found by trying.
 
-    `dot_name`: makes the name of a dot-file. Each trial has names of its own: rclone's mount may still list a file that
-    was just removed. `links_nameless`: where this file system has nameless files, they can be
-    linked: that is not tried, so that no listing ever shows the trial. Raises the OSError of the last way where none works,
-    and at once any error that is no refusal, such as ENOSPC.
+    `dot_name` makes the name of a dot-file. Each trial has names of its own: rclone's mount may still list a file that
+    was just removed. `links_nameless`: nameless files of this file system are known to be linkable, so the link is not
+    tried and no listing shows a trial. Raises the OSError of the last way where none works, and at once any error that is
+    no refusal, such as ENOSPC.
     """
     refusal = OSError()
     for way in Way:
@@ -68,12 +68,12 @@ def choose_way(folder: int, dot_name: Callable[[str], str], *, links_nameless: b
 
 
 def open_nameless(folder: int) -> int:
-    """A file without a name. Raises OSError."""
+    """The descriptor of a new file without a name. Raises OSError."""
     return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=folder)
 
 
 def open_new(folder: int, name: str) -> int:
-    """A file that was not there before. Raises OSError."""
+    """The descriptor of a new file. Raises OSError, FileExistsError where the name is taken."""
     return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=folder)
 
 
@@ -84,7 +84,7 @@ def link_nameless(folder: int, handle: int, name: str) -> None:
 
 
 def name_dot_file(way: Way, folder: int, dot_name: str, name: str) -> None:
-    """Give a dot-file its final name; the dot-name may be left. Raises OSError, FileExistsError where the name is taken."""
+    """Give a dot-file its final name; its dot-name may stay. Raises OSError, FileExistsError where the name is taken."""
     if way is Way.LINK:
         _link_dot_file(folder, dot_name, name)
     elif way is Way.RENAME:
@@ -103,13 +103,13 @@ def _rename_exclusively(folder: int, old: str, new: str) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     number = renameat2(folder, os.fsencode(old), folder, os.fsencode(new), _RENAME_NOREPLACE)
     if number:
-        raise OSError(number, os.strerror(number))  # an OSError of the class that fits, such as FileExistsError
+        raise OSError(number, os.strerror(number))  # Python picks the subclass, such as FileExistsError
 
 
 @cache
 def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     """The C library's renameat2, giving an error number or 0; None where it has none."""
-    import ctypes  # here: few need it, and it takes milliseconds
+    import ctypes  # imported here: rarely needed, and takes milliseconds
 
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:
@@ -123,10 +123,10 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 
 def _rename_over_reserved(folder: int, dot_name: str, name: str) -> None:
-    """Two steps: the name is ours once the empty file is made, and whole once the rename is done.
+    """Reserve the name with an empty file, then rename the dot-file over it.
 
-    A crash in between leaves an empty file, which counts as missing. What another program writes into that file within
-    the microseconds between our look at it and the rename is lost.
+    A crash in between leaves an empty file, which counts as missing. What another program writes into that file in the
+    microseconds between the check and the rename is lost.
     """
     reserved = open_new(folder, name)
     try:
@@ -144,14 +144,14 @@ def _rename_over_reserved(folder: int, dot_name: str, name: str) -> None:
 
 
 def _require_empty(folder: int, name: str, ours: os.stat_result) -> None:
-    """Raises FileExistsError where the name is not that of our empty file."""
+    """Raises FileExistsError where the name no longer belongs to our empty file."""
     there = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if there.st_size or not os.path.samestat(there, ours):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def _try_nameless(folder: int) -> None:
-    """Open a nameless file, and see that it could be linked. Raises OSError, FileNotFoundError where /proc is not mounted."""
+    """Open a nameless file, and check that it could be linked. Raises OSError, FileNotFoundError without /proc."""
     handle = open_nameless(folder)
     try:
         os.stat(f"/proc/self/fd/{handle}")
@@ -160,8 +160,8 @@ def _try_nameless(folder: int) -> None:
 
 
 def _try(way: Way, folder: int, first: str, second: str) -> None:
-    """Commit an empty file of our own in that way, and remove it."""
-    _remove(folder, first, second)  # what an earlier process of our number left
+    """Commit an empty file in that way, and remove it. Raises OSError."""
+    _remove(folder, first, second)  # left by an earlier process with our PID
     try:
         if way is Way.NAMELESS:
             handle = open_nameless(folder)

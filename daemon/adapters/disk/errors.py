@@ -1,4 +1,4 @@
-"""The operating system's errors about files, as errors of ours."""
+"""Translates OSErrors about files to DiskErrors."""
 
 import errno
 
@@ -19,7 +19,7 @@ _HINTS = {
 
 
 def translated(error: OSError, what: str) -> DiskError:
-    """Our error for the operating system's."""
+    """The DiskError for `error`. `what`: the operation that failed, as "write 0.png"."""
     message = f"cannot {what}: {error.strerror}"
     outage = _OUTAGES.get(error.errno or 0)
     if outage is not None:

@@ -9,7 +9,7 @@ from daemon.adapters.disk.commit import Way
 
 
 class ErrorsCome(Enum):
-    """When a file system says that bytes did not fit or could not be stored (ENOSPC, EDQUOT, EIO)."""
+    """When a file system reports that bytes did not fit or could not be stored (ENOSPC, EDQUOT, EIO)."""
 
     AT_WRITE = "at write"
     AT_CLOSE = "at close"
@@ -20,26 +20,26 @@ AT_WRITE = ErrorsCome.AT_WRITE  # to look up an Enum's member costs 0.1 us
 
 
 class FileSystem(NamedTuple):
-    """What was found out about one file system."""
+    """The properties of one file system."""
 
     way: Way
     errors_come: ErrorsCome
 
 
-# By type, as mountinfo calls it. The first reserve the space for a buffered write at once: nothing is refused later. The
-# others have a flush operation: each close of a descriptor sends what is left, and says how it went.
+# By type, as mountinfo names it. AT_WRITE: the file system reserves space for a buffered write at once, and refuses nothing
+# later. AT_CLOSE: each close of a descriptor flushes the rest, and reports the result.
 _WHEN = {
     **dict.fromkeys(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs", "nilfs2"), ErrorsCome.AT_WRITE),
     **dict.fromkeys(("tmpfs", "ramfs", "gfs2", "ocfs2"), ErrorsCome.AT_WRITE),
     **dict.fromkeys(("vfat", "msdos", "exfat", "ntfs3", "hfsplus"), ErrorsCome.AT_WRITE),
     **dict.fromkeys(("fuse", "fuseblk", "virtiofs", "nfs", "nfs4", "cifs", "smb3", "afs"), ErrorsCome.AT_CLOSE),
-    **dict.fromkeys(("overlay", "ecryptfs"), ErrorsCome.AT_CLOSE),  # they hand the flush on to what is below them
+    **dict.fromkeys(("overlay", "ecryptfs"), ErrorsCome.AT_CLOSE),  # they pass the flush to the file system below
 }
 _NO_SUCH_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def links_nameless_files(handle: int) -> bool:
-    """Known to be able to link a nameless file, if it can make one: all local file systems, alone or below an overlay."""
+    """Whether nameless files are known to be linkable: on all local file systems, alone or below an overlay."""
     kind = _type_at(handle)
     return kind == "overlay" or _WHEN.get(kind) is ErrorsCome.AT_WRITE
 
@@ -50,7 +50,7 @@ def when_errors_come(handle: int) -> ErrorsCome:
 
 
 def sync(handle: int, errors_come: ErrorsCome) -> None:
-    """Write to the disk what is in memory, where only that is sure to report errors. Raises OSError."""
+    """Write buffered bytes to the disk where no other call is sure to report errors. Raises OSError."""
     if errors_come is ErrorsCome.UNKNOWN:
         try:
             os.fdatasync(handle)
@@ -60,7 +60,7 @@ def sync(handle: int, errors_come: ErrorsCome) -> None:
 
 
 def _type_at(handle: int) -> str:
-    """As mountinfo calls it; "" where /proc does not say. By mount: a subvolume of btrfs has a device of its own."""
+    """The type in mountinfo; "" where /proc does not tell. Found by mount: a subvolume of btrfs has its own device."""
     try:
         with open(f"/proc/self/fdinfo/{handle}", encoding="utf-8") as info:
             mount = next(line.split()[1] for line in info if line.startswith("mnt_id:"))

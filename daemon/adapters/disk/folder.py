@@ -1,4 +1,4 @@
-"""Folders of images: what they hold, whether there is room, and new images under their names."""
+"""Folders of images: their listing, their free space, and new images in them."""
 
 import errno
 import os
@@ -21,10 +21,10 @@ from daemon.core.names import folded
 
 FLOOR_BYTES = 256 * 1024 * 1024  # of free space, below which no image is started
 _PROBE_BYTES = 64 * 1024
-_PROBE_NAME = "/probe"  # no image is called so: its dot-file is none of an image's
+_PROBE_NAME = "/probe"  # no image has such a name
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
-# Not gevent's close, which asks the kernel twice first whether the file is polled: these never are.
+# Not gevent's close, which first asks the kernel twice whether the file is polled: these files never are.
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 
 
@@ -32,7 +32,7 @@ class Disk:
     """The ImageDisk below one data directory."""
 
     def __init__(self, data_dir: Path, *, floor_bytes: int = FLOOR_BYTES, tidy: bool = True) -> None:
-        """`tidy`: a listing removes what dead processes of ours left, which takes the lock to be held."""
+        """`tidy`: a listing removes the dot-files of dead processes; the caller must hold the data directory's lock."""
         self._actors = os.path.join(data_dir, "actors")
         self._floor_bytes = floor_bytes
         self._tidy = tidy
@@ -50,10 +50,10 @@ class Disk:
 
 
 class Folder:
-    """The ImageFolder behind one directory handle: what moves while we work moves with us."""
+    """The ImageFolder behind one directory descriptor: a folder that is moved during a sync stays the same."""
 
     def __init__(self, handle: int, path: str, floor_bytes: int, tidy: bool, file_systems: dict[str, FileSystem]) -> None:
-        """`file_systems`: what is known of each device, to which this folder adds its own."""
+        """`file_systems`: the known file systems by device; this folder adds its own."""
         self.handle = handle
         self.path = path
         self._floor_bytes = floor_bytes
@@ -73,7 +73,7 @@ class Folder:
 
     @property
     def file_system(self) -> FileSystem:
-        """How images are committed here; found out once for each device. Raises DiskOutage, FolderGone, DiskError."""
+        """How images are committed here, detected once for each device. Raises DiskOutage, FolderGone, DiskError."""
         if self._file_system is None:
             try:
                 self._file_system = self._file_systems.get(self.device) or self._try_file_system()
@@ -88,16 +88,16 @@ class Folder:
         return found
 
     def _forget_file_system(self) -> None:
-        """What was found out is no longer true; it is found out again for the next image."""
+        """Detect the file system again for the next image."""
         self._file_systems.pop(self.device, None)
         self._file_system = None
 
-    # --- what is there ------------------------------------------------------------------------------------------------
+    # --- listing ------------------------------------------------------------------------------------------------------
 
     def kinds(self, names: Set[str]) -> dict[str, FileKind]:
-        """One listing; only entries that were asked for, or may be them in another form, are looked at any closer.
+        """One listing. Only entries in `names`, or equal to one in another case or Unicode form, are examined further.
 
-        Removes the dot-files that dead processes left where there are no nameless files.
+        Removes the dot-files of dead processes.
         """
         try:
             sizes, others = listing.list_sizes(self.handle, names, "")
@@ -112,7 +112,7 @@ class Folder:
         if len(sizes) < len(names):
             unclear += _in_other_forms(names - sizes.keys(), (*sizes, *others))
         for name in unclear:
-            kind = self._closer_look_at(name)
+            kind = self._readable_kind_at(name)
             if kind is None:
                 kinds.pop(name, None)
             else:
@@ -120,7 +120,7 @@ class Folder:
         return kinds
 
     def others(self, names: Iterable[str]) -> list[str]:
-        """By their suffix: what else lies there is no business of ours."""
+        """Images by their suffix; other files are ignored."""
         wanted = set(names)
         others = [name for name in self._list() if name not in wanted and name.lower().endswith(_IMAGE_SUFFIXES)]
         if others:
@@ -132,7 +132,7 @@ class Folder:
 
     def require_room(self, size_bytes: int) -> None:
         if 0 < size_bytes <= self._floor_bytes:
-            return  # so much was free when its request was about to be sent
+            return  # that much was free before the request was sent
         if self._gone:
             raise self._folder_gone()
         try:
@@ -142,12 +142,12 @@ class Folder:
         if space.f_flag & os.ST_RDONLY:
             raise DiskReadOnly(f"the file system of {self.path} is read-only")
         free = space.f_bavail * space.f_frsize
-        if free < max(self._floor_bytes, size_bytes) and space.f_blocks:  # some network file systems tell nothing
+        if free < max(self._floor_bytes, size_bytes) and space.f_blocks:  # some network file systems report nothing
             self._require_bytes(free, size_bytes)
         if space.f_files and not space.f_favail:
-            self._write_probe(b"")  # some file systems always tell that none is left
+            self._write_probe(b"")  # some file systems always report that no inode is free
         if self._file_system is None:
-            _ = self.file_system  # found out now: no image is fetched that could not be kept
+            _ = self.file_system  # detected now: no image is fetched that could not be written
 
     def probe(self) -> None:
         self.require_room(0)
@@ -162,7 +162,7 @@ class Folder:
                 return NamelessFile(self, name, open_nameless(self.handle), errors_come)
             except OSError as error:
                 if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS):
-                    self._forget_file_system()  # another one was mounted, whose device has the old one's number
+                    self._forget_file_system()  # another file system was mounted under the same device number
                 raise self.error(error, f"write in {self.path}") from error
         standing_in = dot_name(name)
         try:
@@ -173,8 +173,8 @@ class Folder:
         return DotFile(self, name, handle, errors_come, way, standing_in)
 
     def give_name(self, staged: StagedFile) -> bool:
-        """Link a staged file to its final name. False: something usable had it first, and keeps it."""
-        for _ in range(3):  # each turn, another program took or left the name in between
+        """Link a staged file to its final name. False: a usable file already had the name, and is kept."""
+        for _ in range(3):  # another program may take or free the name in between
             try:
                 staged.link()
                 return True
@@ -191,14 +191,14 @@ class Folder:
         raise NameOccupied(f"something that is no file stands at {staged.name} in {self.path}")
 
     def take_back(self, name: str, ours: os.stat_result) -> None:
-        """Remove the name that a staged file was given, where it still is that file's."""
-        with suppress(DiskError):  # what led to this is raised
+        """Remove the name of a staged file, if it still belongs to that file."""
+        with suppress(DiskError):  # the caller raises the first error
             there = self._stat(name)
             if there is not None and os.path.samestat(there, ours):
                 self._unlink(name)
 
     def forget(self, dot_name: str) -> None:
-        """A dot-file of ours has served; one that cannot be removed is removed by a later listing."""
+        """Remove a dot-file that is no longer needed; on failure, a later listing removes it."""
         with suppress(DiskError):
             self._unlink(dot_name)
         self._dot_files.discard(dot_name)
@@ -207,7 +207,7 @@ class Folder:
         _close(self.handle)
 
     def error(self, error: OSError, what: str) -> DiskError:
-        """Our error for the operating system's: FolderGone where the folder was removed, OutOfInodes where there are bytes."""
+        """The DiskError for `error`: FolderGone if the folder was removed, OutOfInodes if only inodes ran out."""
         if error.errno in (errno.EPERM, errno.ENOENT, errno.ESTALE) and self._was_removed():
             self._gone = True
             return self._folder_gone()
@@ -215,7 +215,7 @@ class Folder:
             return OutOfInodes(f"cannot {what}: no inodes are free")
         return translated(error, what)
 
-    # --- looks --------------------------------------------------------------------------------------------------------
+    # --- checks -------------------------------------------------------------------------------------------------------
 
     def _require_bytes(self, free: int, size_bytes: int) -> None:
         if free < self._floor_bytes:
@@ -237,7 +237,7 @@ class Folder:
         return FolderGone(f"{self.path} was removed while its images were synced")
 
     def _was_removed(self) -> bool:
-        """O_TMPFILE in a removed folder is EPERM on ext4, and goes well on xfs, btrfs and tmpfs: there the link is ENOENT."""
+        """O_TMPFILE in a removed folder fails with EPERM on ext4; on xfs, btrfs and tmpfs the link fails with ENOENT."""
         try:
             ours = os.fstat(self.handle)
         except OSError:
@@ -270,7 +270,7 @@ class Folder:
             raise self.error(error, f"list {self.path}") from error
 
     def _kind_at(self, name: str) -> FileKind | None:
-        """None: nothing stands there any more."""
+        """What has the name; None: nothing any more."""
         there = self._stat(name)
         if there is None:
             return None
@@ -278,19 +278,19 @@ class Folder:
             return FileKind.IMAGE if there.st_size else FileKind.EMPTY
         try:
             behind = os.stat(name, dir_fd=self.handle)
-        except OSError:  # a dangling link, or a loop of them, or a path that is closed to us: there, and no file to read
+        except OSError:  # a dangling link, a loop of links, or no permission: occupied, and no readable file
             return FileKind.OCCUPIED
         return FileKind.IMAGE if stat.S_ISREG(behind.st_mode) else FileKind.OCCUPIED
 
-    def _closer_look_at(self, name: str) -> FileKind | None:
-        """As _kind_at; what cannot be looked at is there, and is no file to read: one image's trouble, not the folder's."""
+    def _readable_kind_at(self, name: str) -> FileKind | None:
+        """As _kind_at, but OCCUPIED where stat fails: that fails one image, not the folder."""
         try:
             return self._kind_at(name)
         except DiskError:
             return FileKind.OCCUPIED
 
     def _stat(self, name: str) -> os.stat_result | None:
-        """Of what stands there itself, if anything does."""
+        """The stat of the entry itself, links not followed; None where there is none."""
         try:
             return os.stat(name, dir_fd=self.handle, follow_symlinks=False)
         except FileNotFoundError:
@@ -307,24 +307,24 @@ class Folder:
             raise self.error(error, f"remove {name} in {self.path}") from error
 
     def _remove_left_over(self, name: str) -> None:
-        """Unlink a dot-file whose process is dead, or was another one under our number."""
+        """Unlink a dot-file whose process is dead, or had our PID before."""
         pid = owner_of(name)
         if name in self._dot_files or pid is None or (pid != os.getpid() and _alive(pid)):
             return
-        with suppress(DiskError):  # it does no harm: a later listing may remove it
+        with suppress(DiskError):  # harmless: a later listing may remove it
             there = self._stat(name)
             if there is not None and stat.S_ISREG(there.st_mode):
                 self._unlink(name)
 
 
 def _in_other_forms(missing: Set[str], entries: Iterable[str]) -> Set[str]:
-    """Those of the missing names that a folder holds in another case or Unicode form: there they may be one file."""
+    """The missing names that the folder holds in another case or Unicode form; on some disks that is the same file."""
     forms = {folded(entry) for entry in entries}
     return {name for name in missing if folded(name) in forms}
 
 
 def _alive(pid: int) -> bool:
-    """A zombie is not: it writes nothing, and stays for good where the first process of a container does not reap it."""
+    """Whether the process lives. A zombie does not: a container's first process may never reap it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -7,10 +7,10 @@ __all__ = ["list_sizes", "list_sizes_in_python"]
 
 
 def list_sizes_in_python(handle: int, names: Set[str], suffix: str) -> tuple[dict[str, int], list[str]]:
-    """What `list_sizes` of native/ does, in twice the time.
+    """The same as `list_sizes` of native/, in twice the time.
 
-    Of the directory's entries that are among the names, the bytes of each regular file, -1 for what is none or cannot be
-    looked at; and of all others the names that end with the suffix. Raises OSError.
+    Returns (sizes, others). sizes: entry -> bytes for the entries among `names`, -1 for what is no regular file or cannot
+    be examined. others: the other entries that end with `suffix`. Raises OSError.
     """
     sizes: dict[str, int] = {}
     others: list[str] = []

@@ -1,4 +1,4 @@
-"""Images that no one can see yet: a nameless file, or a dot-file where the file system has none."""
+"""Images that are not visible yet: a nameless file, or a dot-file where the file system has none."""
 
 import hashlib
 import os
@@ -14,34 +14,34 @@ from daemon.adapters.disk.commit import Way, link_nameless, name_dot_file
 from daemon.adapters.disk.file_system import AT_WRITE, ErrorsCome, sync
 from daemon.core.errors import DiskError
 
-# Not gevent's close, which asks the kernel twice first whether the file is polled: these never are.
+# Not gevent's close, which first asks the kernel twice whether the file is polled: these files never are.
 _close: Callable[[int], None] = monkey.get_original("os", "close")
 _ignored = suppress(OSError)
 
-OUR_SUFFIX = ".actorsync"  # of the dot-files that stand in for nameless ones
+OUR_SUFFIX = ".actorsync"  # of the dot-files that replace nameless files
 _UNUSUAL = r"[^A-Za-z0-9_./-]"
 _MOST_UNUSUAL = 20  # of four bytes at most
 _DOT_FILE = r"(?s)\..+\.([0-9]{1,7})" + re.escape(OUR_SUFFIX)
 
 
 def dot_name(name: str) -> str:
-    """The dot-file's name for an image: short, as some file systems take 143 bytes at most (eCryptfs).
+    """The dot-file's name for an image, `.HASH.PID.actorsync`; more fields may precede the PID.
 
-    `.HASH.PID.actorsync`; before the PID there may come more fields. The hash is followed by the unusual characters of the
-    image's name: a file system that takes no such names (":" on exFAT) says so before the image is fetched.
+    Short: some file systems take 143 bytes at most (eCryptfs). The hash is followed by the unusual characters of the
+    image's name: a file system that refuses them (":" on exFAT) does so before the image is fetched.
     """
     unusual = "".join(sorted(set(re.findall(_UNUSUAL, name))))[:_MOST_UNUSUAL]
     return f".{hashlib.blake2b(name.encode(), digest_size=10).hexdigest()}{unusual}.{os.getpid()}{OUR_SUFFIX}"
 
 
 def owner_of(dot_name: str) -> int | None:
-    """The number of the process that made the dot-file; None: it is none of ours."""
+    """The PID of the process that created the dot-file; None: it is no dot-file of ours."""
     match = re.fullmatch(_DOT_FILE, dot_name)
     return int(match.group(1)) if match else None
 
 
 class _Folder(Protocol):
-    """What a staged file needs of its folder."""
+    """The part of Folder that a staged file uses."""
 
     handle: int
 
@@ -78,14 +78,14 @@ class StagedFile(ABC):
 
     @abstractmethod
     def flush(self) -> os.stat_result | None:
-        """Prove that the file system has all that was written. Raises DiskOutage, FolderGone, DiskError.
+        """Verify that the file system has every byte written. Raises DiskOutage, FolderGone, DiskError.
 
-        Returns what identifies the file where its last close may still report an error.
+        Returns the file's stat where its last close may still report an error, else None.
         """
 
     @abstractmethod
     def link(self) -> None:
-        """Give it its name, once it is flushed. Raises OSError, FileExistsError where the name is taken."""
+        """Link the flushed file to its name. Raises OSError, FileExistsError where the name is taken."""
 
     def commit(self) -> bool:
         try:
@@ -99,16 +99,16 @@ class StagedFile(ABC):
 
     def discard(self) -> None:
         if self._handle >= 0:
-            with _ignored:  # nothing of it is wanted, or all of it is known to be on the disk
+            with _ignored:  # the file is not needed, or is known to be on the disk
                 self._close()
 
     def _close(self) -> None:
-        """Once: the number is free again where close() raises too, and may be another file's by then. Raises OSError."""
+        """Close once: the descriptor is free even where close() raises, and may be reused by then. Raises OSError."""
         handle, self._handle = self._handle, -1
         _close(handle)
 
     def _close_named(self, ours: os.stat_result) -> None:
-        """The last close. Where it reports an error all the same, the file loses the name that it was given."""
+        """The last close. Where it reports an error, the file loses its name again."""
         try:
             self._close()
         except OSError as error:
@@ -151,7 +151,7 @@ class NamelessFile(StagedFile):
 
 
 class DotFile(StagedFile):
-    """A file under a name that no image has; it is closed before it gets its own, so that no close can fail after that."""
+    """A file under a name that no image has. It is closed before it is linked: no close can fail after that."""
 
     __slots__ = ("_dot_name", "_way")
 

@@ -1,4 +1,4 @@
-"""The sole right of one process to write below a data directory."""
+"""The lock that lets one process write below a data directory."""
 
 import contextlib
 import fcntl
@@ -11,11 +11,11 @@ from daemon.core.errors import ConfigError, DaemonUnreachable, DataDirOwned, Dis
 
 
 class DataDirLock:
-    """The lock of the data directory's own handle, and of the file `.actorsync/lock`, for as long as this process lives.
+    """Two locks, held as long as this process lives: of the data directory itself, and of the file `.actorsync/lock`.
 
-    The first holds whatever happens to `.actorsync`; the second is there for file systems that cannot lock a folder, and
-    names the owner. `path` and `folder` are `.actorsync`, as a path and as a handle. `folder` is None while a full disk has no
-    room for it, which `outage` says.
+    The first does not depend on `.actorsync`. The second serves file systems that cannot lock a folder, and names the
+    owner. `path` and `folder` are the path and the descriptor of `.actorsync`. `folder` is None while a full disk has no
+    room for it; `outage` is the error then.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -44,10 +44,10 @@ class DataDirLock:
         return self._lock is not None and not self._lock.supported
 
     def keep(self) -> bool:
-        """See whether the lock is where other processes look for it, and take it again where it was removed.
+        """Check that other processes still find the lock, and take it again where it was removed.
 
-        True: it was taken again. While the data directory, or room for the lock, is missing: does nothing.
-        Raises DataDirOwned where another process has it now, ConfigError where something is in its place.
+        True: it was taken again. Does nothing while the data directory, or room for the lock, is missing.
+        Raises DataDirOwned where another process has it now, ConfigError where something else has its name.
         """
         try:
             data = os.stat(self._data_dir)
@@ -81,7 +81,7 @@ class DataDirLock:
             return False
 
     def _take(self) -> None:
-        """Open the folder and take the lock file in it; what was held before is kept until then."""
+        """Open the folder and take the lock file in it. The old lock is released after that."""
         folder = open_own_folder(self._data, self._data_dir, make=True)
         try:
             lock = take_lock(Place(folder, self.path, self._data))
@@ -96,7 +96,7 @@ class DataDirLock:
         self._lock, self.folder, self.outage = lock, folder, None
 
     def _moved(self) -> bool:
-        """Take the lock of the directory that the path leads to now, then give up the old one's."""
+        """Take the lock of the directory that is now at the path, then release the old one."""
         try:
             other = DataDirLock(self._data_dir)
         except DiskOutage:
@@ -117,7 +117,7 @@ class DataDirLock:
         return True
 
     def _owned(self) -> DataDirOwned:
-        """By the process that the lock file names, else by the one that the kernel names."""
+        """The error that names the owner: from the lock file, else from the kernel."""
         with contextlib.suppress(OSError):
             folder = open_own_folder(self._data, self._data_dir, make=False)
             owner = owner_of(folder)
@@ -142,7 +142,7 @@ class DataDirLock:
 
 
 def open_folder_to_ask(path: Path) -> int:
-    """A handle of the `.actorsync` in the data directory `path`, to ask its daemon. Raises DaemonUnreachable."""
+    """The descriptor of `.actorsync` in the data directory `path`, for control requests. Raises DaemonUnreachable."""
     try:
         data = open_data_dir(path)
         try:
@@ -166,7 +166,7 @@ def _unreachable(data: int, path: Path) -> DaemonUnreachable:
 
 
 def _holder_of(handle: int) -> int | None:
-    """The process that holds a flock on the same file or folder, where the kernel says. Source: proc_locks(5)."""
+    """The PID that holds a flock on the same file or folder; None: unknown. Source: proc_locks(5)."""
     found = os.fstat(handle)
     wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     with contextlib.suppress(OSError, ValueError, IndexError):

@@ -15,14 +15,14 @@ from daemon.adapters.lock.own_folder import refused, take_owner_of, translated
 from daemon.core.errors import DataDirOwned
 
 LOCK = "lock"
-HELD = "lock.held"  # the file that stands for the lock where there is no flock
+HELD = "lock.held"  # the file that replaces flock where there is none
 HEARTBEAT_SECONDS = 60.0
 STALE_SECONDS = 600.0  # without a heartbeat
 SETTLE_SECONDS = 1.0  # after a takeover, for another one at the same time to show
 
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MOST_TURNS = 10  # in each of which another process replaced the file
+_MOST_TURNS = 10  # another process may replace the file in each
 _LONGEST_RECORD_BYTES = 4096
 _HINT = "wait until it ends, stop it, or give this one another --data-dir"
 
@@ -41,10 +41,10 @@ class HeldLock(Protocol):
     supported: bool
 
     def is_in_place(self) -> bool:
-        """The name in that folder still leads to it."""
+        """Whether the name in that folder still leads to it."""
 
     def beat(self) -> None:
-        """Show that its owner lives."""
+        """Show that the owner lives."""
 
     def release(self) -> None: ...
 
@@ -112,27 +112,27 @@ class FlockFile:
         return _leads_to(self._place.folder, LOCK, self._handle)
 
     def beat(self) -> None:
-        """The kernel knows it."""
+        """Nothing to do: the kernel knows the owner."""
 
     def release(self) -> None:
-        with contextlib.suppress(OSError):  # some FUSE file systems report one here: the lock is gone all the same
+        with contextlib.suppress(OSError):  # some FUSE file systems report an error here; the lock is released
             os.close(self._handle)
 
     def write_owner(self) -> None:
-        """Only now that the lock is held; a full disk takes no name, and the lock holds without one."""
+        """Write the owner, once the lock is held. On a full disk the lock works without it."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, json.dumps({"pid": os.getpid()}).encode(), 0)
 
     def file_time(self) -> float:
-        """Now, by the file system's clock."""
+        """The time now, by the file system's clock."""
         with contextlib.suppress(OSError):
             os.utime(self._handle)
         return os.fstat(self._handle).st_mtime
 
 
 class Owner(NamedTuple):
-    """A process, told apart from all others: on which host, since which boot, in which namespace, under which number."""
+    """Identifies a process: host, boot, PID namespace, PID and start time."""
 
     host: str
     boot_id: str | None
@@ -146,7 +146,7 @@ class Owner(NamedTuple):
 
     @classmethod
     def parse(cls, record: bytes) -> Self | None:
-        """None: it is not whole."""
+        """The owner in `record`; None: it is incomplete."""
         try:
             facts = json.loads(record)
             owner = cls(*(facts[name] for name in cls._fields))
@@ -158,12 +158,12 @@ class Owner(NamedTuple):
         return json.dumps(self._asdict()).encode()
 
     def sees(self, other: "Owner") -> bool:
-        """Both are in one process table, so that one can tell whether the other lives."""
+        """Whether both are in one process table, so one can tell whether the other lives."""
         mine = (self.host, self.boot_id, self.pid_namespace)
         return None not in mine and mine == (other.host, other.boot_id, other.pid_namespace)
 
     def lives(self) -> bool:
-        """Of a process in this one's process table."""
+        """Whether the process lives; only for one in this process's process table."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -178,7 +178,7 @@ class Owner(NamedTuple):
 
 
 class HeartbeatFile:
-    """A file that stands while the lock is held, and whose owner rewrites it each minute."""
+    """A file that exists while the lock is held, and that the owner rewrites each minute."""
 
     supported = False
 
@@ -199,7 +199,7 @@ class HeartbeatFile:
             taken_over = not _reserved(place, lock._owner, now)
             os.rename(mine, HELD, src_dir_fd=place.folder, dst_dir_fd=place.folder)
             if taken_over:
-                time.sleep(SETTLE_SECONDS)  # of two that take over at once, the later one has it
+                time.sleep(SETTLE_SECONDS)  # of two takeovers at once, the later one wins
             if not lock.is_in_place():
                 raise _just_starting(place)
         except BaseException:
@@ -213,7 +213,7 @@ class HeartbeatFile:
         return _leads_to(self._place.folder, HELD, self._handle)
 
     def beat(self) -> None:
-        """Written, not only touched: some network file systems take the time of a touch from the client."""
+        """Write, not only touch: some network file systems take the time of a touch from the client."""
         try:
             os.pwrite(self._handle, self._owner.record(), 0)
             os.fsync(self._handle)
@@ -230,7 +230,7 @@ class HeartbeatFile:
 
 
 def _open_lock(place: Place) -> tuple[int, bool]:
-    """A handle of the lock file, and whether it is another user's that this one can only read."""
+    """The descriptor of the lock file, and whether it is another user's that this one can only read."""
     path = place.path / LOCK
     foreign = False
     try:
@@ -255,7 +255,7 @@ def _open_lock(place: Place) -> tuple[int, bool]:
 
 
 def _open_to_read(place: Place) -> int:
-    """A handle that can be locked, not written to; -1: not even that."""
+    """A descriptor that can be locked but not written; -1: not even that."""
     try:
         return os.open(LOCK, os.O_RDONLY | _OPEN, dir_fd=place.folder)
     except OSError:
@@ -273,7 +273,7 @@ def _remove_lock(place: Place) -> None:
 
 
 def _refuse_heartbeat(place: Place, lock: FlockFile) -> None:
-    """Another host, for which this file system has no flock, may hold the lock by a heartbeat. Raises DataDirOwned."""
+    """Raises DataDirOwned where a host without flock on this file system holds the lock by a heartbeat."""
     with contextlib.suppress(FileNotFoundError):
         os.stat(HELD, dir_fd=place.folder, follow_symlinks=False)
         _refuse_living(place, Owner.this_process(), lock.file_time())
@@ -281,7 +281,7 @@ def _refuse_heartbeat(place: Place, lock: FlockFile) -> None:
 
 
 def _reserved(place: Place, me: Owner, now: float) -> bool:
-    """Create the file that stands for the lock; False: one is there whose owner is dead. Raises DataDirOwned, ConfigError."""
+    """Create the heartbeat file; False: one exists, and its owner is dead. Raises DataDirOwned, ConfigError."""
     for _ in range(_MOST_TURNS):
         try:
             os.close(_create(place, HELD, os.O_WRONLY))
@@ -336,7 +336,7 @@ def _create(place: Place, name: str, flags: int) -> int:
 
 
 def _leads_to(folder: int, name: str, handle: int) -> bool:
-    """Opened, not only looked at: a network file system asks its server then."""
+    """Whether the name leads to the open file. Opened, not only stat-ed: a network file system then asks its server."""
     try:
         found = os.open(name, os.O_RDONLY | _OPEN, dir_fd=folder)
     except OSError:
@@ -369,7 +369,7 @@ def _pid_namespace() -> int | None:
 
 
 def _start_time(pid: int) -> int | None:
-    """In clock ticks since the boot; None where /proc does not say. Source: proc_pid_stat(5), field 22."""
+    """Clock ticks since boot; None where /proc does not tell. Source: proc_pid_stat(5), field 22."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):

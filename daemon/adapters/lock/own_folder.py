@@ -25,7 +25,7 @@ _ANOTHER_DATA_DIR = "or name another data directory with --data-dir"
 
 
 def open_data_dir(path: Path) -> int:
-    """A handle of the data directory; symbolic links to it are followed. Raises ConfigError."""
+    """The descriptor of the data directory; symbolic links to it are followed. Raises ConfigError."""
     try:
         return os.open(path, _FOLDER_FLAGS)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -38,12 +38,12 @@ def open_data_dir(path: Path) -> int:
 
 
 def require_data_dir(path: Path) -> None:
-    """Raises ConfigError where there is no such directory, or none that this user can open."""
+    """Raises ConfigError where the directory is missing or this user cannot open it."""
     os.close(open_data_dir(path))
 
 
 def open_own_folder(data: int, path: Path, *, make: bool) -> int:
-    """A handle of `.actorsync` in the data directory `data`, whose path is `path`.
+    """The descriptor of `.actorsync` in the data directory `data`, whose path is `path`.
 
     `make`: create it where it is missing. Raises FileNotFoundError where it is missing and not made; ConfigError where it is
     no folder or belongs to a foreign user; DiskOutage where the disk cannot take it.
@@ -77,7 +77,7 @@ def open_own_folder(data: int, path: Path, *, make: bool) -> int:
 
 
 def write_ignore_file(folder: int, data: int) -> None:
-    """Hide the folder from git. A file with content is left as it is; any failure is ignored, for it is a convenience."""
+    """Hide the folder from git. A file with content is kept; failures are ignored: it is a convenience."""
     with contextlib.suppress(OSError):
         handle = os.open(
             ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666, dir_fd=folder
@@ -92,7 +92,7 @@ def write_ignore_file(folder: int, data: int) -> None:
 
 
 def take_owner_of(parent: os.stat_result, handle: int) -> None:
-    """Give a file of ours the data directory's group, and its owner where this process is root; as far as allowed."""
+    """Give our file the data directory's group, and its owner where this process is root; as far as allowed."""
     found = os.fstat(handle)
     owner = parent.st_uid if os.geteuid() == 0 else -1
     if found.st_gid != parent.st_gid or owner not in (-1, found.st_uid):
@@ -101,7 +101,7 @@ def take_owner_of(parent: os.stat_result, handle: int) -> None:
 
 
 def refused(where: Path, what: str) -> ConfigError:
-    """The error for something in the place of one of our own files that we must not write to."""
+    """The error for something else under the name of one of our files, which must not be written to."""
     return ConfigError(
         f"{where} is {what}",
         code="own-file-refused",
@@ -110,7 +110,7 @@ def refused(where: Path, what: str) -> ConfigError:
 
 
 def translated(error: OSError, what: str, path: Path, wanted: int) -> ActorsyncError:
-    """Our error for the operating system's. `wanted`: the os.access bits that are needed on `path`."""
+    """The ActorsyncError for `error`. `wanted`: the os.access bits that are needed on `path`."""
     message = f"{what}: {error.strerror}"
     outage = _OUTAGES.get(error.errno or 0)
     if outage is DiskFull:
@@ -131,7 +131,7 @@ def _may_own(folder: os.stat_result, data: os.stat_result) -> bool:
 
 
 def _owner_of_new_file(data: int) -> int | None:
-    """Who owns what this process creates there: another user where a server maps them (root_squash); None: unknown."""
+    """The user who owns a new file of this process; another one under root_squash. None: unknown."""
     name = f"{OUR_FOLDER}.{os.urandom(8).hex()}"
     try:
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=data)
