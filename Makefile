@@ -7,7 +7,7 @@ fast: ## unit tests, in about a minute
 	$(PYTHON) -m pytest -q tests/unit
 
 test: ## all tests, as CI runs them
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest -n 3 --dist loadfile
 
 lint: ## style, form, types and layers
 	.venv/bin/ruff check
