@@ -973,8 +973,10 @@ MUTANTS = [
         "if state.failures <= self._live",
         RETRY,
     ),
-    Mutant("region is followed for ever", "daemon/download.py", "and not state.region_followed ", "", RETRY),
-    Mutant("identity is renewed for ever", "daemon/download.py", "state.identity_renewals < IDENTITY_RENEWALS and ", "", RETRY),
+    Mutant("region is followed without end", "daemon/download.py", "and not state.region_followed ", "", RETRY),
+    Mutant(
+        "identity is renewed without end", "daemon/download.py", "state.identity_renewals < IDENTITY_RENEWALS and ", "", RETRY
+    ),
     Mutant(
         "mismatch is asked for on the same connection",
         "daemon/download.py",
