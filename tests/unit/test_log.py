@@ -80,7 +80,10 @@ def stalled(fd: int) -> bool:
 
 
 def fill(writer: LineWriter, fd: int) -> int:
-    """Write numbered lines until the pipe takes no more; return how many. Each fills a page: a full pipe has room for shorter ones."""
+    """Write numbered lines until the pipe takes no more; return how many.
+
+    Each fills a page: a full pipe has room for shorter ones.
+    """
     count = 0
     before = -1
     while not stalled(fd) or not writer.waiting_bytes or writer.waiting_bytes != before:
