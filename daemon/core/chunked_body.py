@@ -9,11 +9,13 @@ LARGEST_FRAMING_BYTES = 64 * 1024  # sizes, extensions and trailers in a row wit
 
 _SEARCHED_BYTES = 256  # for the end of a line: what follows it is not copied
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
-_QUOTED = rb'"(?:[\t\x20!#-\[\]-~\x80-\xff]|\\[\t\x20-~\x80-\xff])*+"'
+# No possessive quantifiers: up to Python 3.11.4 they accept what the pattern forbids (gh-106052). None is needed, as no part of
+# a line can be read in two ways.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t\x20!#-\[\]-~\x80-\xff]|\\[\t\x20-~\x80-\xff])*"'
 # A size below 2**60 (15 digits), and no white space, which RFC 9112 calls bad.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;%s(?:=(?:%s|%s))?+)*+\r\n" % (_TOKEN, _TOKEN, _QUOTED))
-_TRAILER_LINE = re.compile(rb"%s:[\t\x20-~\x80-\xff]*+\r\n" % _TOKEN)
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;%s(?:=(?:%s|%s))?)*\r\n" % (_TOKEN, _TOKEN, _QUOTED))
+_TRAILER_LINE = re.compile(rb"%s:[\t\x20-~\x80-\xff]*\r\n" % _TOKEN)
 
 
 class _Line(Enum):
