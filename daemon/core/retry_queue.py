@@ -73,12 +73,12 @@ class RetryQueue:
 
     def due(self, now: float) -> list[str]:
         """The actors to retry now, each once. They keep their rows until a run succeeds."""
-        actors: list[str] = []
+        actors: dict[str, None] = {}  # an actor that failed twice at the same time has two equal entries
         while self._by_time and (self._by_time[0][0] <= now or self._is_stale(self._by_time[0])):
             entry = heapq.heappop(self._by_time)
             if not self._is_stale(entry):
-                actors.append(entry[1])
-        return actors
+                actors[entry[1]] = None
+        return list(actors)
 
     def next_due(self) -> float:
         """When `due` may return the next actor; infinite: no actor waits for a time."""

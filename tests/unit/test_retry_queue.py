@@ -123,3 +123,12 @@ def test_queue_does_not_grow_with_the_number_of_failures() -> None:
         failing.failed("a", [PERMANENT], now=float(now), jitter=1.0)
     assert len(failing._by_time) <= MAX_STALE + 2
     assert ["a"] == failing.due(1e9)
+
+
+def test_actor_that_failed_twice_at_one_time_is_due_once() -> None:
+    queue = RetryQueue()
+    for _ in range(2):
+        queue.failed("a", [Failure.of("1.png", StoreUnavailable("injected"))], 0.0, 0.0)
+        queue.forget("a")
+    queue.failed("a", [Failure.of("1.png", StoreUnavailable("injected"))], 0.0, 0.0)
+    assert ["a"] == queue.due(100.0)
