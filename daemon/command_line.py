@@ -1,4 +1,7 @@
-"""Parse the command line: flags, a command, and the two numbers that the older script took."""
+"""Parse the command line: a command, the mode flags, and the two numbers that the older script took.
+
+The flags of settings are rows in config/settings.py.
+"""
 
 import argparse
 import os
