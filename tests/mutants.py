@@ -1109,8 +1109,8 @@ MUTANTS = [
     Mutant(
         "a disk has recovered when a probe fits",
         "daemon/outage_detector.py",
-        "            folder.probe()\n",
-        "            folder.probe()\n            self._recovered(log, probed)\n",
+        "                folder.probe()\n",
+        "                folder.probe()\n                self._outages.end(now, probed)\n",
         DETECTOR,
     ),
     Mutant(
